@@ -1,0 +1,341 @@
+//! What a compiled model and the runtime agree on: the symbols a model exports, the symbols it calls,
+//! the arguments of a step, and the model's description.
+//!
+//! A model object defines the functions and data named in [`symbols`]. Every generated function takes one
+//! pointer to [`StepArguments`] and returns 0, or the non-zero status that a runtime call gave it.
+//!
+//! Arenas. Each lifetime class of values has one arena; offsets are in bytes and multiples of
+//! [`ALIGNMENT`].
+//!
+//! | arena | copies | holds |
+//! |---|---|---|
+//! | weights | one a process, shared by its ranks | parameters; the trained ones first, in `[0, trained_bytes)` |
+//! | gradients | one a rank | gradients, at the byte offsets that the trained parameters have in `weights` |
+//! | velocity | one a process | SGD's momentum buffer, at the same offsets |
+//! | statistics | one a rank | running means and variances |
+//! | prepared | one a process | what inference derives from weights alone (folded BatchNorm) |
+//! | step | one a rank | everything else; valid within one call |
+
+use serde::{Deserialize, Serialize};
+
+/// Alignment in bytes of arenas and of every offset in them.
+pub const ALIGNMENT: u64 = 64;
+
+/// Names of the symbols that cross the boundary.
+pub mod symbols {
+    /// `i32 (const StepArguments*)`: forward, backward and all collectives of one training step. Ends with
+    /// all-reduced gradients in the gradient arena and updated running statistics; weights are not touched.
+    pub const TRAIN_STEP: &str = "syncbn_train_step";
+    /// `i32 (const StepArguments*)`: fills the prepared arena from weights and statistics.
+    pub const INFER_PREPARE: &str = "syncbn_infer_prepare";
+    /// `i32 (const StepArguments*)`: inference on `n` samples; needs the prepared arena.
+    pub const INFER_STEP: &str = "syncbn_infer_step";
+    /// `i32 (const UpdateArguments*)`: the SGD update of elements `[begin, end)` of the trained weights.
+    pub const UPDATE_SGD: &str = "syncbn_update_sgd";
+    /// `const u8[]`: the JSON text of [`crate::Model`].
+    pub const MODEL: &str = "syncbn_model";
+    /// `u64`: the length of [`MODEL`] in bytes.
+    pub const MODEL_LENGTH: &str = "syncbn_model_length";
+    /// `const u8[]`, aligned to [`crate::ALIGNMENT`]: initial values of tensors, see [`crate::Initial::Data`].
+    pub const DATA: &str = "syncbn_data";
+    /// `u64`: the length of [`DATA`] in bytes.
+    pub const DATA_LENGTH: &str = "syncbn_data_length";
+
+    /// Provided by the runtime: `i32 (void* context, i64 collective, const Segment*, i64 segments)`.
+    /// Sums the segments over the ranks of the collective's scope, in place, in rank order.
+    pub const ALL_REDUCE: &str = "syncbn_rt_all_reduce";
+    /// Provided by the runtime: `void (void* context, i64 node, i64 output, const void* data, i64 elements)`.
+    /// Called after every node, only when [`crate::StepArguments::trace`] is not 0.
+    pub const TRACE: &str = "syncbn_rt_trace";
+}
+
+/// The arguments of one call of a generated step. All pointers are aligned to [`ALIGNMENT`] unless said otherwise.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct StepArguments {
+    /// Handed through to the runtime's functions.
+    pub context: *mut core::ffi::c_void,
+    /// The weights arena.
+    pub weights: *mut u8,
+    /// This rank's gradients arena; null in inference.
+    pub gradients: *mut u8,
+    /// This rank's statistics arena.
+    pub statistics: *mut u8,
+    /// The prepared arena; null in training.
+    pub prepared: *mut u8,
+    /// This rank's step arena.
+    pub step: *mut u8,
+    /// One pointer for each of [`Model::inputs`]: `n` samples, dense, of the input's element type.
+    /// In training the target follows as the last pointer.
+    pub inputs: *const *const u8,
+    /// One pointer for each of [`Model::outputs`]: room for `n` samples, dense.
+    pub outputs: *const *mut u8,
+    /// Where the step writes the loss: one f64, already all-reduced. Null in inference.
+    pub loss: *mut f64,
+    /// Samples of this rank, 0 to the batch bound.
+    pub n: i64,
+    /// Samples of all ranks in this step.
+    pub total: i64,
+    /// Number of ranks; with 1 no collective is called.
+    pub ranks: i64,
+    /// Not 0: call [`symbols::TRACE`] after every node.
+    pub trace: i64,
+}
+
+/// The arguments of [`symbols::UPDATE_SGD`]:
+/// `d = g + weight_decay*p; v = first ? d : momentum*v + d; p -= lr * (nesterov ? d + momentum*v : v)`.
+/// Hyper-parameters are f64 and are rounded to the model's element type only when that is f32.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct UpdateArguments {
+    /// The weights arena.
+    pub weights: *mut u8,
+    /// Summed gradients.
+    pub gradients: *const u8,
+    /// The velocity arena.
+    pub velocity: *mut u8,
+    /// First element (not byte) to update.
+    pub begin: i64,
+    /// One past the last element to update.
+    pub end: i64,
+    /// Not 0 in the first step.
+    pub first: i64,
+    /// Not 0 for Nesterov's form.
+    pub nesterov: i64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+/// One contiguous piece of an all-reduce.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Segment {
+    /// First element.
+    pub data: *mut u8,
+    /// Number of elements.
+    pub elements: i64,
+    /// 0: f32, 1: f64.
+    pub element_type: i64,
+}
+
+/// Element types of tensors that cross the boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ElementType {
+    /// 32-bit IEEE float.
+    F32,
+    /// 64-bit IEEE float.
+    F64,
+    /// 64-bit signed integer.
+    I64,
+}
+
+impl ElementType {
+    /// Size of one element in bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            ElementType::F32 => 4,
+            ElementType::F64 | ElementType::I64 => 8,
+        }
+    }
+}
+
+/// The description of a compiled model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Version of the compiler.
+    pub compiler: String,
+    /// Name of the network.
+    pub name: String,
+    /// The compile-time flags that shaped the model, in order: `("bn", "sync")`, …
+    pub flags: Vec<(String, String)>,
+    /// `cpu`
+    pub targets: Vec<String>,
+    /// LLVM's name of the processor, and the features (`avx2`, `avx512f`, …) that must be present.
+    pub cpu: Cpu,
+    /// Lowest glibc version the executable runs with, if known.
+    pub glibc: Option<String>,
+    /// Element type of parameters and activations.
+    pub element_type: ElementType,
+    /// Largest batch of one rank.
+    pub batch_bound: u64,
+    /// Whether the training functions are present.
+    pub train: bool,
+    /// Whether the inference functions are present.
+    pub infer: bool,
+    /// Data inputs, in the order of [`StepArguments::inputs`].
+    pub inputs: Vec<Tensor>,
+    /// What training takes as `target`; None without training.
+    pub target: Option<Target>,
+    /// Outputs, in the order of [`StepArguments::outputs`].
+    pub outputs: Vec<Tensor>,
+    /// All tensors of the weights arena: trained ones first, by offset.
+    pub parameters: Vec<Parameter>,
+    /// All tensors of the statistics arena.
+    pub statistics: Vec<Parameter>,
+    /// BatchNorm layers, in graph order.
+    pub batch_norms: Vec<BatchNorm>,
+    /// `sync`, `local`, `frozen` or `group=K`.
+    pub batch_norm_mode: String,
+    /// Collectives of one training step, in execution order; a call names one by its index.
+    pub collectives: Vec<Collective>,
+    /// FNV-1a hash of the schedule of collectives.
+    pub schedule_hash: u64,
+    /// Nodes of the training graph, for [`symbols::TRACE`].
+    pub train_nodes: Vec<Node>,
+    /// Nodes of the inference graph (prepare, then step), for [`symbols::TRACE`].
+    pub infer_nodes: Vec<Node>,
+    /// Arena sizes in bytes.
+    pub arenas: Arenas,
+    /// Warnings of the compilation that matter to whoever runs the model.
+    pub warnings: Vec<String>,
+}
+
+/// A processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// The value of `--cpu`.
+    pub flag: String,
+    /// LLVM's name of the processor.
+    pub name: String,
+    /// x86 features that the code may use, in LLVM's spelling without `+`.
+    pub features: Vec<String>,
+}
+
+/// An input or output: its shape is `[n, shape...]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tensor {
+    /// ONNX name.
+    pub name: String,
+    /// Element type.
+    pub element_type: ElementType,
+    /// Sizes after the batch dimension.
+    pub shape: Vec<u64>,
+}
+
+/// What `target` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Target {
+    /// i64 class indices below `classes`, of shape `[n, shape...]`.
+    Classes {
+        /// Number of classes.
+        classes: u64,
+        /// Sizes after the batch dimension; empty for one label a sample.
+        shape: Vec<u64>,
+    },
+    /// Values of the model's element type, of shape `[n, shape...]` (mean squared error).
+    Values {
+        /// Sizes after the batch dimension.
+        shape: Vec<u64>,
+    },
+}
+
+/// A tensor of the weights or statistics arena.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// ONNX initializer name: the name in safetensors files.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<u64>,
+    /// Byte offset in its arena.
+    pub offset: u64,
+    /// Whether the optimiser updates it.
+    pub trained: bool,
+    /// How it starts.
+    pub initial: Initial,
+}
+
+impl Parameter {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// How a tensor gets its first value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Initial {
+    /// Copied from byte `offset` of [`symbols::DATA`], dense, in the model's element type.
+    Data {
+        /// Byte offset.
+        offset: u64,
+    },
+    /// Every element is `value`.
+    Fill {
+        /// The value.
+        value: f64,
+    },
+    /// Kaiming normal, fan-in: deviation `sqrt(2 / fan_in)`. The generator is seeded by `seed` and the
+    /// parameter's name, so that the order of parameters does not matter.
+    KaimingNormal {
+        /// Inputs of one output: the product of the sizes after the first.
+        fan_in: u64,
+        /// The seed of `--init`.
+        seed: u64,
+    },
+}
+
+/// A BatchNorm layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchNorm {
+    /// ONNX node name.
+    pub name: String,
+    /// Channels.
+    pub channels: u64,
+    /// Values of one channel in one sample (1 for 2-D inputs): with `n` samples a channel has
+    /// `n * positions` values, and training needs at least 2 in what is normalised together.
+    pub positions: u64,
+    /// Whether statistics are of the data, so that the count rule applies (false for weight standardisation
+    /// and frozen layers).
+    pub counts: bool,
+    /// Name of the running mean in [`Model::statistics`].
+    pub running_mean: String,
+    /// Name of the running variance.
+    pub running_var: String,
+    /// Byte offsets in the step arena of the last training step's mean and inverse deviation (f64, `channels`
+    /// each), which stay valid until the next step; None for layers without batch statistics.
+    pub saved: Option<(u64, u64)>,
+}
+
+/// A collective of the training step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Collective {
+    /// What it is for, for `info`.
+    pub name: String,
+    /// 0: all ranks; K: groups of K neighbouring ranks.
+    pub group: u64,
+    /// Bytes that every rank contributes.
+    pub bytes: u64,
+}
+
+/// A graph node, named in messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// ONNX node name it comes from.
+    pub name: String,
+    /// Operator in the graph's spelling.
+    pub op: String,
+}
+
+/// Sizes of the arenas in bytes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Arenas {
+    /// Weights.
+    pub weights: u64,
+    /// The part of `weights` that is trained; also the size of gradients and of velocity.
+    pub trained: u64,
+    /// Statistics of one rank.
+    pub statistics: u64,
+    /// Prepared values for inference.
+    pub prepared: u64,
+    /// Step arena of one training rank.
+    pub train_step: u64,
+    /// Step arena of one inferring rank.
+    pub infer_step: u64,
+}

@@ -1,0 +1,1 @@
+//! MLIR to LLVM to object files.

@@ -1,0 +1,1 @@
+//! The graph of syncbn-compile: operators, types, verifier, text form, builder and reference evaluation.

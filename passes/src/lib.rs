@@ -1,0 +1,1 @@
+//! Graph passes of syncbn-compile, the list that orders them and the manager that runs them.
