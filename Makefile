@@ -1,0 +1,44 @@
+# `make demo` does the main job, `make test` runs every test; `make help` lists the rest.
+# Each target installs what is missing first (scripts/setup).
+
+# Everything is built in the release profile: the reference evaluations of the tests are slow without
+# optimisation, and one profile means one build of the dependencies.
+PROFILE ?= --release
+LOCKED ?= $(if $(CI),--locked)
+CARGO_ARGS = $(LOCKED) $(PROFILE)
+# More words for cargo test, such as TEST_ARGS='--test pass_goldens -- bn-to-syncbn'.
+TEST_ARGS ?=
+
+.PHONY: help setup build demo test fmt fmt-check lint tidy doctor
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+setup: ## install what the build needs and is missing
+	@scripts/setup
+
+build: setup ## build target/release/syncbn-compile and syncbn-opt
+	cargo build $(CARGO_ARGS) --bins
+
+demo: setup ## compile a BatchNorm network and train it with and without synchronisation
+	cargo build $(CARGO_ARGS) --bin syncbn-compile
+	@scripts/demo
+
+test: setup ## run every test
+	cargo test $(CARGO_ARGS) --workspace $(TEST_ARGS)
+
+fmt: setup ## format the sources
+	cargo fmt --all
+
+fmt-check: setup ## fail where a source is not formatted
+	cargo fmt --all --check
+
+lint: setup ## clippy, with warnings denied
+	cargo clippy $(CARGO_ARGS) --workspace --all-targets -- -D warnings
+
+tidy: setup ## check the habits of the house (dependency directions, headers, file lengths, ...)
+	cargo run --quiet $(CARGO_ARGS) --package xtask -- tidy
+
+doctor: setup ## say whether the tool-chain is complete
+	cargo run --quiet $(CARGO_ARGS) --package xtask -- doctor
