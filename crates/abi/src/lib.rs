@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 /// Alignment in bytes of arenas and of every offset in them.
 pub const ALIGNMENT: u64 = 64;
 
+include!(concat!(env!("OUT_DIR"), "/symbol.rs"));
+
 /// Names of the symbols that cross the boundary.
 pub mod symbols {
     /// `i32 (const StepArguments*)`: forward, backward and all collectives of one training step. Ends with
@@ -45,7 +47,9 @@ pub mod symbols {
     /// Sums the segments over the ranks of the collective's scope, in place, in rank order.
     pub const ALL_REDUCE: &str = "syncbn_rt_all_reduce";
     /// Provided by the runtime: `void (void* context, i64 node, i64 output, const void* data, i64 elements)`.
-    /// Called after every node, only when [`crate::StepArguments::trace`] is not 0.
+    /// Called after every node, only when [`crate::StepArguments::trace`] is not 0. `output` is what
+    /// [`crate::trace_output`] makes of the output's index and element type; a bare index means the
+    /// model's element type.
     pub const TRACE: &str = "syncbn_rt_trace";
 }
 
@@ -144,6 +148,17 @@ impl ElementType {
     }
 }
 
+/// The `output` argument of [`symbols::TRACE`]: the output's index in the low 32 bits, and above it 1 for
+/// f32, 2 for f64, 3 for i64 (0, a bare index, stands for the model's element type).
+pub const fn trace_output(index: u32, element_type: ElementType) -> i64 {
+    let code = match element_type {
+        ElementType::F32 => 1,
+        ElementType::F64 => 2,
+        ElementType::I64 => 3,
+    };
+    (code << 32) | index as i64
+}
+
 /// The description of a compiled model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
@@ -193,6 +208,26 @@ pub struct Model {
     pub arenas: Arenas,
     /// Warnings of the compilation that matter to whoever runs the model.
     pub warnings: Vec<String>,
+}
+
+impl Model {
+    /// The value of a compile-time flag in [`Model::flags`].
+    pub fn flag(&self, name: &str) -> Option<&str> {
+        self.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Index in [`Model::outputs`] of what the loss is taken of: the one that the flag `loss-output` names,
+    /// else the first.
+    pub fn loss_output(&self) -> usize {
+        let named = |name| self.outputs.iter().position(|output| output.name == name);
+        self.flag("loss-output").and_then(named).unwrap_or(0)
+    }
+
+    /// Whether that output holds probabilities, because the graph ends in Softmax and the loss is taken
+    /// before it: the flag `loss-before` is then `softmax`.
+    pub fn loss_output_is_softmax(&self) -> bool {
+        self.flag("loss-before") == Some("softmax")
+    }
 }
 
 /// A processor.
