@@ -1,1 +1,15 @@
 //! The graph of syncbn-compile: operators, types, verifier, text form, builder and reference evaluation.
+//!
+//! A [`Graph`] is what every stage shares: the ONNX importer and the builder make one, passes rewrite it,
+//! the lowering reads it. It knows nothing of ONNX, MLIR or LLVM.
+
+pub mod attributes;
+pub mod graph;
+pub mod ops;
+pub mod tensor;
+pub mod types;
+
+pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, OutputKind, Value, ValueInfo};
+pub use ops::Op;
+pub use tensor::{Array, Literal, Values};
+pub use types::{DType, Dim, Layout, Shape, TensorType};

@@ -1,0 +1,48 @@
+//! Matrix product.
+
+use super::{Operator, StepInfo, expect_operands};
+use crate::tensor::Array;
+use crate::types::{Dim, Shape, TensorType};
+
+operator! {
+    /// Product of two matrices, each transposed first where its attribute says so.
+    ///
+    /// Operands: `a [m, k]` (or `[k, m]`), `b [k, n]` (or `[n, k]`). Results: `[m, n]`. The batch may be `m`,
+    /// or `k` in both (the gradient of a weight).
+    MatMul = "matmul" {
+        /// Whether `a` is `[k, m]`.
+        transpose_a: bool,
+        /// Whether `b` is `[n, k]`.
+        transpose_b: bool,
+    }
+}
+
+impl Operator for MatMul {
+    fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        expect_operands(operands, 2..=2)?;
+        let (a, b) = (operands[0], operands[1]);
+        let matrix = |ty: &TensorType, transpose: bool| -> Result<(Dim, Dim), String> {
+            match ty.shape.0.as_slice() {
+                &[r, c] if transpose => Ok((c, r)),
+                &[r, c] => Ok((r, c)),
+                _ => Err(format!("operand of type {ty} is not a matrix")),
+            }
+        };
+        let ((m, ka), (kb, n)) = (matrix(a, self.transpose_a)?, matrix(b, self.transpose_b)?);
+        if ka != kb {
+            return Err(format!("inner sizes of {a} and {b} differ: {ka} and {kb}"));
+        }
+        if a.dtype != b.dtype || !a.dtype.is_float() {
+            return Err(format!("operands {a} and {b} must have one floating-point type"));
+        }
+        if n == Dim::Batch {
+            return Err(format!("the columns of operand {b} are the batch"));
+        }
+        Ok(vec![TensorType::new(a.dtype, Shape(vec![m, n]))])
+    }
+
+    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
+        let _ = (operands, step);
+        Err("not evaluated".to_string())
+    }
+}

@@ -1,0 +1,69 @@
+//! Reductions over axes.
+
+use super::{Operator, StepInfo, expect_operands};
+use crate::attributes::Word;
+use crate::tensor::Array;
+use crate::types::{Dim, Shape, TensorType};
+
+/// How elements are combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReduceFunction {
+    /// Their sum.
+    Sum,
+    /// Their mean.
+    Mean,
+}
+
+impl Word for ReduceFunction {
+    fn to_word(&self) -> (String, Vec<f64>) {
+        let word = match self {
+            ReduceFunction::Sum => "sum",
+            ReduceFunction::Mean => "mean",
+        };
+        (word.to_string(), Vec::new())
+    }
+    fn from_word(word: &str, args: &[f64]) -> Option<ReduceFunction> {
+        let all = [ReduceFunction::Sum, ReduceFunction::Mean];
+        all.into_iter().find(|f| f.to_word().0 == word && args.is_empty())
+    }
+}
+
+operator! {
+    /// Operands: `x`. Results: `x` with `axes` reduced to 1, or removed without `keep_dims`. A sum over the
+    /// batch axis is the rank's own sum; a mean over it is refused, because its value would depend on the split.
+    Reduce = "reduce" {
+        /// Sum or mean.
+        function: ReduceFunction,
+        /// Axes in rising order.
+        axes: Vec<usize>,
+        /// Whether reduced axes stay with size 1.
+        keep_dims: bool,
+    }
+}
+
+impl Operator for Reduce {
+    fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        expect_operands(operands, 1..=1)?;
+        let x = operands[0];
+        let rising = self.axes.windows(2).all(|w| w[0] < w[1]);
+        if !rising || self.axes.last().is_some_and(|&a| a >= x.shape.rank()) {
+            return Err(format!("axes {:?} are not rising axes of {x}", self.axes));
+        }
+        if self.function == ReduceFunction::Mean && self.axes.iter().any(|&a| x.shape.0[a] == Dim::Batch) {
+            return Err("a mean over the batch would depend on how samples are split over ranks".to_string());
+        }
+        let mut dims = Vec::new();
+        for (i, &d) in x.shape.0.iter().enumerate() {
+            match (self.axes.contains(&i), self.keep_dims) {
+                (false, _) => dims.push(d),
+                (true, true) => dims.push(Dim::Fixed(1)),
+                (true, false) => {}
+            }
+        }
+        Ok(vec![TensorType::new(x.dtype, Shape(dims))])
+    }
+    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
+        let _ = (operands, step);
+        Err("not evaluated".to_string())
+    }
+}

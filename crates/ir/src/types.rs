@@ -1,0 +1,236 @@
+//! Types of values: element type, shape with a symbolic batch, and layout.
+
+use std::fmt;
+
+/// Element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// 32-bit IEEE float.
+    F32,
+    /// 64-bit IEEE float.
+    F64,
+    /// 64-bit signed integer: labels and indices.
+    I64,
+    /// 8-bit unsigned integer: window-local positions of max pooling.
+    U8,
+}
+
+impl DType {
+    /// Size of one element in bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            DType::F32 => 4,
+            DType::F64 | DType::I64 => 8,
+            DType::U8 => 1,
+        }
+    }
+
+    /// Whether arithmetic on it is floating point.
+    pub fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F64)
+    }
+
+    /// The text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::I64 => "i64",
+            DType::U8 => "u8",
+        }
+    }
+
+    /// The element type with this text form.
+    pub fn from_name(name: &str) -> Option<DType> {
+        [DType::F32, DType::F64, DType::I64, DType::U8]
+            .into_iter()
+            .find(|d| d.name() == name)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dim {
+    /// The number of samples of a rank in this step: known at run time, bounded at compile time.
+    Batch,
+    /// A size known at compile time.
+    Fixed(usize),
+}
+
+impl Dim {
+    /// The size, when it is known at compile time.
+    pub fn fixed(self) -> Option<usize> {
+        match self {
+            Dim::Batch => None,
+            Dim::Fixed(n) => Some(n),
+        }
+    }
+
+    /// The size for a batch of `n`.
+    pub fn size(self, n: usize) -> usize {
+        self.fixed().unwrap_or(n)
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Dim {
+        Dim::Fixed(n)
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Batch => f.write_str("batch"),
+            Dim::Fixed(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+/// A shape. The verifier allows [`Dim::Batch`] only in front.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(pub Vec<Dim>);
+
+impl Shape {
+    /// A shape without a batch dimension.
+    pub fn fixed(sizes: &[usize]) -> Shape {
+        Shape(sizes.iter().map(|&n| Dim::Fixed(n)).collect())
+    }
+
+    /// `[batch, sizes...]`.
+    pub fn batched(sizes: &[usize]) -> Shape {
+        Shape(
+            std::iter::once(Dim::Batch)
+                .chain(sizes.iter().map(|&n| Dim::Fixed(n)))
+                .collect(),
+        )
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the first dimension is the batch.
+    pub fn has_batch(&self) -> bool {
+        self.0.first() == Some(&Dim::Batch)
+    }
+
+    /// All sizes for a batch of `n`.
+    pub fn sizes(&self, n: usize) -> Vec<usize> {
+        self.0.iter().map(|d| d.size(n)).collect()
+    }
+
+    /// Number of elements of one sample (of the whole tensor when there is no batch dimension), or None when
+    /// it does not fit 63 bits.
+    pub fn elements_per_sample(&self) -> Option<usize> {
+        self.0
+            .iter()
+            .filter_map(|d| d.fixed())
+            .try_fold(1usize, |p, n| p.checked_mul(n))
+            .filter(|&p| p <= i64::MAX as usize)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, d) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{d}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// How the elements of a tensor lie in memory. Operators see logical indices only; a layout maps them to
+/// offsets, see [`Layout::strides`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// Row-major in logical order: NCHW for images.
+    #[default]
+    Plain,
+    /// Channels (axis 1) innermost.
+    Nhwc,
+    /// `nChw{V}c`: channels in blocks of V, a block innermost; the last block is padded with zeros.
+    Blocked(usize),
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Layout::Plain => f.write_str("plain"),
+            Layout::Nhwc => f.write_str("nhwc"),
+            Layout::Blocked(v) => write!(f, "blocked{v}"),
+        }
+    }
+}
+
+/// The type of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DType,
+    /// Logical shape.
+    pub shape: Shape,
+    /// Layout in memory.
+    pub layout: Layout,
+}
+
+impl TensorType {
+    /// A tensor in plain layout.
+    pub fn new(dtype: DType, shape: Shape) -> TensorType {
+        TensorType {
+            dtype,
+            shape,
+            layout: Layout::Plain,
+        }
+    }
+
+    /// A plain tensor without a batch dimension.
+    pub fn fixed(dtype: DType, sizes: &[usize]) -> TensorType {
+        TensorType::new(dtype, Shape::fixed(sizes))
+    }
+
+    /// A plain tensor of shape `[batch, sizes...]`.
+    pub fn batched(dtype: DType, sizes: &[usize]) -> TensorType {
+        TensorType::new(dtype, Shape::batched(sizes))
+    }
+
+    /// Bytes for a batch of `n`, or None on overflow.
+    pub fn bytes(&self, n: usize) -> Option<u64> {
+        let per_sample = self.stored_elements_per_sample()? as u64;
+        let samples = if self.shape.has_batch() { n as u64 } else { 1 };
+        per_sample
+            .checked_mul(samples)?
+            .checked_mul(self.dtype.bytes())
+            .filter(|&b| b <= i64::MAX as u64)
+    }
+
+    /// Elements in memory of one sample, the padding of blocked layouts included.
+    pub fn stored_elements_per_sample(&self) -> Option<usize> {
+        let mut padded = self.shape.clone();
+        if let (Layout::Blocked(v), Some(Dim::Fixed(c))) = (self.layout, self.shape.0.get(1)) {
+            padded.0[1] = Dim::Fixed(c.checked_next_multiple_of(v)?);
+        }
+        padded.elements_per_sample()
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)?;
+        if self.layout != Layout::Plain {
+            write!(f, ":{}", self.layout)?;
+        }
+        Ok(())
+    }
+}
