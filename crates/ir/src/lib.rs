@@ -7,9 +7,11 @@ pub mod attributes;
 pub mod graph;
 pub mod ops;
 pub mod tensor;
+pub mod text;
 pub mod types;
 
 pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, OutputKind, Value, ValueInfo};
 pub use ops::Op;
 pub use tensor::{Array, Literal, Values};
+pub use text::{ParseError, parse, print};
 pub use types::{DType, Dim, Layout, Shape, TensorType};

@@ -107,15 +107,15 @@ fn check_weight(weight: &TensorType, c: usize, groups: usize) -> Result<usize, S
         .and_then(|d| d.fixed())
         .ok_or("the weight depends on the batch")?;
     let per_group = channels("the weight", weight)?;
-    if groups == 0 || c % groups != 0 || k % groups != 0 {
+    if groups == 0 || !c.is_multiple_of(groups) || !k.is_multiple_of(groups) {
         return Err(format!(
             "group {groups} does not divide {c} input channels and {k} output channels"
         ));
     }
-    if per_group * groups != c {
+    let expected = per_group.saturating_mul(groups);
+    if expected != c {
         return Err(format!(
-            "the weight of type {weight} expects {} input channels (group {groups}), found {c}",
-            per_group * groups
+            "the weight of type {weight} expects {expected} input channels (group {groups}), found {c}"
         ));
     }
     if k == 0 || c == 0 {
@@ -157,7 +157,9 @@ impl Operator for ConvBackwardData {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         expect_operands(operands, 2..=2)?;
         let (dy, w) = (operands[0], operands[1]);
-        let c = channels("the weight", w)? * self.groups;
+        let c = channels("the weight", w)?
+            .checked_mul(self.groups)
+            .ok_or("too many channels")?;
         let k = check_weight(w, c, self.groups)?;
         let output = self.window(w)?.output(&self.input, false)?;
         expect_type("the output gradient", dy, &image(dy, k, &output))?;
@@ -175,7 +177,7 @@ impl Operator for ConvBackwardWeight {
         expect_operands(operands, 2..=2)?;
         let (x, dy) = (operands[0], operands[1]);
         let (c, k) = (channels("the input", x)?, channels("the output gradient", dy)?);
-        if self.groups == 0 || c % self.groups != 0 {
+        if self.groups == 0 || !c.is_multiple_of(self.groups) {
             return Err(format!(
                 "group {} does not divide {c} input channels",
                 self.groups

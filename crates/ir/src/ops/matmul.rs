@@ -22,9 +22,9 @@ impl Operator for MatMul {
         expect_operands(operands, 2..=2)?;
         let (a, b) = (operands[0], operands[1]);
         let matrix = |ty: &TensorType, transpose: bool| -> Result<(Dim, Dim), String> {
-            match ty.shape.0.as_slice() {
-                &[r, c] if transpose => Ok((c, r)),
-                &[r, c] => Ok((r, c)),
+            match *ty.shape.0.as_slice() {
+                [r, c] if transpose => Ok((c, r)),
+                [r, c] => Ok((r, c)),
                 _ => Err(format!("operand of type {ty} is not a matrix")),
             }
         };

@@ -130,7 +130,7 @@ impl Operator for Concat {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let first = *operands.first().ok_or("expected at least 1 operand, found 0")?;
         let mut result = first.clone();
-        let mut size = 0;
+        let mut size = 0usize;
         for ty in operands {
             let along = ty.shape.0.get(self.axis).and_then(|d| d.fixed());
             let along = along.ok_or_else(|| format!("axis {} of {ty} has no fixed size", self.axis))?;
@@ -139,7 +139,7 @@ impl Operator for Concat {
             if other != first.shape || ty.dtype != first.dtype {
                 return Err(format!("{ty} and {first} differ in more than axis {}", self.axis));
             }
-            size += along;
+            size = size.checked_add(along).ok_or("the result is too large")?;
         }
         result.shape.0[self.axis] = Dim::Fixed(size);
         Ok(vec![result])

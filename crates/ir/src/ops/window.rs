@@ -31,9 +31,9 @@ impl Window {
         self.pads[self.rank() + i]
     }
 
-    /// Elements of one window.
+    /// Elements of one window; the largest number where that overflows.
     pub fn volume(&self) -> usize {
-        self.kernel.iter().product()
+        self.kernel.iter().fold(1, |n, &k| n.saturating_mul(k))
     }
 
     /// Output size of every spatial axis, or what is wrong. With `ceil_mode` the size is rounded up, but the
