@@ -4,7 +4,7 @@
 # Everything is built in the release profile: the reference evaluations of the tests are slow without
 # optimisation, and one profile means one build of the dependencies.
 PROFILE ?= --release
-LOCKED ?= $(if $(CI),--locked)
+LOCKED ?= $(if $(filter true,$(CI)),--locked)
 CARGO_ARGS = $(LOCKED) $(PROFILE)
 # More words for cargo test, such as TEST_ARGS='--test pass_goldens -- bn-to-syncbn'.
 TEST_ARGS ?=

@@ -4,6 +4,7 @@
 
 mod dependencies;
 mod goldens;
+mod links;
 mod manifests;
 mod sources;
 
@@ -77,6 +78,7 @@ pub fn run(root: &Path) -> Result<bool> {
     for source in &sources {
         problems.extend(sources::check(source));
         problems.extend(manifests::check(source));
+        problems.extend(links::check(source, &paths));
     }
     problems.extend(goldens::check(&sources));
     problems.extend(notices::check(root)?);
