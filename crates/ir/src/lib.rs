@@ -5,13 +5,17 @@
 
 pub mod attributes;
 pub mod graph;
+pub mod interpreter;
 pub mod ops;
 pub mod tensor;
 pub mod text;
+pub mod training;
 pub mod types;
 
 pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, OutputKind, Value, ValueInfo};
+pub use interpreter::{EvalError, Named, RankInputs, RankOutputs, State, evaluate};
 pub use ops::Op;
 pub use tensor::{Array, Literal, Values};
 pub use text::{ParseError, parse, print};
+pub use training::{Sgd, initial_state, train_step};
 pub use types::{DType, Dim, Layout, Shape, TensorType};

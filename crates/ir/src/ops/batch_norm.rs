@@ -1,6 +1,8 @@
 //! Batch normalisation as networks state it, and its gradient. `bn-to-syncbn` replaces both in training
 //! graphs by the operators of `sync_batch_norm.rs`.
 
+use super::batch_statistics::{Finalize, backward_data, backward_sums, normalize};
+use super::positions::Channels;
 use super::{Operator, StepInfo, channels, expect_operands, expect_type};
 use crate::attributes::Word;
 use crate::tensor::Array;
@@ -78,9 +80,23 @@ impl Operator for BatchNorm {
         Ok(results)
     }
 
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, scale, bias) = (operands[0], operands[1], operands[2]);
+        let (running_mean, running_var) = (operands[3], operands[4]);
+        let c = Channels::of(x).c;
+        if !self.training {
+            let inv_std = |i: usize| 1.0 / (running_var.data[i] + self.epsilon).sqrt();
+            let inv_std = Array::new(&[c], (0..c).map(inv_std).collect());
+            return Ok(vec![normalize(x, running_mean, &inv_std, scale, bias)]);
+        }
+        let rule = Finalize {
+            epsilon: self.epsilon,
+            momentum: self.momentum,
+            running_var: self.running_var,
+        };
+        let own = rule.own_samples(x, running_mean, running_var)?;
+        let y = normalize(x, &own.mean, &own.inv_std, scale, bias);
+        Ok(vec![y, own.mean, own.inv_std, own.running_mean, own.running_var])
     }
 }
 
@@ -100,8 +116,14 @@ impl Operator for BatchNormBackward {
         Ok(vec![x.clone(), vector.clone(), vector])
     }
 
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, dy, scale) = (operands[0], operands[1], operands[2]);
+        let (mean, inv_std) = (operands[3], operands[4]);
+        let sizes = Channels::of(x);
+        let sums = backward_sums(x, dy, mean, inv_std);
+        let dx = backward_data(x, dy, mean, inv_std, scale, &sums, sizes.per_channel() as f64);
+        let (dbias, dscale) = sums.data.split_at(sizes.c);
+        let vector = |data: &[f64]| Array::new(&[sizes.c], data.to_vec());
+        Ok(vec![dx, vector(dscale), vector(dbias)])
     }
 }

@@ -1,5 +1,7 @@
 //! Convolution and its two backward directions.
 
+use super::batch_statistics::moments;
+use super::slide::Slide;
 use super::window::{Window, image, spatial};
 use super::{Operator, StepInfo, UnaryFunction, channels, expect_operands, expect_type};
 use crate::tensor::Array;
@@ -65,24 +67,32 @@ operator! {
 impl Conv {
     /// Its window for weights of this type.
     pub fn window(&self, weight: &TensorType) -> Result<Window, String> {
-        Ok(Window {
-            kernel: spatial("the weight", weight)?,
+        Ok(self.window_of(&spatial("the weight", weight)?))
+    }
+
+    fn window_of(&self, kernel: &[usize]) -> Window {
+        Window {
+            kernel: kernel.to_vec(),
             strides: self.strides.clone(),
             pads: self.pads.clone(),
             dilations: self.dilations.clone(),
-        })
+        }
     }
 }
 
 impl ConvBackwardData {
     /// The convolution's window for weights of this type.
     pub fn window(&self, weight: &TensorType) -> Result<Window, String> {
-        Ok(Window {
-            kernel: spatial("the weight", weight)?,
+        Ok(self.window_of(&spatial("the weight", weight)?))
+    }
+
+    fn window_of(&self, kernel: &[usize]) -> Window {
+        Window {
+            kernel: kernel.to_vec(),
             strides: self.strides.clone(),
             pads: self.pads.clone(),
             dilations: self.dilations.clone(),
-        })
+        }
     }
 }
 
@@ -147,9 +157,33 @@ impl Operator for Conv {
         Ok(results)
     }
 
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, w) = (operands[0], operands[1]);
+        let (c, k) = (x.dims[1], w.dims[0]);
+        let slide = Slide::new(&self.window_of(&w.dims[2..]), &x.dims[2..], false)?;
+        let (inputs, outputs, taps) = (slide.inputs(), slide.outputs(), slide.taps());
+        let mut y = Array::zeros(&[&[x.dims[0], k], slide.output.as_slice()].concat());
+        if let Some(bias) = operands.get(2) {
+            let planes = y.data.chunks_exact_mut(outputs.max(1));
+            planes
+                .zip(bias.data.iter().cycle())
+                .for_each(|(plane, &b)| plane.fill(b));
+        }
+        for pair in Pair::all(x.dims[0], c, k, self.groups) {
+            let x = &x.data[pair.input * inputs..][..inputs];
+            let w = &w.data[pair.weight * taps..][..taps];
+            let y = &mut y.data[pair.output * outputs..][..outputs];
+            for run in &slide.runs {
+                for (i, o) in run.pairs() {
+                    y[o] += w[run.tap] * x[i];
+                }
+            }
+        }
+        if let Some(activation) = self.activation {
+            y.data.iter_mut().for_each(|v| *v = activation.value(*v));
+        }
+        let sums = self.moments.then(|| moments(&y));
+        Ok(std::iter::once(y).chain(sums).collect())
     }
 }
 
@@ -166,9 +200,23 @@ impl Operator for ConvBackwardData {
         Ok(vec![image(dy, c, &self.input)])
     }
 
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (dy, w) = (operands[0], operands[1]);
+        let (c, k) = (w.dims[1] * self.groups, w.dims[0]);
+        let slide = Slide::new(&self.window_of(&w.dims[2..]), &self.input, false)?;
+        let (inputs, outputs, taps) = (slide.inputs(), slide.outputs(), slide.taps());
+        let mut dx = Array::zeros(&[&[dy.dims[0], c], self.input.as_slice()].concat());
+        for pair in Pair::all(dy.dims[0], c, k, self.groups) {
+            let dx = &mut dx.data[pair.input * inputs..][..inputs];
+            let w = &w.data[pair.weight * taps..][..taps];
+            let dy = &dy.data[pair.output * outputs..][..outputs];
+            for run in &slide.runs {
+                for (i, o) in run.pairs() {
+                    dx[i] += w[run.tap] * dy[o];
+                }
+            }
+        }
+        Ok(vec![dx])
     }
 }
 
@@ -192,8 +240,44 @@ impl Operator for ConvBackwardWeight {
         Ok(vec![w])
     }
 
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, dy) = (operands[0], operands[1]);
+        let (c, k) = (x.dims[1], dy.dims[1]);
+        let slide = Slide::new(&self.window(), &x.dims[2..], false)?;
+        let (inputs, outputs, taps) = (slide.inputs(), slide.outputs(), slide.taps());
+        let mut dw = Array::zeros(&[&[k, c / self.groups], self.kernel.as_slice()].concat());
+        for pair in Pair::all(x.dims[0], c, k, self.groups) {
+            let x = &x.data[pair.input * inputs..][..inputs];
+            let dw = &mut dw.data[pair.weight * taps..][..taps];
+            let dy = &dy.data[pair.output * outputs..][..outputs];
+            for run in &slide.runs {
+                dw[run.tap] += run.pairs().map(|(i, o)| x[i] * dy[o]).sum::<f64>();
+            }
+        }
+        Ok(vec![dw])
+    }
+}
+
+/// One (sample, output channel, input channel) of a convolution, as indices of planes.
+struct Pair {
+    input: usize,
+    weight: usize,
+    output: usize,
+}
+
+impl Pair {
+    /// All of them: `n` samples, `c` input and `k` output channels in `groups` groups.
+    fn all(n: usize, c: usize, k: usize, groups: usize) -> impl Iterator<Item = Pair> {
+        let (inner, outer) = (c / groups, k / groups);
+        (0..n).flat_map(move |sample| {
+            (0..k * inner).map(move |weight| {
+                let channel = weight / inner;
+                Pair {
+                    input: sample * c + channel / outer * inner + weight % inner,
+                    weight,
+                    output: sample * k + channel,
+                }
+            })
+        })
     }
 }

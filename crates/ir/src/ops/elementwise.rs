@@ -1,5 +1,6 @@
 //! Operators that compute each element from the elements at its own index.
 
+use super::positions::broadcast_to;
 use super::{Operator, StepInfo, expect_operands, expect_type};
 use crate::attributes::Word;
 use crate::tensor::Array;
@@ -208,9 +209,10 @@ impl Operator for Unary {
         }
         Ok(vec![operands[0].clone()])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let data = x.data.iter().map(|&v| self.function.value(v)).collect();
+        Ok(vec![Array::new(&x.dims, data)])
     }
 }
 
@@ -220,9 +222,11 @@ impl Operator for UnaryBackward {
         expect_type("the output gradient", operands[1], operands[0])?;
         Ok(vec![operands[0].clone()])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, dy) = (operands[0], operands[1]);
+        let data = x.data.iter().zip(&dy.data);
+        let data = data.map(|(&v, &d)| d * self.function.derivative(v)).collect();
+        Ok(vec![Array::new(&x.dims, data)])
     }
 }
 
@@ -242,8 +246,16 @@ impl Operator for Binary {
             layout,
         }])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (a, b) = (operands[0], operands[1]);
+        let rank = a.dims.len().max(b.dims.len());
+        let size = |x: &Array, i: usize| (i + x.dims.len()).checked_sub(rank).map_or(1, |j| x.dims[j]);
+        let dims: Vec<usize> = (0..rank)
+            .map(|i| if size(a, i) == 1 { size(b, i) } else { size(a, i) })
+            .collect();
+        let (a, b) = (broadcast_to(a, &dims), broadcast_to(b, &dims));
+        let data = a.data.iter().zip(&b.data);
+        let data = data.map(|(&a, &b)| self.function.value(a, b)).collect();
+        Ok(vec![Array::new(&dims, data)])
     }
 }

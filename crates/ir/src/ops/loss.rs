@@ -1,5 +1,6 @@
 //! Losses: the mean over the global batch. Each rank computes its share; the shares sum to the loss.
 
+use super::positions::Channels;
 use super::{Operator, StepInfo, channels, expect_operands, expect_type};
 use crate::tensor::Array;
 use crate::types::{DType, TensorType};
@@ -59,8 +60,14 @@ impl Operator for SoftmaxCrossEntropy {
         Ok(vec![TensorType::fixed(DType::F64, &[1])])
     }
     fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+        let (logits, target) = (operands[0], operands[1]);
+        let mut loss = 0.0;
+        for_each_pixel(logits, target, |at, label| {
+            let scores: Vec<f64> = at.iter().map(|&p| logits.data[p]).collect();
+            loss += log_sum_exp(&scores) - scores[label];
+        })?;
+        let pixels: usize = target.dims[1..].iter().product();
+        Ok(vec![Array::new(&[1], vec![mean(loss, step.total * pixels)])])
     }
 }
 
@@ -70,8 +77,18 @@ impl Operator for SoftmaxCrossEntropyBackward {
         Ok(vec![operands[0].clone()])
     }
     fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+        let (logits, target) = (operands[0], operands[1]);
+        let pixels: usize = target.dims[1..].iter().product();
+        let mut gradient = Array::zeros(&logits.dims);
+        for_each_pixel(logits, target, |at, label| {
+            let scores: Vec<f64> = at.iter().map(|&p| logits.data[p]).collect();
+            let log_sum = log_sum_exp(&scores);
+            for (k, (&p, &score)) in at.iter().zip(&scores).enumerate() {
+                let one_hot = if k == label { 1.0 } else { 0.0 };
+                gradient.data[p] = mean((score - log_sum).exp() - one_hot, step.total * pixels);
+            }
+        })?;
+        Ok(vec![gradient])
     }
 }
 
@@ -81,8 +98,11 @@ impl Operator for MeanSquaredError {
         Ok(vec![TensorType::fixed(DType::F64, &[1])])
     }
     fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+        let (prediction, target) = (operands[0], operands[1]);
+        let per_sample: usize = prediction.dims[1..].iter().product();
+        let pairs = prediction.data.iter().zip(&target.data);
+        let sum: f64 = pairs.map(|(&p, &t)| (p - t) * (p - t)).sum();
+        Ok(vec![Array::new(&[1], vec![mean(sum, step.total * per_sample)])])
     }
 }
 
@@ -92,7 +112,42 @@ impl Operator for MeanSquaredErrorBackward {
         Ok(vec![operands[0].clone()])
     }
     fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+        let (prediction, target) = (operands[0], operands[1]);
+        let per_sample: usize = prediction.dims[1..].iter().product();
+        let pairs = prediction.data.iter().zip(&target.data);
+        let data = pairs
+            .map(|(&p, &t)| mean(2.0 * (p - t), step.total * per_sample))
+            .collect();
+        Ok(vec![Array::new(&prediction.dims, data)])
     }
+}
+
+/// `sum / count`, or 0 where there is nothing to divide by.
+fn mean(sum: f64, count: usize) -> f64 {
+    if count == 0 { 0.0 } else { sum / count as f64 }
+}
+
+fn log_sum_exp(scores: &[f64]) -> f64 {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    largest + scores.iter().map(|&s| (s - largest).exp()).sum::<f64>().ln()
+}
+
+/// Calls `visit` for every sample and pixel with the offsets of its class scores and its label.
+fn for_each_pixel(
+    logits: &Array,
+    target: &Array,
+    mut visit: impl FnMut(&[usize], usize),
+) -> Result<(), String> {
+    let sizes = Channels::of(logits);
+    for i in 0..sizes.n {
+        for d in 0..sizes.s {
+            let label = target.data[i * sizes.s + d];
+            if !(0.0..sizes.c as f64).contains(&label) {
+                return Err(format!("label {label} is not in 0..{}", sizes.c));
+            }
+            let at: Vec<usize> = (0..sizes.c).map(|k| (i * sizes.c + k) * sizes.s + d).collect();
+            visit(&at, label as usize);
+        }
+    }
+    Ok(())
 }

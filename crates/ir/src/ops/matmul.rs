@@ -41,8 +41,27 @@ impl Operator for MatMul {
         Ok(vec![TensorType::new(a.dtype, Shape(vec![m, n]))])
     }
 
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (a, b) = (operands[0], operands[1]);
+        // Strides along the rows and columns of the matrices as they enter the product.
+        let (m, k, a_row, a_col) = if self.transpose_a {
+            (a.dims[1], a.dims[0], 1, a.dims[1])
+        } else {
+            (a.dims[0], a.dims[1], a.dims[1], 1)
+        };
+        let (n, b_row, b_col) = if self.transpose_b {
+            (b.dims[0], 1, b.dims[1])
+        } else {
+            (b.dims[1], b.dims[1], 1)
+        };
+        let mut y = Array::zeros(&[m, n]);
+        for i in 0..m {
+            for j in 0..n {
+                y.data[i * n + j] = (0..k)
+                    .map(|l| a.data[i * a_row + l * a_col] * b.data[l * b_row + j * b_col])
+                    .sum();
+            }
+        }
+        Ok(vec![y])
     }
 }

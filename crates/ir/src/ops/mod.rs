@@ -81,14 +81,17 @@ pub trait Operator: Attributes {
 }
 
 mod batch_norm;
+mod batch_statistics;
 mod collective;
 mod conv;
 mod elementwise;
 mod loss;
 mod matmul;
 mod pool;
+mod positions;
 mod reduce;
 mod shape;
+mod slide;
 mod source;
 mod sync_batch_norm;
 mod window;

@@ -1,5 +1,6 @@
 //! Max and average pooling, forward and backward.
 
+use super::slide::Slide;
 use super::window::{Window, image, spatial};
 use super::{Operator, StepInfo, channels, expect_operands, expect_type};
 use crate::tensor::Array;
@@ -140,9 +141,30 @@ impl Operator for MaxPool {
         };
         Ok(vec![y, code])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let (slide, mut y) = pooled_array(x, &self.window(), self.ceil_mode)?;
+        let mut code = y.clone();
+        let sizes = (slide.inputs(), slide.outputs());
+        for plane in 0..x.dims[0] * x.dims[1] {
+            let x = &x.data[plane * sizes.0..][..sizes.0];
+            let y = &mut y.data[plane * sizes.1..][..sizes.1];
+            let code = &mut code.data[plane * sizes.1..][..sizes.1];
+            y.fill(f64::NEG_INFINITY);
+            code.fill(f64::NAN);
+            for run in &slide.runs {
+                for (i, o) in run.pairs() {
+                    // The first value of a window always enters, so that a window of -inf has a code.
+                    if code[o].is_nan() || x[i] > y[o] || (x[i].is_nan() && !y[o].is_nan()) {
+                        (y[o], code[o]) = (x[i], run.tap as f64);
+                    }
+                }
+            }
+            if code.iter().any(|c| c.is_nan()) {
+                return Err("a window holds nothing but padding".to_string());
+            }
+        }
+        Ok(vec![y, code])
     }
 }
 
@@ -163,9 +185,21 @@ impl Operator for MaxPoolBackward {
         )?;
         Ok(vec![dx])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (dy, code) = (operands[0], operands[1]);
+        let (slide, mut dx) = unpooled_array(dy, &self.window(), self.ceil_mode, &self.input)?;
+        let sizes = (slide.inputs(), slide.outputs());
+        for plane in 0..dy.dims[0] * dy.dims[1] {
+            let dy = &dy.data[plane * sizes.1..][..sizes.1];
+            let code = &code.data[plane * sizes.1..][..sizes.1];
+            let dx = &mut dx.data[plane * sizes.0..][..sizes.0];
+            for run in &slide.runs {
+                for (i, o) in run.pairs().filter(|&(_, o)| code[o] == run.tap as f64) {
+                    dx[i] += dy[o];
+                }
+            }
+        }
+        Ok(vec![dx])
     }
 }
 
@@ -174,9 +208,19 @@ impl Operator for AveragePool {
         expect_operands(operands, 1..=1)?;
         Ok(vec![pooled(operands[0], &self.window(), self.ceil_mode)?])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let (slide, mut y) = pooled_array(x, &self.window(), self.ceil_mode)?;
+        let sizes = (slide.inputs(), slide.outputs());
+        let divisors = slide.divisors(self.count_include_pad);
+        for plane in 0..x.dims[0] * x.dims[1] {
+            let x = &x.data[plane * sizes.0..][..sizes.0];
+            let y = &mut y.data[plane * sizes.1..][..sizes.1];
+            for (i, o) in slide.runs.iter().flat_map(|run| run.pairs()) {
+                y[o] += x[i] / divisors[o];
+            }
+        }
+        Ok(vec![y])
     }
 }
 
@@ -192,8 +236,36 @@ impl Operator for AveragePoolBackward {
         )?;
         Ok(vec![dx])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let dy = operands[0];
+        let (slide, mut dx) = unpooled_array(dy, &self.window(), self.ceil_mode, &self.input)?;
+        let sizes = (slide.inputs(), slide.outputs());
+        let divisors = slide.divisors(self.count_include_pad);
+        for plane in 0..dy.dims[0] * dy.dims[1] {
+            let dy = &dy.data[plane * sizes.1..][..sizes.1];
+            let dx = &mut dx.data[plane * sizes.0..][..sizes.0];
+            for (i, o) in slide.runs.iter().flat_map(|run| run.pairs()) {
+                dx[i] += dy[o] / divisors[o];
+            }
+        }
+        Ok(vec![dx])
     }
+}
+
+/// The slide of a pool over `x`, and zeros for its result.
+fn pooled_array(x: &Array, window: &Window, ceil_mode: bool) -> Result<(Slide, Array), String> {
+    let slide = Slide::new(window, &x.dims[2..], ceil_mode)?;
+    let y = Array::zeros(&[&x.dims[..2], slide.output.as_slice()].concat());
+    Ok((slide, y))
+}
+
+/// The slide of a pool over an input of these spatial sizes, and zeros for the input's gradient.
+fn unpooled_array(
+    dy: &Array,
+    window: &Window,
+    ceil_mode: bool,
+    input: &[usize],
+) -> Result<(Slide, Array), String> {
+    let slide = Slide::new(window, input, ceil_mode)?;
+    Ok((slide, Array::zeros(&[&dy.dims[..2], input].concat())))
 }

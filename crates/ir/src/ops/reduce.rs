@@ -1,5 +1,6 @@
 //! Reductions over axes.
 
+use super::positions::{broadcast_strides, positions};
 use super::{Operator, StepInfo, expect_operands};
 use crate::attributes::Word;
 use crate::tensor::Array;
@@ -62,8 +63,28 @@ impl Operator for Reduce {
         }
         Ok(vec![TensorType::new(x.dtype, Shape(dims))])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let kept: Vec<usize> = x
+            .dims
+            .iter()
+            .enumerate()
+            .map(|(i, &n)| if self.axes.contains(&i) { 1 } else { n })
+            .collect();
+        let mut y = Array::zeros(&kept);
+        let strides = broadcast_strides(&y, &x.dims);
+        for (&value, p) in x.data.iter().zip(positions(&x.dims, &strides)) {
+            y.data[p] += value;
+        }
+        if self.function == ReduceFunction::Mean {
+            let count: usize = self.axes.iter().map(|&a| x.dims[a]).product();
+            y.data.iter_mut().for_each(|v| *v /= count as f64);
+        }
+        if !self.keep_dims {
+            let mut axis = 0..;
+            y.dims
+                .retain(|_| axis.next().is_some_and(|i| !self.axes.contains(&i)));
+        }
+        Ok(vec![y])
     }
 }

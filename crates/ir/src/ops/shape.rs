@@ -1,5 +1,6 @@
 //! Operators that move or convert elements and compute nothing new.
 
+use super::positions::{broadcast_to, positions};
 use super::{Operator, StepInfo, broadcast, expect_operands};
 use crate::tensor::Array;
 use crate::types::{DType, Dim, Shape, TensorType};
@@ -49,7 +50,8 @@ operator! {
 }
 
 operator! {
-    /// Operands: `x`. Results: `x` in another element type.
+    /// Operands: `x`. Results: `x` in another element type; integers truncate. The reference evaluation computes in
+    /// float64 throughout, so there a cast to a floating-point type changes nothing.
     Cast = "cast" {
         /// Element type of the result.
         dtype: DType,
@@ -79,8 +81,7 @@ impl Operator for Expand {
         Ok(vec![TensorType::new(x.dtype, self.shape.clone())])
     }
     fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+        Ok(vec![broadcast_to(operands[0], &self.shape.sizes(step.n))])
     }
 }
 
@@ -97,8 +98,10 @@ impl Operator for Reshape {
         Ok(vec![TensorType::new(x.dtype, self.shape.clone())])
     }
     fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+        Ok(vec![Array::new(
+            &self.shape.sizes(step.n),
+            operands[0].data.clone(),
+        )])
     }
 }
 
@@ -120,9 +123,16 @@ impl Operator for Transpose {
         }
         Ok(vec![TensorType::new(x.dtype, Shape(dims))])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let dims: Vec<usize> = self.permutation.iter().map(|&i| x.dims[i]).collect();
+        let strides = x.strides();
+        let strides: Vec<usize> = self.permutation.iter().map(|&i| strides[i]).collect();
+        let data = positions(&dims, &strides)
+            .into_iter()
+            .map(|p| x.data[p])
+            .collect();
+        Ok(vec![Array::new(&dims, data)])
     }
 }
 
@@ -144,9 +154,19 @@ impl Operator for Concat {
         result.shape.0[self.axis] = Dim::Fixed(size);
         Ok(vec![result])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let first = operands.first().ok_or("expected at least 1 operand, found 0")?;
+        let mut dims = first.dims.clone();
+        dims[self.axis] = operands.iter().map(|x| x.dims[self.axis]).sum();
+        let outer: usize = dims[..self.axis].iter().product();
+        let mut data = Vec::with_capacity(dims.iter().product());
+        for i in 0..outer {
+            for x in operands {
+                let block: usize = x.dims[self.axis..].iter().product();
+                data.extend(&x.data[i * block..(i + 1) * block]);
+            }
+        }
+        Ok(vec![Array::new(&dims, data)])
     }
 }
 
@@ -165,9 +185,17 @@ impl Operator for Slice {
         result.shape.0[self.axis] = Dim::Fixed(self.end - self.begin);
         Ok(vec![result])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let mut dims = x.dims.clone();
+        dims[self.axis] = self.end - self.begin;
+        let strides = x.strides();
+        let start = self.begin * strides[self.axis];
+        let data = positions(&dims, &strides)
+            .into_iter()
+            .map(|p| x.data[start + p])
+            .collect();
+        Ok(vec![Array::new(&dims, data)])
     }
 }
 
@@ -179,9 +207,14 @@ impl Operator for Cast {
             ..operands[0].clone()
         }])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let x = operands[0];
+        let data = match self.dtype {
+            DType::F32 | DType::F64 => x.data.clone(),
+            DType::I64 => x.data.iter().map(|&v| v as i64 as f64).collect(),
+            DType::U8 => x.data.iter().map(|&v| f64::from(v as u8)).collect(),
+        };
+        Ok(vec![Array::new(&x.dims, data)])
     }
 }
 

@@ -3,6 +3,7 @@
 //! The formulas are those of `docs/ir.md`, section "Synchronised BatchNorm"; `C` is the number of channels
 //! (axis 1).
 
+use super::batch_statistics::{Finalize, backward_data, backward_sums, moments, normalize};
 use super::{Operator, RunningVar, StepInfo, UnaryFunction, channels, expect_operands, expect_type};
 use crate::tensor::Array;
 use crate::types::{DType, TensorType};
@@ -91,9 +92,8 @@ impl Operator for Moments {
         let t = types_of(operands[0])?;
         Ok(vec![TensorType::fixed(DType::F64, &[1 + 2 * t.c])])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        Ok(vec![moments(operands[0])])
     }
 }
 
@@ -120,9 +120,21 @@ impl Operator for BatchNormFinalize {
             vector,
         ])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let rule = Finalize {
+            epsilon: self.epsilon,
+            momentum: self.momentum,
+            running_var: self.running_var,
+        };
+        let (count, next) = rule.summed_moments(operands[0], operands[1], operands[2])?;
+        let count = Array::new(&[1], vec![count]);
+        Ok(vec![
+            count,
+            next.mean,
+            next.inv_std,
+            next.running_mean,
+            next.running_var,
+        ])
     }
 }
 
@@ -140,9 +152,14 @@ impl Operator for Normalize {
         }
         Ok(vec![x.clone()])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, mean, inv_std) = (operands[0], operands[1], operands[2]);
+        let (scale, bias) = (operands[3], operands[4]);
+        let mut y = pre_activation(x, mean, inv_std, scale, bias, operands.get(5).copied());
+        if let Some(activation) = self.activation {
+            y.data.iter_mut().for_each(|v| *v = activation.value(*v));
+        }
+        Ok(vec![y])
     }
 }
 
@@ -163,9 +180,16 @@ impl Operator for BatchNormBackwardReduce {
         }
         Ok(vec![TensorType::fixed(DType::F64, &[2 * t.c])])
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, dy, mean, inv_std) = (operands[0], operands[1], operands[2], operands[3]);
+        let dz = match (self.activation, operands.get(4..)) {
+            (Some(activation), Some(&[scale, bias, ref rest @ ..])) => {
+                let z = pre_activation(x, mean, inv_std, scale, bias, rest.first().copied());
+                through_activation(activation, &z, dy)
+            }
+            _ => dy.clone(),
+        };
+        Ok(vec![backward_sums(x, &dz, mean, inv_std)])
     }
 }
 
@@ -191,8 +215,46 @@ impl Operator for BatchNormBackwardData {
         }
         Ok(results)
     }
-    fn evaluate(&self, operands: &[&Array], step: StepInfo) -> Result<Vec<Array>, String> {
-        let _ = (operands, step);
-        Err("not evaluated".to_string())
+    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
+        let (x, dy, mean, inv_std) = (operands[0], operands[1], operands[2], operands[3]);
+        let (scale, sums, count) = (operands[4], operands[5], operands[6].data[0]);
+        let residual = operands.get(8).copied();
+        let dz = match (self.activation, operands.get(7)) {
+            (Some(activation), Some(bias)) => {
+                let z = pre_activation(x, mean, inv_std, scale, bias, residual);
+                through_activation(activation, &z, dy)
+            }
+            _ => dy.clone(),
+        };
+        let mut results = vec![backward_data(x, &dz, mean, inv_std, scale, sums, count)];
+        if residual.is_some() {
+            results.push(dz);
+        }
+        Ok(results)
     }
+}
+
+/// `(x - mean) * inv_std * scale + bias + residual`.
+fn pre_activation(
+    x: &Array,
+    mean: &Array,
+    inv_std: &Array,
+    scale: &Array,
+    bias: &Array,
+    residual: Option<&Array>,
+) -> Array {
+    let mut z = normalize(x, mean, inv_std, scale, bias);
+    if let Some(residual) = residual {
+        z.data.iter_mut().zip(&residual.data).for_each(|(z, &r)| *z += r);
+    }
+    z
+}
+
+/// `dy * activation'(z)`.
+fn through_activation(activation: UnaryFunction, z: &Array, dy: &Array) -> Array {
+    let pairs = z.data.iter().zip(&dy.data);
+    Array::new(
+        &z.dims,
+        pairs.map(|(&z, &dy)| dy * activation.derivative(z)).collect(),
+    )
 }
