@@ -213,7 +213,10 @@ pub struct Model {
 impl Model {
     /// The value of a compile-time flag in [`Model::flags`].
     pub fn flag(&self, name: &str) -> Option<&str> {
-        self.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str())
+        self.flags
+            .iter()
+            .find(|(flag, _)| flag == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Index in [`Model::outputs`] of what the loss is taken of: the one that the flag `loss-output` names,

@@ -1,0 +1,243 @@
+//! The command line of a produced executable.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::schedule::Schedule;
+
+/// A compiled network: trains data-parallel with synchronised BatchNorm, and infers.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done; 1 internal error; 2 wrong use or wrong data; 3 unsupported; 4 this machine lacks \
+                  something; 5 a rank died; 130 interrupted"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A subcommand.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train the network
+    Train(Box<Train>),
+    /// Run the network on data
+    Infer(Infer),
+    /// Measure speed on random data
+    Bench(Bench),
+    /// Describe the compiled network
+    Info(Info),
+}
+
+/// Where to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The GPUs if the executable has a GPU part and there are any, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPUs.
+    Cuda,
+}
+
+/// The optimiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Optimizer {
+    /// d = g + weight_decay*p; v = d in the first step, else momentum*v + d; p -= lr*v.
+    Sgd,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Training steps, updates included.
+    Train,
+    /// Inference.
+    Infer,
+}
+
+/// Where to run, and on how many ranks.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Number of ranks (threads that split each batch) [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub ranks: Option<u32>,
+    /// Ignore the variables of a launcher (torchrun, srun, mpirun)
+    #[arg(long)]
+    pub no_launcher_env: bool,
+}
+
+/// Flags of `train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    /// Training data: an npz file with the network's inputs by name, and `target`. Other arrays are ignored;
+    /// numbers of any type are converted, without scaling
+    #[arg(long, value_name = "NPZ")]
+    pub data: PathBuf,
+    /// Validation data, of the same form; used at the end of each epoch (the end of the run ends its last one)
+    #[arg(long, value_name = "NPZ")]
+    pub val: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
+    /// Samples of each rank in a step [default: what the executable was compiled for]
+    #[arg(long, value_name = "B", conflicts_with = "rank_batches", value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch: Option<u64>,
+    /// Samples of each rank in a step, one number a rank, 0 allowed. A short last batch is dealt one sample
+    /// at a time, to no rank more than its number
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    pub rank_batches: Option<Vec<u64>>,
+    /// Passes over the data [default: 1]
+    #[arg(long, value_name = "E", conflicts_with = "steps", value_parser = clap::value_parser!(u64).range(1..))]
+    pub epochs: Option<u64>,
+    /// Steps, over as many passes as that takes
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: Option<u64>,
+    /// Optimiser
+    #[arg(long, value_enum, default_value_t = Optimizer::Sgd)]
+    pub optimizer: Optimizer,
+    /// Learning rate
+    #[arg(long, value_name = "F", default_value_t = 0.05, value_parser = not_negative)]
+    pub lr: f64,
+    /// Momentum
+    #[arg(long, value_name = "F", default_value_t = 0.9, value_parser = not_negative)]
+    pub momentum: f64,
+    /// Weight decay, on every trained parameter
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = not_negative)]
+    pub weight_decay: f64,
+    /// Nesterov's form of momentum
+    #[arg(long)]
+    pub nesterov: bool,
+    /// Learning rate over the run: `constant`, or `cosine`: lr * (1 + cos(pi * t / T)) / 2 in step t = 0 … T-1
+    #[arg(long, value_enum, default_value_t = Schedule::Constant)]
+    pub schedule: Schedule,
+    /// Seed of the samples' order
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Take the samples in the file's order
+    #[arg(long)]
+    pub no_shuffle: bool,
+    /// Drop each epoch's last batch if it is short
+    #[arg(long)]
+    pub drop_last: bool,
+    /// Start from these parameters and running statistics
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub weights: Option<PathBuf>,
+    /// Save parameters and running statistics here at each epoch's end, at the end, and when interrupted.
+    /// The optimiser's state is not saved yet: a continued run starts without momentum
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub save: Option<PathBuf>,
+    /// Write one JSON object a line: steps have step, epoch, loss, lr and images_per_s (step and epoch count
+    /// from 1), epochs have epoch_end and with --val val_loss and val_accuracy
+    #[arg(long, value_name = "JSONL")]
+    pub log: Option<PathBuf>,
+    /// Write the last step's gradients, before weight decay
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub dump_gradients: Option<PathBuf>,
+    /// Write the last step's training-mode outputs, in the order of the step's samples
+    #[arg(long, value_name = "NPZ")]
+    pub dump_outputs: Option<PathBuf>,
+    /// Write every rank's running statistics (`rankR/NAME`) and the last step's batch statistics
+    /// (`rankR/LAYER/mean`, `rankR/LAYER/inv_std`)
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub dump_statistics: Option<PathBuf>,
+}
+
+/// Flags of `infer`.
+#[derive(Debug, Args)]
+pub struct Infer {
+    /// Data: an npz file with the network's inputs by name
+    #[arg(long, value_name = "NPZ")]
+    pub data: PathBuf,
+    /// Parameters and running statistics [default: those of the compiled file]
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
+    /// Write the outputs here, under the network's names
+    #[arg(short, long, value_name = "NPZ")]
+    pub output: PathBuf,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure [default: train if the executable can]
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
+    /// Samples of each rank in a step [default: what the executable was compiled for]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch: Option<u64>,
+    /// Steps to measure
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub steps: u64,
+    /// Steps before the measurement
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    pub warmup: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `info`.
+#[derive(Debug, Args)]
+pub struct Info {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        Ok(_) => Err("must be a finite number, 0 or more".into()),
+        Err(cause) => Err(cause.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_that_do_not_exist_yet_are_refused() {
+        for flags in [
+            ["--optimizer", "adamw"],
+            ["--schedule", "step"],
+            ["--warmup", "5"],
+            ["--lr", "-1"],
+        ] {
+            let mut all = vec!["m", "train", "--data", "d.npz"];
+            all.extend(flags);
+            assert!(Cli::try_parse_from(&all).is_err(), "{flags:?}");
+        }
+        let all = [
+            "m",
+            "train",
+            "--data",
+            "d.npz",
+            "--batch",
+            "2",
+            "--rank-batches",
+            "1,2",
+        ];
+        assert!(Cli::try_parse_from(all).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! A compiled model as the runtime sees it: its description, its functions and its initial values.
+
+use syncbn_abi::{Model, StepArguments, UpdateArguments};
+
+use crate::error::{Error, Result};
+
+/// A generated step. Callers must pass arguments that match the model's description.
+pub type StepFunction = unsafe extern "C" fn(*const StepArguments) -> i32;
+/// The generated update of the weights.
+pub type UpdateFunction = unsafe extern "C" fn(*const UpdateArguments) -> i32;
+
+/// A compiled model. Whoever makes one vouches that the functions keep to the contract of `syncbn-abi` for
+/// the arenas and tensors that `model` describes.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The description.
+    pub model: Model,
+    /// Initial values of tensors.
+    pub data: &'static [u8],
+    /// Present if [`Model::train`].
+    pub train_step: Option<StepFunction>,
+    /// Present if [`Model::train`].
+    pub update_sgd: Option<UpdateFunction>,
+    /// Present if [`Model::infer`].
+    pub infer_prepare: Option<StepFunction>,
+    /// Present if [`Model::infer`].
+    pub infer_step: Option<StepFunction>,
+}
+
+impl Program {
+    /// The training functions, or an error that says how to get them.
+    pub fn training(&self) -> Result<(StepFunction, UpdateFunction)> {
+        match (self.model.train, self.train_step, self.update_sgd) {
+            (true, Some(step), Some(update)) => Ok((step, update)),
+            (true, ..) => Err(Error::internal(
+                "the training functions are missing from the executable",
+            )),
+            _ => Err(
+                Error::unsupported("this executable was compiled without training")
+                    .help("compile the model again with `syncbn-compile --mode both`"),
+            ),
+        }
+    }
+
+    /// The inference functions (prepare, step), or an error that says how to get them.
+    pub fn inference(&self) -> Result<(StepFunction, StepFunction)> {
+        match (self.model.infer, self.infer_prepare, self.infer_step) {
+            (true, Some(prepare), Some(step)) => Ok((prepare, step)),
+            (true, ..) => Err(Error::internal(
+                "the inference functions are missing from the executable",
+            )),
+            _ => Err(
+                Error::unsupported("this executable was compiled without inference")
+                    .help("compile the model again with `syncbn-compile --mode both`"),
+            ),
+        }
+    }
+}

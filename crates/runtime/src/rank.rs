@@ -1,0 +1,261 @@
+//! One rank: its private memory, and the calls of generated code on it.
+
+use std::{ptr, sync::Arc};
+
+use syncbn_abi::{Model, StepArguments, Target, Tensor, UpdateArguments};
+
+use crate::{
+    all_reduce::slice_of,
+    arena::Arena,
+    collectives::{Collectives, Context},
+    data::Dataset,
+    error::{Error, Result},
+    program::{StepFunction, UpdateFunction},
+};
+
+/// What all ranks of a process share. Steps only read the weights; updates write disjoint slices.
+#[derive(Debug)]
+pub struct Memory {
+    /// Parameters.
+    pub weights: Arena,
+    /// SGD's momentum buffer.
+    pub velocity: Arena,
+    /// What inference derives from weights and statistics.
+    pub prepared: Arena,
+    /// The running statistics that inference uses.
+    pub statistics: Arena,
+}
+
+impl Memory {
+    /// Zeroed memory for `model`.
+    pub fn new(model: &Model) -> Result<Self> {
+        let arenas = &model.arenas;
+        Ok(Memory {
+            weights: Arena::zeroed(arenas.weights, "the weights")?,
+            velocity: Arena::zeroed(
+                if model.train { arenas.trained } else { 0 },
+                "the momentum buffer",
+            )?,
+            prepared: Arena::zeroed(arenas.prepared, "prepared weights")?,
+            statistics: Arena::zeroed(arenas.statistics, "running statistics")?,
+        })
+    }
+}
+
+/// Hyper-parameters of one update.
+#[derive(Debug, Clone, Copy)]
+pub struct Update {
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Nesterov's form.
+    pub nesterov: bool,
+    /// Whether this is the first step.
+    pub first: bool,
+}
+
+/// How a training step runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Samples of all ranks.
+    pub total: u64,
+    /// Number of ranks.
+    pub ranks: usize,
+    /// Whether to look for values that are not finite.
+    pub trace: bool,
+}
+
+/// A rank's private state.
+#[derive(Debug)]
+pub struct Rank {
+    context: Box<Context>,
+    /// Running statistics.
+    pub statistics: Arena,
+    /// Gradients; empty in inference.
+    pub gradients: Arena,
+    /// The training step's arena; empty in inference.
+    pub train_step: Arena,
+    infer_step: Arena,
+    /// One buffer for each input, and one for the target.
+    inputs: Vec<Arena>,
+    /// One buffer for each output.
+    pub outputs: Vec<Arena>,
+    /// Samples in the buffers.
+    pub n: u64,
+    /// The loss of the last step.
+    pub loss: f64,
+}
+
+/// Bytes of one sample of a tensor.
+pub fn sample_bytes(tensor: &Tensor) -> u64 {
+    tensor.shape.iter().product::<u64>() * tensor.element_type.bytes()
+}
+
+/// Bytes of one sample's target.
+pub fn target_bytes(model: &Model) -> u64 {
+    match &model.target {
+        Some(Target::Classes { shape, .. }) => shape.iter().product::<u64>() * 8,
+        Some(Target::Values { shape }) => shape.iter().product::<u64>() * model.element_type.bytes(),
+        None => 0,
+    }
+}
+
+impl Rank {
+    /// Memory for `rank` with batches of up to `capacity` samples, for training, inference or both.
+    pub fn new(
+        model: &Model,
+        rank: usize,
+        collectives: Arc<Collectives>,
+        capacity: u64,
+        (train, infer): (bool, bool),
+    ) -> Result<Self> {
+        let arenas = &model.arenas;
+        let batch = |bytes: u64| Arena::zeroed(bytes.saturating_mul(capacity), "a batch");
+        let mut inputs: Vec<Arena> = model
+            .inputs
+            .iter()
+            .map(|input| batch(sample_bytes(input)))
+            .collect::<Result<_>>()?;
+        inputs.push(batch(target_bytes(model))?);
+        let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
+        Ok(Rank {
+            context: Box::new(Context::new(rank, collectives, model.element_type)),
+            statistics: Arena::zeroed(arenas.statistics, "running statistics")?,
+            gradients: Arena::zeroed(when(train, arenas.trained), "gradients")?,
+            train_step: Arena::zeroed(when(train, arenas.train_step), "the training step")?,
+            infer_step: Arena::zeroed(when(infer, arenas.infer_step), "inference")?,
+            inputs,
+            outputs: model
+                .outputs
+                .iter()
+                .map(|output| batch(sample_bytes(output)))
+                .collect::<Result<_>>()?,
+            n: 0,
+            loss: 0.0,
+        })
+    }
+
+    /// This rank's number.
+    pub fn index(&self) -> usize {
+        self.context.rank
+    }
+
+    /// What the rank shares with generated code.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Copies `samples` of `data` into the rank's buffers. The target is copied if the data have one.
+    pub fn load(&mut self, data: &Dataset, samples: &[u64]) {
+        for (buffer, column) in self.inputs.iter_mut().zip(data.columns()) {
+            column.gather(samples, buffer.bytes());
+        }
+        self.n = samples.len() as u64;
+    }
+
+    /// Runs one training step on the loaded samples: `self.loss`, gradients, statistics and outputs change.
+    pub fn train(&mut self, function: StepFunction, memory: &Memory, step: Step) -> Result<()> {
+        let mut loss = f64::NAN;
+        let (inputs, outputs) = self.pointers();
+        let arguments = StepArguments {
+            context: ptr::from_ref::<Context>(&self.context).cast_mut().cast(),
+            weights: memory.weights.as_ptr(),
+            gradients: self.gradients.as_ptr(),
+            statistics: self.statistics.as_ptr(),
+            prepared: ptr::null_mut(),
+            step: self.train_step.as_ptr(),
+            inputs: inputs.as_ptr(),
+            outputs: outputs.as_ptr(),
+            loss: &raw mut loss,
+            n: self.n as i64,
+            total: step.total as i64,
+            ranks: step.ranks as i64,
+            trace: i64::from(step.trace),
+        };
+        // SAFETY: arenas and buffers have the sizes of the description; `&mut self` keeps the private ones
+        // to this call, and a training step only reads the weights.
+        let status = unsafe { function(&raw const arguments) };
+        self.loss = loss;
+        self.check(status, "the training step")
+    }
+
+    /// Runs a function of inference on the loaded samples, with the shared statistics. Prepare functions
+    /// write the prepared arena and must run on one rank alone.
+    pub fn infer(&mut self, function: StepFunction, memory: &Memory) -> Result<()> {
+        let (inputs, outputs) = self.pointers();
+        let arguments = StepArguments {
+            context: ptr::from_ref::<Context>(&self.context).cast_mut().cast(),
+            weights: memory.weights.as_ptr(),
+            gradients: ptr::null_mut(),
+            statistics: memory.statistics.as_ptr(),
+            prepared: memory.prepared.as_ptr(),
+            step: self.infer_step.as_ptr(),
+            inputs: inputs.as_ptr(),
+            outputs: outputs.as_ptr(),
+            loss: ptr::null_mut(),
+            n: self.n as i64,
+            total: self.n as i64,
+            ranks: 1,
+            trace: 0,
+        };
+        let before = self.context.executed();
+        // SAFETY: as in `train`; inference only reads what is shared, but for the prepare function, which
+        // runs on one rank alone.
+        let status = unsafe { function(&raw const arguments) };
+        self.check(status, "inference")?;
+        if self.context.executed() != before {
+            return Err(Error::internal("inference executed a collective"));
+        }
+        Ok(())
+    }
+
+    /// Updates this rank's slice of the trained weights with its gradients, which are those of all ranks.
+    pub fn update(
+        &mut self,
+        function: UpdateFunction,
+        memory: &Memory,
+        (elements, element_bytes, ranks): (u64, u64, usize),
+        update: Update,
+    ) -> Result<()> {
+        let (begin, end) = slice_of(elements as usize, element_bytes as usize, self.index(), ranks);
+        let arguments = UpdateArguments {
+            weights: memory.weights.as_ptr(),
+            gradients: self.gradients.as_ptr(),
+            velocity: memory.velocity.as_ptr(),
+            begin: begin as i64,
+            end: end as i64,
+            first: i64::from(update.first),
+            nesterov: i64::from(update.nesterov),
+            lr: update.lr,
+            momentum: update.momentum,
+            weight_decay: update.weight_decay,
+        };
+        // SAFETY: the slices of the ranks are disjoint, lie within the trained part, and nothing else uses
+        // weights and velocity during an update.
+        let status = unsafe { function(&raw const arguments) };
+        self.check(status, "the update")
+    }
+
+    fn pointers(&self) -> (Vec<*const u8>, Vec<*mut u8>) {
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|buffer| buffer.as_ptr().cast_const())
+            .collect();
+        (inputs, self.outputs.iter().map(Arena::as_ptr).collect())
+    }
+
+    fn check(&self, status: i32, what: &str) -> Result<()> {
+        match (status, self.context.take_failure()) {
+            (0, None) => Ok(()),
+            (_, Some(error)) => Err(error),
+            (status, None) => Err(Error::internal(format!(
+                "{what} of rank {} ended with status {status}",
+                self.index()
+            ))),
+        }
+    }
+}

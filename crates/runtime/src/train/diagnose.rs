@@ -1,0 +1,65 @@
+//! Why a loss is not finite: the step runs again with tracing, which finds the first layer to blame.
+
+use std::sync::Arc;
+
+use crate::{
+    cli,
+    data::Dataset,
+    error::{Error, Result},
+    execution::Execution,
+    sampler::Share,
+};
+
+use super::save;
+
+/// The error for a loss that is not finite in step `step` (from 1).
+pub fn not_finite(
+    execution: &Execution,
+    data: &Arc<Dataset>,
+    order: &Arc<Vec<u64>>,
+    share: &Arc<Share>,
+    step: u64,
+    flags: &cli::Train,
+) -> Error {
+    let place = match find(execution, data, order, share) {
+        Ok(place) => place,
+        Err(error) => return error,
+    };
+    let mut error = Error::user(format!("the loss is not finite in step {step}")).note(place);
+    if let Some(path) = &flags.save {
+        error = error.note(format!(
+            "--save \"{}\" was not written in this state",
+            path.display()
+        ));
+    }
+    error.help("lower --lr, and check the data for values that are not finite or very large")
+}
+
+/// A sentence that names the first tensor or layer that is not finite.
+fn find(
+    execution: &Execution,
+    data: &Arc<Dataset>,
+    order: &Arc<Vec<u64>>,
+    share: &Arc<Share>,
+) -> Result<String> {
+    // A gradient may have overflowed although the loss of its step was finite.
+    if let Some(name) = save::first_not_finite(execution)? {
+        return Ok(format!("\"{name}\" holds values that are not finite"));
+    }
+    execution.train_step(data, order, share, true)?;
+    let ranks = 0..execution.crew().len();
+    let first = ranks
+        .filter_map(|rank| execution.crew().rank(rank).context().take_not_finite())
+        .min();
+    let node = first.and_then(|index| {
+        let index = usize::try_from(index).ok()?;
+        execution.program().model.train_nodes.get(index)
+    });
+    Ok(match node {
+        Some(node) => format!(
+            "the first layer that is not finite is \"{}\" ({})",
+            node.name, node.op
+        ),
+        None => "every layer's output is finite, but the loss is not".to_string(),
+    })
+}

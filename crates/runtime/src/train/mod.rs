@@ -1,0 +1,235 @@
+//! `train`: the loop over steps and epochs.
+
+mod counts;
+pub use counts::check_groups;
+mod diagnose;
+mod dump;
+mod log;
+mod progress;
+mod save;
+mod validate;
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+
+use crate::{
+    atomic_file, cli,
+    data::Dataset,
+    error::{Error, Kind, Result},
+    execution::{Execution, Purpose},
+    program::Program,
+    rank::Update,
+    report,
+    sampler::{Sampler, Share},
+};
+
+use self::{
+    log::{EpochLine, Log, StepLine},
+    progress::Progress,
+};
+
+/// What is known before the first step.
+struct Plan {
+    sampler: Sampler,
+    ranks: usize,
+    capacity: u64,
+    steps: u64,
+}
+
+/// Runs `train`.
+pub fn run(program: &Arc<Program>, flags: &cli::Train, interrupted: Arc<AtomicBool>) -> Result<()> {
+    let model = &program.model;
+    program.training()?;
+    if flags.val.is_some() {
+        program
+            .inference()
+            .map_err(|error| error.note("--val needs inference"))?;
+    }
+    check_outputs(flags)?;
+    let full = full_counts(model.batch_bound, flags)?;
+    counts::check_groups(model, full.len())?;
+    let data = Arc::new(Dataset::read(model, &flags.data, true)?);
+    let validation = flags
+        .val
+        .as_ref()
+        .map(|path| Dataset::read(model, path, true).map(Arc::new));
+    let validation = validation.transpose()?;
+    let plan = plan(data.samples(), full, flags)?;
+    counts::check(model, &plan.sampler, plan.steps)?;
+    let purpose = Purpose {
+        ranks: plan.ranks,
+        capacity: plan.capacity,
+        train: true,
+        infer: validation.is_some(),
+    };
+    let execution = Execution::start(program, purpose, flags.weights.as_deref(), interrupted)?;
+    let last = train(&execution, flags, &plan, &data, validation.as_ref())?;
+    save::check_statistics(&execution)?;
+    dump::write(&execution, flags, &last)
+}
+
+/// Trains all steps; returns the last one's share.
+fn train(
+    execution: &Execution,
+    flags: &cli::Train,
+    plan: &Plan,
+    data: &Arc<Dataset>,
+    validation: Option<&Arc<Dataset>>,
+) -> Result<Arc<Share>> {
+    let mut log = Log::create(flags.log.as_deref())?;
+    let mut progress = Progress::start(plan.steps);
+    let per_epoch = plan.sampler.steps_per_epoch();
+    let mut order = Arc::new(Vec::new());
+    let mut share = Arc::new(plan.sampler.share(0));
+    for step in 0..plan.steps {
+        let (epoch, place) = (step / per_epoch, step % per_epoch);
+        if place == 0 {
+            order = Arc::new(plan.sampler.order(epoch));
+        }
+        share = Arc::new(plan.sampler.share(place));
+        let lr = flags.schedule.lr(flags.lr, step, plan.steps);
+        let start = Instant::now();
+        let loss = execution.train_step(data, &order, &share, false)?;
+        if loss.is_finite() {
+            let (momentum, weight_decay, nesterov) = (flags.momentum, flags.weight_decay, flags.nesterov);
+            execution.update(Update {
+                lr,
+                momentum,
+                weight_decay,
+                nesterov,
+                first: step == 0,
+            })?;
+        }
+        let images_per_s = share.total() as f64 / start.elapsed().as_secs_f64();
+        let line = StepLine {
+            step: step + 1,
+            epoch: epoch + 1,
+            loss,
+            lr,
+            images_per_s,
+        };
+        log.step(&line)?;
+        progress.step(&line);
+        if !loss.is_finite() {
+            return Err(diagnose::not_finite(
+                execution,
+                data,
+                &order,
+                &share,
+                step + 1,
+                flags,
+            ));
+        }
+        let ends = place + 1 == per_epoch || step + 1 == plan.steps;
+        let interrupted = execution.interrupted();
+        if ends && !interrupted {
+            let figures = validation
+                .map(|data| validate::run(execution, data, plan.capacity))
+                .transpose()?;
+            let line = EpochLine::new(epoch + 1, figures);
+            log.epoch(&line)?;
+            progress.epoch(&line);
+        }
+        if ends || interrupted {
+            save::write(execution, flags.save.as_deref(), step + 1)?;
+        }
+        // A signal may also have come during the validation.
+        if execution.interrupted() {
+            return Err(interruption(flags, step + 1));
+        }
+    }
+    progress.finish();
+    if let Some(path) = &flags.save {
+        report::line(&format!("saved \"{}\"", path.display()));
+    }
+    Ok(share)
+}
+
+fn interruption(flags: &cli::Train, step: u64) -> Error {
+    let error = Error::new(Kind::Interrupted, format!("interrupted after step {step}"));
+    match &flags.save {
+        Some(path) => error.note(format!(
+            "the weights after this step are in \"{}\"",
+            path.display()
+        )),
+        None => error.note("nothing was saved, as --save was not given"),
+    }
+}
+
+/// Samples of each rank in a full step, from `--ranks`, `--batch` and `--rank-batches`.
+fn full_counts(bound: u64, flags: &cli::Train) -> Result<Vec<u64>> {
+    let full = match &flags.rank_batches {
+        Some(counts) => {
+            if flags
+                .place
+                .ranks
+                .is_some_and(|ranks| ranks as usize != counts.len())
+            {
+                return Err(Error::user(format!(
+                    "--rank-batches gives {} ranks, --ranks gives {}",
+                    counts.len(),
+                    flags.place.ranks.unwrap_or(1)
+                ))
+                .help("leave --ranks away: --rank-batches implies it"));
+            }
+            counts.clone()
+        }
+        None => vec![flags.batch.unwrap_or(bound); flags.place.ranks.unwrap_or(1) as usize],
+    };
+    let flag = if flags.rank_batches.is_some() {
+        "--rank-batches"
+    } else {
+        "--batch"
+    };
+    check_bound(flag, full.iter().copied().max().unwrap_or(0), bound)?;
+    Ok(full)
+}
+
+/// Refuses a batch above the compiled bound.
+pub fn check_bound(flag: &str, batch: u64, bound: u64) -> Result<()> {
+    if batch <= bound {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "{flag}: {batch} samples a rank, but this executable was compiled for at most {bound}"
+    ))
+    .help(format!(
+        "compile the model again with `syncbn-compile --batch {batch}`, or use more --ranks"
+    )))
+}
+
+fn plan(samples: u64, full: Vec<u64>, flags: &cli::Train) -> Result<Plan> {
+    let capacity = full.iter().copied().max().unwrap_or(0);
+    let ranks = full.len();
+    let seed = (!flags.no_shuffle).then_some(flags.seed);
+    let sampler = Sampler::new(samples, full, seed, flags.drop_last)?;
+    let epochs = flags.epochs.unwrap_or(1);
+    let steps = flags
+        .steps
+        .unwrap_or_else(|| epochs.saturating_mul(sampler.steps_per_epoch()));
+    Ok(Plan {
+        sampler,
+        ranks,
+        capacity,
+        steps,
+    })
+}
+
+/// Finds files that could not be written before anything is computed.
+fn check_outputs(flags: &cli::Train) -> Result<()> {
+    let files = [
+        ("--save", &flags.save),
+        ("--log", &flags.log),
+        ("--dump-gradients", &flags.dump_gradients),
+        ("--dump-outputs", &flags.dump_outputs),
+        ("--dump-statistics", &flags.dump_statistics),
+    ];
+    for (flag, path) in files {
+        if let Some(path) = path {
+            atomic_file::check(flag, path)?;
+        }
+    }
+    Ok(())
+}
