@@ -311,6 +311,14 @@ impl Graph {
         edges.into_iter().map(|(_, v)| v).collect()
     }
 
+    /// The slots of a node's operands in order: 0, 1, ... in any graph that the verifier passes.
+    pub(crate) fn operand_slots(&self, id: NodeId) -> Vec<usize> {
+        let edges = self.graph.edges_directed(id.index(), Direction::Incoming);
+        let mut slots: Vec<usize> = edges.map(|e| e.weight().to).collect();
+        slots.sort_unstable();
+        slots
+    }
+
     /// One operand.
     pub fn operand(&self, id: NodeId, slot: usize) -> Option<Value> {
         self.operands(id).get(slot).copied()

@@ -11,6 +11,7 @@ pub mod tensor;
 pub mod text;
 pub mod training;
 pub mod types;
+pub mod verify;
 
 pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, OutputKind, Value, ValueInfo};
 pub use interpreter::{EvalError, Named, RankInputs, RankOutputs, State, evaluate};
@@ -19,3 +20,4 @@ pub use tensor::{Array, Literal, Values};
 pub use text::{ParseError, parse, print};
 pub use training::{Sgd, initial_state, train_step};
 pub use types::{DType, Dim, Layout, Shape, TensorType};
+pub use verify::{VerifyError, verify};

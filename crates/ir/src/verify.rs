@@ -1,0 +1,317 @@
+//! The verifier: what every stage may rely on. It runs around every pass, so that a broken graph is found where
+//! it was broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::graph::{Arena, Graph, Location, NodeId, Output, OutputKind};
+use crate::ops::{Op, ParameterData, Scope, UnaryFunction};
+use crate::types::{DType, Dim, Layout, TensorType};
+
+/// One thing that is wrong with a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyError {
+    /// The node, or none where an output or the whole graph is wrong.
+    pub node: Option<NodeId>,
+    /// What is named: `node %3 "stem.conv" (conv)` with the number of the text form, or `output "y"`.
+    pub subject: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.message)
+    }
+}
+
+impl std::error::Error for VerifyError {}
+
+/// Checks a graph and reports all that is wrong with it.
+///
+/// A graph that passes is acyclic; every operand exists and every result has the element type and shape that
+/// inference gives (its layout is chosen by passes); sizes in bytes fit an i64; attributes are in range; names
+/// of inputs, parameters and statistics are unique; outputs exist, are unique and fit their kind; planned
+/// locations are aligned. Whether planned locations overlap is not checked.
+pub fn verify(graph: &Graph) -> Result<(), Vec<VerifyError>> {
+    let mut verifier = Verifier::new(graph);
+    for id in graph.nodes() {
+        verifier.node(id);
+    }
+    verifier.names();
+    verifier.outputs();
+    if verifier.errors.is_empty() {
+        Ok(())
+    } else {
+        Err(verifier.errors)
+    }
+}
+
+struct Verifier<'a> {
+    graph: &'a Graph,
+    numbers: BTreeMap<NodeId, usize>,
+    errors: Vec<VerifyError>,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(graph: &'a Graph) -> Verifier<'a> {
+        let mut errors = Vec::new();
+        let order = graph.topological().unwrap_or_else(|error| {
+            errors.push(VerifyError {
+                node: None,
+                subject: format!("graph {:?}", graph.name),
+                message: error.to_string(),
+            });
+            graph.nodes().collect()
+        });
+        Verifier {
+            graph,
+            numbers: order.into_iter().enumerate().map(|(i, id)| (id, i)).collect(),
+            errors,
+        }
+    }
+
+    fn error(&mut self, id: NodeId, message: impl Into<String>) {
+        let node = self.graph.node(id);
+        let name = match (node.name.as_str(), source_name(&node.op)) {
+            ("", Some(name)) => format!(" {name:?}"),
+            ("", None) => String::new(),
+            (name, _) => format!(" {name:?}"),
+        };
+        let number = self.numbers.get(&id).copied().unwrap_or_default();
+        self.errors.push(VerifyError {
+            node: Some(id),
+            subject: format!("node %{number}{name} ({})", node.op.name()),
+            message: message.into(),
+        });
+    }
+
+    fn node(&mut self, id: NodeId) {
+        if let Err(message) = check_attributes(self.graph.op(id)) {
+            self.error(id, message);
+        }
+        let slots = self.graph.operand_slots(id);
+        if !slots.iter().copied().eq(0..slots.len()) {
+            return self.error(
+                id,
+                format!("operand slots {slots:?} are not 0 to {}", slots.len()),
+            );
+        }
+        match self.graph.infer_node(id) {
+            Err(crate::GraphError::Type { message, .. }) => self.error(id, message),
+            Err(other) => self.error(id, other.to_string()),
+            Ok(inferred) => self.results(id, &inferred),
+        }
+    }
+
+    fn results(&mut self, id: NodeId, inferred: &[TensorType]) {
+        let outputs = &self.graph.node(id).outputs;
+        if outputs.len() != inferred.len() {
+            let message = format!("has {} results, expected {}", outputs.len(), inferred.len());
+            return self.error(id, message);
+        }
+        for (slot, (output, expected)) in outputs.iter().zip(inferred).enumerate() {
+            if !same(&output.ty, expected) {
+                self.error(
+                    id,
+                    format!("result {slot} has type {}, expected {expected}", output.ty),
+                );
+            }
+            if let Err(message) = check_type(&output.ty) {
+                self.error(id, format!("result {slot} {message}"));
+            }
+            if let Some(Err(message)) = output.location.map(|l| check_location(l, &output.ty)) {
+                self.error(id, format!("result {slot} {message}"));
+            }
+        }
+    }
+
+    fn names(&mut self) {
+        let mut seen: BTreeMap<&str, &'static str> = BTreeMap::new();
+        let graph = self.graph;
+        for id in graph.nodes() {
+            let op = graph.op(id);
+            let Some(name) = source_name(op) else { continue };
+            if let Some(other) = seen.insert(name, op.name()) {
+                self.error(id, format!("the name {name:?} is also that of another {other}"));
+            }
+        }
+    }
+
+    fn outputs(&mut self) {
+        let mut seen = BTreeSet::new();
+        for output in &self.graph.outputs {
+            let mut check = check_output(self.graph, output);
+            if check.is_ok() && !seen.insert((output.kind, &output.name)) {
+                check = Err("is there twice".to_string());
+            }
+            if let Err(message) = check {
+                self.errors.push(VerifyError {
+                    node: None,
+                    subject: format!("{} {:?}", output.kind.name(), output.name),
+                    message,
+                });
+            }
+        }
+    }
+}
+
+/// Types are the same when element type and shape are; layouts are a matter of passes.
+fn same(a: &TensorType, b: &TensorType) -> bool {
+    a.dtype == b.dtype && a.shape == b.shape
+}
+
+fn source_name(op: &Op) -> Option<&str> {
+    match op {
+        Op::Input(i) => Some(&i.name),
+        Op::Parameter(p) => Some(&p.name),
+        Op::Statistic(s) => Some(&s.name),
+        _ => None,
+    }
+}
+
+fn check_type(ty: &TensorType) -> Result<(), String> {
+    if ty.shape.0.iter().skip(1).any(|d| *d == Dim::Batch) {
+        return Err(format!(
+            "has type {ty}: the batch can only be the first dimension"
+        ));
+    }
+    let channels = ty.shape.0.get(1).and_then(|d| d.fixed());
+    let fits = match ty.layout {
+        Layout::Plain => true,
+        Layout::Nhwc => channels.is_some(),
+        Layout::Blocked(v) => v > 0 && channels.is_some(),
+    };
+    if !fits {
+        return Err(format!("has type {ty}, whose layout needs a channel axis"));
+    }
+    match ty.bytes(1) {
+        Some(_) => Ok(()),
+        None => Err(format!("has type {ty}, which is too large")),
+    }
+}
+
+fn check_location(location: Location, ty: &TensorType) -> Result<(), String> {
+    if matches!(location.arena, Arena::Inputs | Arena::Outputs) {
+        return Ok(());
+    }
+    let place = format!("lies at {}+{}", location.arena.name(), location.offset);
+    if !location.offset.is_multiple_of(64) {
+        return Err(format!("{place}, which is not a multiple of 64"));
+    }
+    let end = ty.bytes(1).and_then(|n| location.offset.checked_add(n));
+    match end {
+        Some(end) if i64::try_from(end).is_ok() => Ok(()),
+        _ => Err(format!("{place}, beyond any memory")),
+    }
+}
+
+fn check_output(graph: &Graph, output: &Output) -> Result<(), String> {
+    let Some(ty) = graph.try_type(output.value) else {
+        return Err("names a value that does not exist".to_string());
+    };
+    let source = || {
+        graph.nodes().find(|&id| {
+            let op = graph.op(id);
+            let right_kind = matches!(op, Op::Statistic(_)) == (output.kind == OutputKind::Statistic);
+            right_kind && source_name(op) == Some(&output.name)
+        })
+    };
+    let expected = match output.kind {
+        OutputKind::Output => return Ok(()),
+        OutputKind::Loss => TensorType::fixed(DType::F64, &[1]),
+        OutputKind::Gradient => {
+            let source = source().ok_or("names no parameter and no input")?;
+            graph.ty(source.into()).clone()
+        }
+        OutputKind::Statistic => {
+            let source = source().ok_or("names no running statistic")?;
+            graph.ty(source.into()).clone()
+        }
+    };
+    if same(ty, &expected) {
+        return Ok(());
+    }
+    Err(format!("has type {ty}, expected {expected}"))
+}
+
+/// Ranges of attributes that types do not depend on.
+fn check_attributes(op: &Op) -> Result<(), String> {
+    match op {
+        Op::Input(op) if !op.ty.shape.has_batch() => {
+            Err(format!("type {} does not have the batch in front", op.ty))
+        }
+        Op::Parameter(op) => {
+            if op.trained && !op.ty.dtype.is_float() {
+                return Err(format!("a tensor of type {} cannot be trained", op.ty));
+            }
+            check_data(&op.data)
+        }
+        Op::Statistic(op) => check_data(&op.data),
+        Op::BatchNorm(op) => check_rule(op.epsilon, op.momentum),
+        Op::BatchNormFinalize(op) => check_rule(op.epsilon, op.momentum),
+        Op::Conv(op) => check_function(op.activation),
+        Op::Normalize(op) => check_function(op.activation),
+        Op::BatchNormBackwardReduce(op) => check_function(op.activation),
+        Op::BatchNormBackwardData(op) => check_function(op.activation),
+        Op::Unary(op) => check_function(Some(op.function)),
+        Op::UnaryBackward(op) => check_function(Some(op.function)),
+        Op::AllReduce(op) if op.scope == Scope::Group(0) => Err("a group of 0 ranks".to_string()),
+        Op::Dropout(op) if !(0.0..=1.0).contains(&op.ratio) => {
+            Err(format!("ratio {} is not in 0 to 1", op.ratio))
+        }
+        Op::Input(_)
+        | Op::Constant(_)
+        | Op::ConvBackwardData(_)
+        | Op::ConvBackwardWeight(_)
+        | Op::MatMul(_)
+        | Op::BatchNormBackward(_)
+        | Op::Moments(_)
+        | Op::AllReduce(_)
+        | Op::Binary(_)
+        | Op::Reduce(_)
+        | Op::Expand(_)
+        | Op::Reshape(_)
+        | Op::Transpose(_)
+        | Op::Concat(_)
+        | Op::Slice(_)
+        | Op::Cast(_)
+        | Op::Identity(_)
+        | Op::Dropout(_)
+        | Op::MaxPool(_)
+        | Op::MaxPoolBackward(_)
+        | Op::AveragePool(_)
+        | Op::AveragePoolBackward(_)
+        | Op::SoftmaxCrossEntropy(_)
+        | Op::SoftmaxCrossEntropyBackward(_)
+        | Op::MeanSquaredError(_)
+        | Op::MeanSquaredErrorBackward(_) => Ok(()),
+    }
+}
+
+fn check_rule(epsilon: f64, momentum: f64) -> Result<(), String> {
+    if !(epsilon.is_finite() && epsilon >= 0.0) {
+        return Err(format!("epsilon {epsilon} is not a finite number of at least 0"));
+    }
+    if !(0.0..=1.0).contains(&momentum) {
+        return Err(format!("momentum {momentum} is not in 0 to 1"));
+    }
+    Ok(())
+}
+
+fn check_function(function: Option<UnaryFunction>) -> Result<(), String> {
+    match function {
+        Some(UnaryFunction::Clip { min, max }) if min.is_nan() || max.is_nan() => {
+            Err(format!("clip bounds {min} and {max} must be numbers"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_data(data: &ParameterData) -> Result<(), String> {
+    match data {
+        ParameterData::Fill(value) if !value.is_finite() => Err(format!("fill value {value} is not finite")),
+        ParameterData::KaimingNormal { fan_in: 0 } => Err("Kaiming initialisation of fan-in 0".to_string()),
+        _ => Ok(()),
+    }
+}
