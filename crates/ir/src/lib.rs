@@ -4,6 +4,7 @@
 //! the lowering reads it. It knows nothing of ONNX, MLIR or LLVM.
 
 pub mod attributes;
+pub mod builder;
 pub mod graph;
 pub mod interpreter;
 pub mod ops;
@@ -13,6 +14,7 @@ pub mod training;
 pub mod types;
 pub mod verify;
 
+pub use builder::Builder;
 pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, OutputKind, Value, ValueInfo};
 pub use interpreter::{EvalError, Named, RankInputs, RankOutputs, State, evaluate};
 pub use ops::Op;
