@@ -126,8 +126,11 @@ pub fn load(path: &Path, model: &Model, weights: &mut [u8], statistics: &mut [u8
     Ok(())
 }
 
+/// Reads one little-endian element.
+type Decode = fn(&[u8]) -> f64;
+
 /// Width in bytes and decoder of a floating-point element type.
-fn decoder(dtype: Dtype) -> Option<(usize, fn(&[u8]) -> f64)> {
+fn decoder(dtype: Dtype) -> Option<(usize, Decode)> {
     match dtype {
         Dtype::F16 => Some((2, |b| f16_to_f64(u16::from_le_bytes([b[0], b[1]])))),
         Dtype::BF16 => Some((2, |b| bf16_to_f64(u16::from_le_bytes([b[0], b[1]])))),

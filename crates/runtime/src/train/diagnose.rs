@@ -43,8 +43,10 @@ fn find(
     share: &Arc<Share>,
 ) -> Result<String> {
     // A gradient may have overflowed although the loss of its step was finite.
-    if let Some(name) = save::first_not_finite(execution)? {
-        return Ok(format!("\"{name}\" holds values that are not finite"));
+    if let Some(name) = save::first_not_finite_parameter(execution)? {
+        return Ok(format!(
+            "the update of the step before left values in \"{name}\" that are not finite"
+        ));
     }
     execution.train_step(data, order, share, true)?;
     let ranks = 0..execution.crew().len();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use syncbn_abi::Parameter;
+use syncbn_abi::{ElementType, Parameter};
 
 use crate::{
     checkpoint,
@@ -17,7 +17,11 @@ use super::counts::group_size;
 /// refused with an error that names the first such tensor, and the file keeps what it held.
 pub fn write(execution: &Execution, path: Option<&Path>, step: u64) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
-    if let Some(name) = first_not_finite(execution)? {
+    let broken = match first_not_finite_parameter(execution)? {
+        Some(name) => Some(name),
+        None => first_not_finite_statistic(execution)?,
+    };
+    if let Some(name) = broken {
         return Err(Error::user(format!("\"{name}\" is not finite after step {step}"))
             .note(format!("\"{}\" was left as it was", path.display()))
             .help("lower --lr, and check the data for values that are not finite"));
@@ -34,26 +38,33 @@ pub fn write(execution: &Execution, path: Option<&Path>, step: u64) -> Result<()
     checkpoint::write(path, &entries)
 }
 
-/// The first parameter or running statistic of rank 0 with a value that is not finite.
-pub fn first_not_finite(execution: &Execution) -> Result<Option<String>> {
+/// The first parameter with a value that is not finite.
+pub fn first_not_finite_parameter(execution: &Execution) -> Result<Option<String>> {
     let model = &execution.program().model;
-    let broken = |tensors: &[Parameter], arena: &[u8]| -> Result<Option<String>> {
-        let entries = checkpoint::entries(tensors, model.element_type, arena)?;
-        let finite = |bytes: &[u8]| {
-            values(bytes, model.element_type)
-                .iter()
-                .all(|value| value.is_finite())
-        };
-        Ok(entries
-            .into_iter()
-            .find(|(.., bytes)| !finite(bytes))
-            .map(|(name, ..)| name))
-    };
-    let weights = broken(&model.parameters, execution.memory().weights.bytes())?;
-    match weights {
-        Some(name) => Ok(Some(name)),
-        None => broken(&model.statistics, execution.crew().rank(0).statistics.bytes()),
-    }
+    find_not_finite(
+        &model.parameters,
+        model.element_type,
+        execution.memory().weights.bytes(),
+    )
+}
+
+/// The first running statistic of rank 0 with a value that is not finite.
+fn first_not_finite_statistic(execution: &Execution) -> Result<Option<String>> {
+    let model = &execution.program().model;
+    find_not_finite(
+        &model.statistics,
+        model.element_type,
+        execution.crew().rank(0).statistics.bytes(),
+    )
+}
+
+fn find_not_finite(tensors: &[Parameter], element_type: ElementType, arena: &[u8]) -> Result<Option<String>> {
+    let entries = checkpoint::entries(tensors, element_type, arena)?;
+    let finite = |bytes: &[u8]| values(bytes, element_type).iter().all(|value| value.is_finite());
+    Ok(entries
+        .into_iter()
+        .find(|(.., bytes)| !finite(bytes))
+        .map(|(name, ..)| name))
 }
 
 /// Checks that ranks that normalise together ended with the same bits of running statistics.

@@ -1,0 +1,417 @@
+//! A network written by hand the way the compiler generates one: BatchNorm over 3 features, a linear layer
+//! to 4 classes, cross-entropy. Inputs can make it fail: see [`FAIL`].
+
+use std::{ffi::c_void, slice};
+
+use syncbn_abi::{
+    Arenas, BatchNorm, Collective, Cpu, ElementType, Initial, Model, Node, Parameter, Segment, StepArguments,
+    Target, Tensor, UpdateArguments, trace_output,
+};
+use syncbn_runtime::{
+    collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
+    program::Program,
+};
+
+pub const FEATURES: usize = 3;
+pub const CLASSES: usize = 4;
+pub const BOUND: u64 = 8;
+/// A rank that sees this as a sample's first feature returns a status before its first collective.
+pub const FAIL: f64 = 12345.0;
+/// A rank that sees this takes the collectives in another order.
+pub const DIVERGE: f64 = 54321.0;
+/// A rank that sees this overflows in the linear layer, not before.
+pub const OVERFLOW: f64 = 777.0;
+
+const EPSILON: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+// Byte offsets in the weights arena.
+const WEIGHT: usize = 0;
+const BIAS: usize = 128;
+const GAMMA: usize = 192;
+const BETA: usize = 256;
+const UNUSED: usize = 320;
+const TRAINED: usize = 384;
+const CONSTANT: usize = 384;
+// Byte offsets in the step arena.
+const MEAN: usize = 0;
+const INV_STD: usize = 64;
+const SUMS: usize = 128;
+const XHAT: usize = 256;
+// Byte offsets in the statistics arena.
+const RUNNING_MEAN: usize = 0;
+const RUNNING_VAR: usize = 64;
+
+/// The element type of the model.
+trait Element: Copy {
+    const TYPE: ElementType;
+    fn get(self) -> f64;
+    fn round(value: f64) -> Self;
+}
+
+impl Element for f32 {
+    const TYPE: ElementType = ElementType::F32;
+    fn get(self) -> f64 {
+        f64::from(self)
+    }
+    fn round(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Element for f64 {
+    const TYPE: ElementType = ElementType::F64;
+    fn get(self) -> f64 {
+        self
+    }
+    fn round(value: f64) -> Self {
+        value
+    }
+}
+
+/// `count` elements at byte `offset` of an arena.
+///
+/// # Safety
+/// The arena holds them, and nothing else refers to them.
+unsafe fn at<'a, T>(arena: *mut u8, offset: usize, count: usize) -> &'a mut [T] {
+    // SAFETY: passed on from the caller; arenas and offsets are aligned to 64 bytes.
+    unsafe { slice::from_raw_parts_mut(arena.add(offset).cast(), count) }
+}
+
+fn segment<T: Element>(data: &mut [T]) -> Segment {
+    let element_type = i64::from(T::TYPE == ElementType::F64);
+    Segment {
+        data: data.as_mut_ptr().cast(),
+        elements: data.len() as i64,
+        element_type,
+    }
+}
+
+unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> i32 {
+    // SAFETY: the runtime passes arguments that match the description below.
+    unsafe {
+        let a = &*arguments;
+        let (n, total) = (a.n as usize, a.total as f64);
+        let x: &[T] = at((*a.inputs).cast_mut(), 0, n * FEATURES);
+        let target: &[i64] = at((*a.inputs.add(1)).cast_mut(), 0, n);
+        let logits: &mut [T] = at(*a.outputs, 0, n * CLASSES);
+        let weight: &[T] = at(a.weights, WEIGHT, CLASSES * FEATURES);
+        let bias: &[T] = at(a.weights, BIAS, CLASSES);
+        let (gamma, beta): (&[T], &[T]) = (at(a.weights, GAMMA, FEATURES), at(a.weights, BETA, FEATURES));
+        let sees = |value: f64| x.chunks(FEATURES).any(|sample| sample[0].get() == value);
+        if sees(FAIL) {
+            return 7;
+        }
+        let reduce = |collective: i64, segments: &[Segment]| {
+            if a.ranks == 1 {
+                return 0;
+            }
+            syncbn_rt_all_reduce(a.context, collective, segments.as_ptr(), segments.len() as i64)
+        };
+        let trace = |node: i64, output: i64, data: *const c_void, elements: usize| {
+            if a.trace != 0 {
+                syncbn_rt_trace(a.context, node, output, data, elements as i64);
+            }
+        };
+
+        let sums: &mut [f64] = at(a.step, SUMS, 1 + 2 * FEATURES);
+        sums.fill(0.0);
+        sums[0] = n as f64;
+        for sample in x.chunks(FEATURES) {
+            for c in 0..FEATURES {
+                sums[1 + c] += sample[c].get();
+                sums[1 + FEATURES + c] += sample[c].get() * sample[c].get();
+            }
+        }
+        let first = if sees(DIVERGE) { 1 } else { 0 };
+        let status = reduce(first, &[segment(sums)]);
+        if status != 0 {
+            return status;
+        }
+        let mean: &mut [f64] = at(a.step, MEAN, FEATURES);
+        let inv_std: &mut [f64] = at(a.step, INV_STD, FEATURES);
+        let running_mean: &mut [T] = at(a.statistics, RUNNING_MEAN, FEATURES);
+        let running_var: &mut [T] = at(a.statistics, RUNNING_VAR, FEATURES);
+        let count = sums[0];
+        for c in 0..FEATURES {
+            mean[c] = sums[1 + c] / count;
+            let var = (sums[1 + FEATURES + c] / count - mean[c] * mean[c]).max(0.0);
+            inv_std[c] = 1.0 / (var + EPSILON).sqrt();
+            let blend = |old: T, new: f64| T::round((1.0 - MOMENTUM) * old.get() + MOMENTUM * new);
+            running_mean[c] = blend(running_mean[c], mean[c]);
+            running_var[c] = blend(running_var[c], var * count / (count - 1.0));
+        }
+        let xhat: &mut [f64] = at(a.step, XHAT, n * FEATURES);
+        for (i, value) in xhat.iter_mut().enumerate() {
+            *value = (x[i].get() - mean[i % FEATURES]) * inv_std[i % FEATURES];
+        }
+        trace(
+            0,
+            trace_output(0, ElementType::F64),
+            xhat.as_ptr().cast(),
+            xhat.len(),
+        );
+
+        let gradients = |offset, count| -> &mut [T] { at(a.gradients, offset, count) };
+        let d_weight = gradients(WEIGHT, CLASSES * FEATURES);
+        let d_bias = gradients(BIAS, CLASSES);
+        let mut dense = [0.0; CLASSES * FEATURES + CLASSES];
+        let mut dz_sums = [0.0; 2 * FEATURES];
+        let mut loss = 0.0;
+        for i in 0..n {
+            let xhat = &xhat[i * FEATURES..(i + 1) * FEATURES];
+            let z: Vec<f64> = (0..FEATURES)
+                .map(|c| gamma[c].get() * xhat[c] + beta[c].get())
+                .collect();
+            let y = &mut logits[i * CLASSES..(i + 1) * CLASSES];
+            for (k, y) in y.iter_mut().enumerate() {
+                let dot: f64 = (0..FEATURES).map(|c| weight[k * FEATURES + c].get() * z[c]).sum();
+                let scale = if x[i * FEATURES].get() == OVERFLOW {
+                    f64::INFINITY
+                } else {
+                    1.0
+                };
+                *y = T::round((dot + bias[k].get()) * scale);
+            }
+            let largest = y.iter().map(|y| y.get()).fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = y.iter().map(|y| (y.get() - largest).exp()).sum();
+            let label = target[i] as usize;
+            loss += (largest + sum.ln() - y[label].get()) / total;
+            for k in 0..CLASSES {
+                let dy = ((y[k].get() - largest).exp() / sum - f64::from(k == label)) / total;
+                dense[CLASSES * FEATURES + k] += dy;
+                for c in 0..FEATURES {
+                    dense[k * FEATURES + c] += dy * z[c];
+                    let dz = dy * weight[k * FEATURES + c].get();
+                    dz_sums[c] += dz;
+                    dz_sums[FEATURES + c] += dz * xhat[c];
+                }
+            }
+        }
+        trace(1, 0, logits.as_ptr().cast(), logits.len());
+        let status = reduce(1, &[segment(&mut dz_sums)]);
+        if status != 0 {
+            return status;
+        }
+        for c in 0..FEATURES {
+            gradients(BETA, FEATURES)[c] = T::round(dz_sums[c]);
+            gradients(GAMMA, FEATURES)[c] = T::round(dz_sums[FEATURES + c]);
+        }
+        for (k, value) in d_weight.iter_mut().enumerate() {
+            *value = T::round(dense[k]);
+        }
+        for (k, value) in d_bias.iter_mut().enumerate() {
+            *value = T::round(dense[CLASSES * FEATURES + k]);
+        }
+        *a.loss = loss;
+        let segments = [
+            segment(d_weight),
+            segment(d_bias),
+            segment(slice::from_mut(&mut *a.loss)),
+        ];
+        reduce(2, &segments)
+    }
+}
+
+unsafe extern "C" fn update_sgd<T: Element>(arguments: *const UpdateArguments) -> i32 {
+    // SAFETY: the runtime passes arguments that match the description below, with disjoint slices.
+    unsafe {
+        let a = &*arguments;
+        let (begin, count) = (a.begin as usize, (a.end - a.begin) as usize);
+        let offset = begin * size_of::<T>();
+        let p: &mut [T] = at(a.weights, offset, count);
+        let g: &[T] = at(a.gradients.cast_mut(), offset, count);
+        let v: &mut [T] = at(a.velocity, offset, count);
+        for i in 0..count {
+            let d = g[i].get() + a.weight_decay * p[i].get();
+            let next = if a.first != 0 {
+                d
+            } else {
+                a.momentum * v[i].get() + d
+            };
+            v[i] = T::round(next);
+            let step = if a.nesterov != 0 {
+                d + a.momentum * next
+            } else {
+                next
+            };
+            p[i] = T::round(p[i].get() - a.lr * step);
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn infer_prepare<T: Element>(arguments: *const StepArguments) -> i32 {
+    // SAFETY: the runtime passes arguments that match the description below.
+    unsafe {
+        let a = &*arguments;
+        let scale: &mut [T] = at(a.prepared, 0, FEATURES);
+        let shift: &mut [T] = at(a.prepared, 64, FEATURES);
+        let (gamma, beta): (&[T], &[T]) = (at(a.weights, GAMMA, FEATURES), at(a.weights, BETA, FEATURES));
+        let mean: &[T] = at(a.statistics, RUNNING_MEAN, FEATURES);
+        let var: &[T] = at(a.statistics, RUNNING_VAR, FEATURES);
+        for c in 0..FEATURES {
+            let factor = gamma[c].get() / (var[c].get() + EPSILON).sqrt();
+            scale[c] = T::round(factor);
+            shift[c] = T::round(beta[c].get() - mean[c].get() * factor);
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn infer_step<T: Element>(arguments: *const StepArguments) -> i32 {
+    // SAFETY: the runtime passes arguments that match the description below.
+    unsafe {
+        let a = &*arguments;
+        let n = a.n as usize;
+        let x: &[T] = at((*a.inputs).cast_mut(), 0, n * FEATURES);
+        let logits: &mut [T] = at(*a.outputs, 0, n * CLASSES);
+        let weight: &[T] = at(a.weights, WEIGHT, CLASSES * FEATURES);
+        let bias: &[T] = at(a.weights, BIAS, CLASSES);
+        let (scale, shift): (&[T], &[T]) = (at(a.prepared, 0, FEATURES), at(a.prepared, 64, FEATURES));
+        for (i, y) in logits.iter_mut().enumerate() {
+            let (sample, k) = (i / CLASSES, i % CLASSES);
+            let dot: f64 = (0..FEATURES)
+                .map(|c| {
+                    let z = scale[c].get() * x[sample * FEATURES + c].get() + shift[c].get();
+                    weight[k * FEATURES + c].get() * z
+                })
+                .sum();
+            *y = T::round(dot + bias[k].get());
+        }
+        0
+    }
+}
+
+fn model(element_type: ElementType, mode: &str) -> Model {
+    let tensor = |name: &str, shape: &[u64], offset: usize, trained, initial| Parameter {
+        name: name.into(),
+        shape: shape.to_vec(),
+        offset: offset as u64,
+        trained,
+        initial,
+    };
+    let fill = |value| Initial::Fill { value };
+    let (features, classes) = (FEATURES as u64, CLASSES as u64);
+    let io = |name: &str, size| Tensor {
+        name: name.into(),
+        element_type,
+        shape: vec![size],
+    };
+    let collective = |name: &str, group, bytes| Collective {
+        name: name.into(),
+        group,
+        bytes,
+    };
+    let node = |name: &str, op: &str| Node {
+        name: name.into(),
+        op: op.into(),
+    };
+    Model {
+        compiler: "0.1.0".into(),
+        name: "fake".into(),
+        flags: vec![("bn".into(), mode.into())],
+        targets: vec!["cpu".into()],
+        cpu: Cpu {
+            flag: "native".into(),
+            name: "x86-64".into(),
+            features: vec!["cx16".into()],
+        },
+        glibc: None,
+        element_type,
+        batch_bound: BOUND,
+        train: true,
+        infer: true,
+        inputs: vec![io("x", features)],
+        target: Some(Target::Classes {
+            classes,
+            shape: vec![],
+        }),
+        outputs: vec![io("logits", classes)],
+        parameters: vec![
+            tensor(
+                "fc.weight",
+                &[classes, features],
+                WEIGHT,
+                true,
+                Initial::KaimingNormal { fan_in: 3, seed: 1 },
+            ),
+            tensor("fc.bias", &[classes], BIAS, true, Initial::Data { offset: 0 }),
+            tensor("bn.weight", &[features], GAMMA, true, fill(1.0)),
+            tensor("bn.bias", &[features], BETA, true, fill(0.0)),
+            tensor("unused", &[2], UNUSED, true, fill(3.0)),
+            tensor("constant", &[], CONSTANT, false, fill(4.0)),
+        ],
+        statistics: vec![
+            tensor("bn.running_mean", &[features], RUNNING_MEAN, false, fill(0.0)),
+            tensor("bn.running_var", &[features], RUNNING_VAR, false, fill(1.0)),
+        ],
+        batch_norms: vec![BatchNorm {
+            name: "bn".into(),
+            channels: features,
+            positions: 1,
+            counts: true,
+            running_mean: "bn.running_mean".into(),
+            running_var: "bn.running_var".into(),
+            saved: Some((MEAN as u64, INV_STD as u64)),
+        }],
+        batch_norm_mode: mode.into(),
+        collectives: {
+            let group = mode
+                .strip_prefix("group=")
+                .map_or(0, |size| size.parse().unwrap());
+            vec![
+                collective("bn moments", group, 56),
+                collective("bn gradients", group, 48),
+                collective("gradients", 0, 136),
+            ]
+        },
+        schedule_hash: 99,
+        train_nodes: vec![node("bn", "batch_norm"), node("fc", "gemm")],
+        infer_nodes: vec![],
+        arenas: Arenas {
+            weights: 448,
+            trained: TRAINED as u64,
+            statistics: 128,
+            prepared: 128,
+            train_step: 256 + BOUND * features * 8,
+            infer_step: 64,
+        },
+        warnings: vec![],
+    }
+}
+
+/// The program in an element type (`f32`, `f64`) and BatchNorm mode: `f64 sync`.
+pub fn program(description: &str) -> Program {
+    let (element_type, mode) = description.split_once(' ').unwrap();
+    // fc.bias, in f32 or f64.
+    static BIAS32: [u8; 16] = {
+        let mut bytes = [0; 16];
+        bytes[3] = 0x3e;
+        bytes
+    };
+    static BIAS64: [u8; 32] = {
+        let mut bytes = [0; 32];
+        bytes[6] = 0xc0;
+        bytes[7] = 0x3f;
+        bytes
+    };
+    if element_type == "f32" {
+        Program {
+            model: model(ElementType::F32, mode),
+            data: &BIAS32,
+            train_step: Some(train_step::<f32>),
+            update_sgd: Some(update_sgd::<f32>),
+            infer_prepare: Some(infer_prepare::<f32>),
+            infer_step: Some(infer_step::<f32>),
+        }
+    } else {
+        Program {
+            model: model(ElementType::F64, mode),
+            data: &BIAS64,
+            train_step: Some(train_step::<f64>),
+            update_sgd: Some(update_sgd::<f64>),
+            infer_prepare: Some(infer_prepare::<f64>),
+            infer_step: Some(infer_step::<f64>),
+        }
+    }
+}
