@@ -1,0 +1,189 @@
+//! Operators whose result element depends on single elements of the operands: elementwise functions and
+//! moves. One strided form serves all: the result's axes, and a stride for each operand.
+
+use syncbn_ir::ops::{Binary, Concat, Slice, Transpose, Unary, UnaryBackward};
+use syncbn_ir::{Shape, TensorType};
+
+use super::kernel::{Kernel, Tensor, fixed, plain_strides};
+use crate::emit::{Buffer, Emitter, Extent, Val};
+
+/// Strides with which a tensor is read along the axes of `shape`, to which it broadcasts.
+fn broadcast_strides(ty: &TensorType, shape: &Shape) -> Vec<i64> {
+    let own = plain_strides(ty);
+    let missing = shape.rank() - own.len();
+    (0..shape.rank())
+        .map(|i| match i.checked_sub(missing) {
+            Some(j) if ty.shape.0[j] == shape.0[i] => own[j],
+            _ => 0,
+        })
+        .collect()
+}
+
+/// Merges neighbouring axes that every tensor walks through with one stride. The batch stays an axis of its
+/// own; an empty shape becomes one axis of size 1.
+fn merge<'c>(k: &Kernel<'c>, shape: &Shape, strides: &[Vec<i64>]) -> (Vec<Extent<'c>>, Vec<Vec<i64>>) {
+    let mut sizes: Vec<i64> = Vec::new();
+    let mut merged: Vec<Vec<i64>> = vec![Vec::new(); strides.len()];
+    let first = usize::from(shape.has_batch());
+    for i in first..shape.rank() {
+        let size = fixed(shape.0[i]);
+        let joins = !sizes.is_empty()
+            && strides
+                .iter()
+                .zip(&merged)
+                .all(|(s, m)| m.last().is_some_and(|&l| l == s[i] * size));
+        match sizes.last_mut() {
+            Some(last) if joins => *last *= size,
+            _ => {
+                sizes.push(size);
+                merged.iter_mut().for_each(|m| m.push(0));
+            }
+        }
+        for (m, s) in merged.iter_mut().zip(strides) {
+            if let Some(last) = m.last_mut() {
+                *last = s[i];
+            }
+        }
+    }
+    if sizes.is_empty() {
+        sizes.push(1);
+        merged.iter_mut().for_each(|m| m.push(0));
+    }
+    let mut extents: Vec<Extent<'c>> = sizes.into_iter().map(Extent::Fixed).collect();
+    if first == 1 {
+        extents.insert(0, k.extent(shape.0[0]));
+        for (m, s) in merged.iter_mut().zip(strides) {
+            m.insert(0, s[0]);
+        }
+    }
+    (extents, merged)
+}
+
+/// `result[i] = f(operands[i])` over the axes of `shape`; the last tensor is the result.
+fn strided<'c>(
+    k: &Kernel<'c>,
+    e: &mut Emitter<'c>,
+    shape: &Shape,
+    tensors: &[(&Tensor<'c>, Vec<i64>, i64)],
+    f: &dyn Fn(&mut Emitter<'c>, &[Val<'c>]) -> Val<'c>,
+) {
+    let strides: Vec<Vec<i64>> = tensors.iter().map(|(_, s, _)| s.clone()).collect();
+    let (extents, merged) = merge(k, shape, &strides);
+    let mut buffers: Vec<Buffer<'c>> = Vec::new();
+    for ((tensor, _, offset), strides) in tensors.iter().zip(&merged) {
+        let mut buffer = tensor.view(strides);
+        buffer.offset = *offset;
+        buffers.push(buffer);
+    }
+    let Some((result, operands)) = buffers.split_last() else {
+        return;
+    };
+    let widest = buffers.iter().map(|b| b.elem.bytes()).max().unwrap_or(8);
+    let width = (k.vector_bytes as i64 / widest) as usize;
+    e.map(&extents, width, &|e, at| {
+        let values: Vec<Val<'c>> = operands.iter().map(|b| e.load(b, at, None)).collect();
+        let v = f(e, &values);
+        let v = e.convert(v, result.elem);
+        e.store(result, at, v);
+    });
+}
+
+fn whole<'c, 't>(tensor: &'t Tensor<'c>, shape: &Shape) -> (&'t Tensor<'c>, Vec<i64>, i64) {
+    (tensor, broadcast_strides(&tensor.ty, shape), 0)
+}
+
+/// `y = f(x)`
+pub fn unary<'c>(op: &Unary, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let shape = &k.results[0].ty.shape;
+    let tensors = [whole(&k.operands[0], shape), whole(&k.results[0], shape)];
+    strided(k, e, shape, &tensors, &|e, v| e.unary(op.function, v[0]));
+}
+
+/// `dx = dy * f'(x)`
+pub fn unary_backward<'c>(op: &UnaryBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let shape = &k.results[0].ty.shape;
+    let tensors = [
+        whole(&k.operands[0], shape),
+        whole(&k.operands[1], shape),
+        whole(&k.results[0], shape),
+    ];
+    strided(k, e, shape, &tensors, &|e, v| {
+        e.unary_backward(op.function, v[0], v[1])
+    });
+}
+
+/// `y = f(a, b)`, broadcasting.
+pub fn binary<'c>(op: &Binary, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let shape = &k.results[0].ty.shape;
+    let tensors = [
+        whole(&k.operands[0], shape),
+        whole(&k.operands[1], shape),
+        whole(&k.results[0], shape),
+    ];
+    strided(k, e, shape, &tensors, &|e, v| {
+        e.binary_function(op.function, v[0], v[1])
+    });
+}
+
+/// `y = x` broadcast, or in another element type.
+pub fn copy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let shape = &k.results[0].ty.shape;
+    strided(
+        k,
+        e,
+        shape,
+        &[whole(&k.operands[0], shape), whole(&k.results[0], shape)],
+        &|_, v| v[0],
+    );
+}
+
+/// `y = x` with the same elements in the same order, whatever the shapes.
+pub fn reshape<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let (extents, strides) = k.rows(&y.ty);
+    let (xb, yb) = (x.view(&strides), y.view(&strides));
+    e.map(&extents, k.width(y.elem()), &|e, at| {
+        let v = e.load(&xb, at, None);
+        e.store(&yb, at, v);
+    });
+}
+
+/// Axis `i` of the result is axis `permutation[i]` of the operand.
+pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let own = plain_strides(&x.ty);
+    let strides = op.permutation.iter().map(|&i| own[i]).collect();
+    strided(
+        k,
+        e,
+        &y.ty.shape,
+        &[(x, strides, 0), whole(y, &y.ty.shape)],
+        &|_, v| v[0],
+    );
+}
+
+/// Every operand is copied to its place along the axis.
+pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let y = &k.results[0];
+    let strides = plain_strides(&y.ty);
+    let mut first = 0;
+    for x in &k.operands {
+        let place = (y, strides.clone(), first * strides[op.axis]);
+        strided(k, e, &x.ty.shape, &[whole(x, &x.ty.shape), place], &|_, v| v[0]);
+        first += fixed(x.ty.shape.0[op.axis]);
+    }
+}
+
+/// `begin..end` of one axis.
+pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let strides = plain_strides(&x.ty);
+    let offset = op.begin as i64 * strides[op.axis];
+    strided(
+        k,
+        e,
+        &y.ty.shape,
+        &[(x, strides, offset), whole(y, &y.ty.shape)],
+        &|_, v| v[0],
+    );
+}

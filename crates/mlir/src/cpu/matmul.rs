@@ -1,0 +1,75 @@
+//! Matrix product: lanes along whichever axis is contiguous.
+
+use syncbn_ir::ops::MatMul;
+use syncbn_ir::{Dim, TensorType};
+
+use super::kernel::{Kernel, fixed};
+use crate::emit::{Emitter, Extent, Index, Val};
+
+/// Rows or columns that share the loads of one operand.
+const BLOCK: i64 = 4;
+
+/// `(rows, columns, stride of rows, stride of columns)` of a matrix that is read transposed or not.
+fn matrix(ty: &TensorType, transpose: bool) -> (Dim, Dim, i64, i64) {
+    let (rows, columns) = (ty.shape.0[0], ty.shape.0[1]);
+    let width = fixed(columns);
+    if transpose {
+        (columns, rows, 1, width)
+    } else {
+        (rows, columns, width, 1)
+    }
+}
+
+/// `y[m, n] = sum over k of a[m, k] * b[k, n]`
+pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let (m, inner, am, ak) = matrix(&a.ty, op.transpose_a);
+    let (_, n, bk, bn) = matrix(&b.ty, op.transpose_b);
+    let (ab, bb, yb) = (a.view(&[am, ak]), b.view(&[bk, bn]), y.buffer());
+    let (elem, columns) = (y.elem(), fixed(n));
+    if let (1, 1, Dim::Fixed(inner)) = (ak, bk, inner) {
+        return e.for_each(k.extent(m), |e, row| {
+            e.blocks(columns, BLOCK, &|e, n0, size| {
+                let elems = vec![elem; size as usize];
+                let sums = e.sum_over(&[], inner as i64, k.width(elem), &elems, &mut |e, at, sums| {
+                    let av = e.load(&ab, &[row, at[0]], None);
+                    (0..size)
+                        .map(|j| {
+                            let column = e.index_offset(n0, j);
+                            let bv = e.load(&bb, &[at[0], column], None);
+                            e.fma(av, bv, sums[j as usize])
+                        })
+                        .collect()
+                });
+                for (j, &sum) in sums.iter().enumerate() {
+                    let column = e.index_offset(n0, j as i64);
+                    e.store(&yb, &[row, column], sum);
+                }
+            });
+        });
+    }
+    let rows = |e: &mut Emitter<'c>, first: Index<'c>, size: i64| {
+        e.map(&[Extent::Fixed(columns)], k.width(elem), &|e, at| {
+            let zero = e.zero(elem);
+            let start: Vec<Val<'c>> = vec![e.splat(zero, e.lanes); size as usize];
+            let sums = e.fold(k.extent(inner), &start, |e, i, sums| {
+                let bv = e.load(&bb, &[i, at[0]], None);
+                (0..size)
+                    .map(|j| {
+                        let row = e.index_offset(first, j);
+                        let av = e.load(&ab, &[row, i], None);
+                        e.fma(av, bv, sums[j as usize])
+                    })
+                    .collect()
+            });
+            for (j, &sum) in sums.iter().enumerate() {
+                let row = e.index_offset(first, j as i64);
+                e.store(&yb, &[row, at[0]], sum);
+            }
+        });
+    };
+    match m {
+        Dim::Batch => e.for_each(k.extent(m), |e, row| rows(e, row, 1)),
+        Dim::Fixed(m) => e.blocks(m as i64, BLOCK, &rows),
+    }
+}

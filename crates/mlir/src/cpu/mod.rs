@@ -1,0 +1,331 @@
+//! The CPU target: one function per distinct kernel, and step functions that call them in graph order.
+//!
+//! Level: `llvm.func`, `scf`, `arith`, `math` and `vector` on plain pointers.
+
+mod batch_norm;
+mod conv;
+mod elementwise;
+mod kernel;
+mod loss;
+mod matmul;
+mod pool;
+mod reduce;
+mod step;
+mod update;
+
+use std::collections::BTreeMap;
+
+use melior::Context;
+use melior::ir::RegionLike;
+use melior::ir::attribute::{ArrayAttribute, StringAttribute, TypeAttribute};
+use melior::ir::block::BlockLike;
+use melior::ir::operation::OperationBuilder;
+use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Module, Region, Type};
+use syncbn_ir::ops::Op;
+use syncbn_ir::{DType, Graph, TensorType};
+
+use crate::LowerError;
+use crate::emit::{Elem, Emitter, Val};
+use crate::handle;
+use kernel::{Kernel, Tensor, check_layouts, elem};
+
+/// What to lower.
+pub struct Program<'g> {
+    /// The training graph, with planned memory.
+    pub train: Option<&'g Graph>,
+    /// The inference graph, with planned memory.
+    pub infer: Option<&'g Graph>,
+    /// Element type of parameters.
+    pub dtype: DType,
+    /// Bytes of a vector register: 16, 32 or 64.
+    pub vector_bytes: usize,
+}
+
+/// A parameter of a generated function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parameter {
+    /// A pointer that nothing else in the call overlaps.
+    Exclusive,
+    /// A pointer that may equal another one.
+    Shared,
+    /// An i64.
+    Size,
+}
+
+/// Builds the module.
+pub struct Lowering<'c> {
+    context: &'c Context,
+    module: &'c Module<'c>,
+    vector_bytes: usize,
+    dtype: DType,
+    kernels: BTreeMap<String, String>,
+}
+
+impl<'c> Lowering<'c> {
+    /// Lowers everything into `module`, which must be empty.
+    pub fn run(context: &'c Context, module: &'c Module<'c>, program: &Program) -> Result<(), LowerError> {
+        let mut lowering = Lowering {
+            context,
+            module,
+            vector_bytes: program.vector_bytes,
+            dtype: program.dtype,
+            kernels: BTreeMap::new(),
+        };
+        lowering.declare_runtime();
+        lowering.training(program.train)?;
+        lowering.inference(program.infer)?;
+        Ok(())
+    }
+
+    fn unknown(&self) -> Location<'c> {
+        Location::unknown(self.context)
+    }
+
+    fn location(&self, name: &str) -> Location<'c> {
+        Location::name(self.context, name, self.unknown())
+    }
+
+    fn llvm_type(&self, elem: Option<Elem>) -> Type<'c> {
+        use melior::dialect::llvm::r#type as llvm;
+        use melior::ir::r#type::IntegerType;
+        match elem {
+            None => llvm::void(self.context),
+            Some(Elem::Ptr) => llvm::pointer(self.context, 0),
+            Some(Elem::I32) => IntegerType::new(self.context, 32).into(),
+            Some(Elem::F64) => Type::float64(self.context),
+            Some(_) => IntegerType::new(self.context, 64).into(),
+        }
+    }
+
+    fn attribute(&self, text: &str) -> Attribute<'c> {
+        match Attribute::parse(self.context, text) {
+            Some(attribute) => attribute,
+            None => unreachable!("attribute {text} is valid MLIR"),
+        }
+    }
+
+    /// Appends an `llvm.func`; with no body it is a declaration.
+    fn function(
+        &mut self,
+        name: &str,
+        parameters: &[Parameter],
+        result: Option<Elem>,
+        public: bool,
+        region: Region<'c>,
+        location: Location<'c>,
+    ) {
+        let types: Vec<Type<'c>> = parameters
+            .iter()
+            .map(|p| {
+                self.llvm_type(Some(if *p == Parameter::Size {
+                    Elem::I64
+                } else {
+                    Elem::Ptr
+                }))
+            })
+            .collect();
+        let ty = melior::dialect::llvm::r#type::function(self.llvm_type(result), &types, false);
+        let arguments: Vec<Attribute<'c>> = parameters
+            .iter()
+            .map(|p| match p {
+                Parameter::Exclusive => self.attribute("{llvm.noalias, llvm.nonnull, llvm.noundef}"),
+                Parameter::Shared => self.attribute("{llvm.nonnull, llvm.noundef}"),
+                Parameter::Size => self.attribute("{llvm.noundef}"),
+            })
+            .collect();
+        let linkage = if public {
+            "#llvm.linkage<external>"
+        } else {
+            "#llvm.linkage<internal>"
+        };
+        let name_of = |n| Identifier::new(self.context, n);
+        let operation = OperationBuilder::new("llvm.func", location)
+            .add_attributes(&[
+                (
+                    name_of("sym_name"),
+                    StringAttribute::new(self.context, name).into(),
+                ),
+                (name_of("function_type"), TypeAttribute::new(ty).into()),
+                (name_of("linkage"), self.attribute(linkage)),
+                (name_of("CConv"), self.attribute("#llvm.cconv<ccc>")),
+                (
+                    name_of("arg_attrs"),
+                    ArrayAttribute::new(self.context, &arguments).into(),
+                ),
+            ])
+            .add_regions([region])
+            .build();
+        let Ok(operation) = operation else {
+            unreachable!("llvm.func is built with all its attributes");
+        };
+        self.module.body().append_operation(operation);
+    }
+
+    fn declare_runtime(&mut self) {
+        use Parameter::{Shared, Size};
+        let (all_reduce, trace) = (syncbn_abi::symbols::ALL_REDUCE, syncbn_abi::symbols::TRACE);
+        let unknown = self.unknown();
+        self.function(
+            all_reduce,
+            &[Shared, Size, Shared, Size],
+            Some(Elem::I32),
+            true,
+            Region::new(),
+            unknown,
+        );
+        self.function(
+            trace,
+            &[Shared, Size, Size, Shared, Size],
+            None,
+            true,
+            Region::new(),
+            unknown,
+        );
+    }
+
+    /// A new function body with these parameters: its region, entry block and arguments.
+    fn body(
+        &mut self,
+        parameters: &[Parameter],
+        location: Location<'c>,
+    ) -> (Region<'c>, BlockRef<'c, 'c>, Vec<Val<'c>>) {
+        let elems: Vec<Elem> = parameters
+            .iter()
+            .map(|p| {
+                if *p == Parameter::Size {
+                    Elem::I64
+                } else {
+                    Elem::Ptr
+                }
+            })
+            .collect();
+        let types: Vec<(Type<'c>, Location<'c>)> = elems
+            .iter()
+            .map(|&elem| (self.llvm_type(Some(elem)), location))
+            .collect();
+        let region = Region::new();
+        let block = handle::block(&*region.append_block(Block::new(&types)));
+        let arguments = elems
+            .iter()
+            .enumerate()
+            .map(|(i, &elem)| match block.argument(i) {
+                Ok(a) => Val {
+                    value: handle::value(a),
+                    elem,
+                    lanes: 1,
+                },
+                Err(_) => unreachable!("the block was made with this argument"),
+            })
+            .collect();
+        (region, block, arguments)
+    }
+
+    /// The name of the kernel for an operator on these types; made on first use. `overlaps[i]` says whether
+    /// tensor `i` (operands, then results) may overlap another tensor of the call.
+    fn kernel(
+        &mut self,
+        op: &Op,
+        operands: &[&TensorType],
+        results: &[&TensorType],
+        overlaps: &[bool],
+        label: &str,
+    ) -> Result<String, LowerError> {
+        let key = format!("{op:?} {operands:?} {results:?} {overlaps:?}");
+        if let Some(name) = self.kernels.get(&key) {
+            return Ok(name.clone());
+        }
+        check_layouts(op, operands)?;
+        check_layouts(op, results)?;
+        let name = format!("{}_{}", op.name(), self.kernels.len());
+        let mut parameters: Vec<Parameter> = overlaps
+            .iter()
+            .map(|&shared| {
+                if shared {
+                    Parameter::Shared
+                } else {
+                    Parameter::Exclusive
+                }
+            })
+            .collect();
+        parameters.extend([Parameter::Size, Parameter::Size]);
+        let location = self.location(label);
+        let (region, block, arguments) = self.body(&parameters, location);
+        let tensor = |ty: &&TensorType, i: usize| Tensor {
+            ty: (*ty).clone(),
+            pointer: arguments[i],
+        };
+        let kernel = Kernel {
+            operands: operands.iter().enumerate().map(|(i, t)| tensor(t, i)).collect(),
+            results: results
+                .iter()
+                .enumerate()
+                .map(|(i, t)| tensor(t, operands.len() + i))
+                .collect(),
+            n: arguments[arguments.len() - 2],
+            total: arguments[arguments.len() - 1],
+            vector_bytes: self.vector_bytes,
+        };
+        let mut e = Emitter::new(self.context, location, block);
+        lower(op, &kernel, &mut e)?;
+        e.op("llvm.return", &[], &[], &[]);
+        self.function(&name, &parameters, None, false, region, location);
+        self.kernels.insert(key, name.clone());
+        Ok(name)
+    }
+}
+
+/// Builds the body of one kernel. Sources and collectives have none: a step reads the former in place and
+/// calls the runtime for the latter.
+fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerError> {
+    let unsupported = |message: &str| LowerError::Unsupported {
+        op: op.name().to_string(),
+        message: message.to_string(),
+    };
+    let bug = |message: String| LowerError::Internal { message };
+    match op {
+        Op::Conv(c) => {
+            conv::forward(c, k, e).map_err(bug)?;
+            if c.moments {
+                batch_norm::moments(k, &k.results[0], &k.results[1], e);
+            }
+        }
+        Op::ConvBackwardData(c) => conv::backward_data(c, k, e).map_err(bug)?,
+        Op::ConvBackwardWeight(c) => conv::backward_weight(c, k, e).map_err(bug)?,
+        Op::MatMul(m) => matmul::lower(m, k, e),
+        Op::BatchNorm(b) if !b.training => batch_norm::inference(b, k, e),
+        Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
+            return Err(unsupported("is lowered only after bn-to-syncbn has replaced it"));
+        }
+        Op::Moments(_) => batch_norm::moments(k, &k.operands[0], &k.results[0], e),
+        Op::BatchNormFinalize(b) => batch_norm::finalize(b, k, e),
+        Op::Normalize(b) => batch_norm::normalize(b, k, e),
+        Op::BatchNormBackwardReduce(b) => batch_norm::backward_reduce(b, k, e),
+        Op::BatchNormBackwardData(b) => batch_norm::backward_data(b, k, e),
+        Op::Unary(u) => elementwise::unary(u, k, e),
+        Op::UnaryBackward(u) => elementwise::unary_backward(u, k, e),
+        Op::Binary(b) => elementwise::binary(b, k, e),
+        Op::Reduce(r) => reduce::lower(r, k, e),
+        Op::Expand(_) | Op::Cast(_) => elementwise::copy(k, e),
+        Op::Reshape(_) | Op::Identity(_) | Op::Dropout(_) => elementwise::reshape(k, e),
+        Op::Transpose(t) => elementwise::transpose(t, k, e),
+        Op::Concat(c) => elementwise::concat(c, k, e),
+        Op::Slice(s) => elementwise::slice(s, k, e),
+        Op::MaxPool(p) => pool::max_forward(p, k, e),
+        Op::MaxPoolBackward(p) => pool::max_backward(p, k, e),
+        Op::AveragePool(p) => pool::average_forward(p, k, e),
+        Op::AveragePoolBackward(p) => pool::average_backward(p, k, e),
+        Op::SoftmaxCrossEntropy(_) => loss::cross_entropy(k, e),
+        Op::SoftmaxCrossEntropyBackward(_) => loss::cross_entropy_backward(k, e),
+        Op::MeanSquaredError(_) => loss::squared_error(k, e),
+        Op::MeanSquaredErrorBackward(_) => loss::squared_error_backward(k, e),
+        Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) | Op::AllReduce(_) => {
+            return Err(unsupported("has no kernel"));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes per lane group of parameters.
+fn update_width(vector_bytes: usize, dtype: DType) -> usize {
+    (vector_bytes as i64 / elem(dtype).bytes()).max(1) as usize
+}

@@ -1,0 +1,86 @@
+//! Sums and means over axes, accumulated in f64.
+
+use syncbn_ir::Dim;
+use syncbn_ir::ops::{Reduce, ReduceFunction};
+
+use super::kernel::{Kernel, fixed, plain_strides};
+use crate::emit::{Elem, Emitter, Extent, Index, Val};
+
+/// An axis, or several neighbours that are all reduced or all kept.
+struct Axis<'c> {
+    extent: Extent<'c>,
+    stride: i64,
+    reduced: bool,
+}
+
+/// Lanes run along the last axis: over results when it is kept, over what is summed when it is reduced.
+pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let mut axes: Vec<Axis<'c>> = Vec::new();
+    let mut count = 1.0;
+    for (i, (&dim, stride)) in x.ty.shape.0.iter().zip(plain_strides(&x.ty)).enumerate() {
+        let reduced = op.axes.contains(&i);
+        if reduced {
+            count *= fixed(dim) as f64;
+        }
+        match axes.last_mut() {
+            Some(Axis {
+                extent: Extent::Fixed(n),
+                stride: s,
+                reduced: r,
+            }) if *r == reduced && dim != Dim::Batch => {
+                *n *= fixed(dim);
+                *s = stride;
+            }
+            _ => axes.push(Axis {
+                extent: k.extent(dim),
+                stride,
+                reduced,
+            }),
+        }
+    }
+    let select = |reduced: bool| axes.iter().filter(move |a| a.reduced == reduced);
+    let kept: Vec<Extent<'c>> = select(false).map(|a| a.extent).collect();
+    let summed: Vec<Extent<'c>> = select(true).map(|a| a.extent).collect();
+    let strides: Vec<i64> = select(false).chain(select(true)).map(|a| a.stride).collect();
+    let mut result_strides = vec![1; kept.len()];
+    for i in (1..kept.len()).rev() {
+        let size = if let Extent::Fixed(n) = kept[i] { n } else { 1 };
+        result_strides[i - 1] = result_strides[i] * size;
+    }
+    let (xb, yb) = (x.view(&strides), y.view(&result_strides));
+    let finish = |e: &mut Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
+        let value = match op.function {
+            ReduceFunction::Sum => sum,
+            ReduceFunction::Mean => {
+                let count = e.float(Elem::F64, count);
+                e.div(sum, count)
+            }
+        };
+        let value = e.convert(value, y.elem());
+        e.store(&yb, at, value);
+    };
+    let add = |e: &mut Emitter<'c>, kept: &[Index<'c>], at: &[Index<'c>], sum: Val<'c>| {
+        let v = e.load(&xb, &[kept, at].concat(), None);
+        let v = e.convert(v, Elem::F64);
+        vec![e.add(sum, v)]
+    };
+    let width = k.width(Elem::F64);
+    match (axes.last().map(|a| (a.reduced, a.extent)), summed.split_last()) {
+        (Some((true, Extent::Fixed(row))), Some((_, outer))) => {
+            e.fold_nest(&kept, &[], &mut |e, at, _| {
+                let sums = e.sum_over(outer, row, width, &[Elem::F64], &mut |e, r, s| {
+                    add(e, at, r, s[0])
+                });
+                finish(e, sums[0], at);
+                Vec::new()
+            });
+        }
+        _ => e.map(&kept, width, &|e, at| {
+            let zero = e.zero(Elem::F64);
+            let start = [e.splat(zero, e.lanes)];
+            let sums = e.fold_nest(&summed, &start, &mut |e, r, s| add(e, at, r, s[0]));
+            finish(e, sums[0], at);
+        }),
+    }
+}

@@ -1,0 +1,380 @@
+//! Step functions: the schedule of kernels and collectives over the planned memory.
+
+use std::mem::offset_of;
+
+use melior::ir::RegionLike;
+use melior::ir::attribute::{FlatSymbolRefAttribute, StringAttribute, TypeAttribute};
+use melior::ir::block::BlockLike;
+use melior::ir::operation::OperationBuilder;
+use melior::ir::{Attribute, Block, BlockRef, Identifier, Region};
+use syncbn_abi::{Segment, StepArguments, symbols};
+use syncbn_ir::ops::Op;
+use syncbn_ir::{Arena, Graph, Location, NodeId, OutputKind, TensorType, Value};
+
+use super::{Lowering, Parameter, update, update_width};
+use crate::LowerError;
+use crate::emit::{Compare, Elem, Emitter, Val};
+use crate::handle;
+use crate::schedule::{Phase, overlap};
+
+/// The functions that a model exports.
+pub const TRAIN_CONSTANTS: &str = "syncbn_train_constants";
+/// Constants of the inference graph.
+pub const INFER_CONSTANTS: &str = "syncbn_infer_constants";
+
+/// Pointers and sizes that a step function reads from its arguments once.
+struct Frame<'c> {
+    context: Val<'c>,
+    arenas: Vec<(Arena, Val<'c>)>,
+    inputs: Val<'c>,
+    outputs: Val<'c>,
+    loss: Val<'c>,
+    n: Val<'c>,
+    total: Val<'c>,
+    trace: Val<'c>,
+    several: Val<'c>,
+}
+
+/// A step function under construction.
+struct Step<'c, 'g> {
+    graph: &'g Graph,
+    frame: Frame<'c>,
+    e: Emitter<'c>,
+    region: Region<'c>,
+    /// Status to return, by the block that returns it.
+    failures: Vec<(BlockRef<'c, 'c>, Val<'c>)>,
+}
+
+macro_rules! field {
+    ($e:expr, $arguments:expr, $name:ident, $elem:expr) => {{
+        let offset = $e.index(offset_of!(StepArguments, $name) as i64);
+        let address = $e.address($arguments, Elem::I8, offset);
+        $e.load_scalar(address, $elem)
+    }};
+}
+
+impl<'c> Lowering<'c> {
+    /// The training step and the update. Without a training graph both refuse to run.
+    pub(super) fn training(&mut self, graph: Option<&Graph>) -> Result<(), LowerError> {
+        let Some(graph) = graph else {
+            self.refuse(symbols::TRAIN_STEP);
+            self.refuse(symbols::UPDATE_SGD);
+            return Ok(());
+        };
+        self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, graph, Phase::Train)?;
+        self.update();
+        Ok(())
+    }
+
+    /// Preparation and inference.
+    pub(super) fn inference(&mut self, graph: Option<&Graph>) -> Result<(), LowerError> {
+        let Some(graph) = graph else {
+            self.refuse(symbols::INFER_PREPARE);
+            self.refuse(symbols::INFER_STEP);
+            return Ok(());
+        };
+        self.step(symbols::INFER_PREPARE, INFER_CONSTANTS, graph, Phase::Prepare)?;
+        self.step(symbols::INFER_STEP, INFER_CONSTANTS, graph, Phase::Infer)
+    }
+
+    /// A function that returns an error status: the model was compiled without this part, and the runtime
+    /// says so before it would call it.
+    fn refuse(&mut self, name: &str) {
+        let location = self.unknown();
+        let (region, block, _) = self.body(&[Parameter::Exclusive], location);
+        let mut e = Emitter::new(self.context, location, block);
+        let status = e.int(Elem::I32, 1);
+        e.op("llvm.return", &[status], &[], &[]);
+        self.function(
+            name,
+            &[Parameter::Exclusive],
+            Some(Elem::I32),
+            true,
+            region,
+            location,
+        );
+    }
+
+    fn update(&mut self) {
+        let location = self.unknown();
+        let (region, block, arguments) = self.body(&[Parameter::Exclusive], location);
+        let mut e = Emitter::new(self.context, location, block);
+        let width = update_width(self.vector_bytes, self.dtype);
+        update::sgd(&mut e, arguments[0], super::elem(self.dtype), width);
+        let status = e.int(Elem::I32, 0);
+        e.op("llvm.return", &[status], &[], &[]);
+        let name = symbols::UPDATE_SGD;
+        self.function(
+            name,
+            &[Parameter::Exclusive],
+            Some(Elem::I32),
+            true,
+            region,
+            location,
+        );
+    }
+
+    /// Declares the data that holds a graph's constants.
+    fn declare_constants(&mut self, name: &str) {
+        let named = |n| Identifier::new(self.context, n);
+        let byte = melior::ir::r#type::IntegerType::new(self.context, 8).into();
+        let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
+            .add_attributes(&[
+                (named("sym_name"), StringAttribute::new(self.context, name).into()),
+                (named("global_type"), TypeAttribute::new(byte).into()),
+                (named("linkage"), self.attribute("#llvm.linkage<external>")),
+                (named("constant"), Attribute::unit(self.context)),
+            ])
+            .add_regions([Region::new()])
+            .build();
+        if let Ok(operation) = operation {
+            self.module.body().append_operation(operation);
+        }
+    }
+
+    fn step(&mut self, name: &str, constants: &str, graph: &Graph, phase: Phase) -> Result<(), LowerError> {
+        if phase != Phase::Infer {
+            self.declare_constants(constants);
+        }
+        let location = self.unknown();
+        let (region, block, arguments) = self.body(&[Parameter::Exclusive], location);
+        let mut e = Emitter::new(self.context, location, block);
+        let frame = self.frame(&mut e, arguments[0], constants);
+        let mut step = Step {
+            graph,
+            frame,
+            e,
+            region,
+            failures: Vec::new(),
+        };
+        for (index, id) in crate::schedule::nodes(graph, phase)? {
+            step.e.location = self.location(&graph.node(id).name);
+            match graph.op(id) {
+                Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
+                Op::AllReduce(_) => {
+                    let collective = crate::schedule::collective(graph, id)?;
+                    step.all_reduce(id, collective as i64)?;
+                }
+                _ => self.call_kernel(&mut step, id)?,
+            }
+            step.trace(id, index as i64)?;
+        }
+        if phase == Phase::Train {
+            step.write_loss()?;
+        }
+        let status = step.e.int(Elem::I32, 0);
+        step.e.op("llvm.return", &[status], &[], &[]);
+        for (block, status) in std::mem::take(&mut step.failures) {
+            step.e.continue_in(block);
+            step.e.op("llvm.return", &[status], &[], &[]);
+        }
+        self.function(
+            name,
+            &[Parameter::Exclusive],
+            Some(Elem::I32),
+            true,
+            step.region,
+            location,
+        );
+        Ok(())
+    }
+
+    fn frame(&mut self, e: &mut Emitter<'c>, arguments: Val<'c>, constants: &str) -> Frame<'c> {
+        let name: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, constants).into();
+        let constants = e.op1(
+            "llvm.mlir.addressof",
+            &[],
+            (Elem::Ptr, 1),
+            &[("global_name", name)],
+        );
+        let ranks = field!(e, arguments, ranks, Elem::I64);
+        let one = e.index(1);
+        Frame {
+            context: field!(e, arguments, context, Elem::Ptr),
+            arenas: vec![
+                (Arena::Weights, field!(e, arguments, weights, Elem::Ptr)),
+                (Arena::Gradients, field!(e, arguments, gradients, Elem::Ptr)),
+                (Arena::Statistics, field!(e, arguments, statistics, Elem::Ptr)),
+                (Arena::Prepared, field!(e, arguments, prepared, Elem::Ptr)),
+                (Arena::Step, field!(e, arguments, step, Elem::Ptr)),
+                (Arena::Constants, constants),
+            ],
+            inputs: field!(e, arguments, inputs, Elem::Ptr),
+            outputs: field!(e, arguments, outputs, Elem::Ptr),
+            loss: field!(e, arguments, loss, Elem::Ptr),
+            n: field!(e, arguments, n, Elem::I64),
+            total: field!(e, arguments, total, Elem::I64),
+            trace: field!(e, arguments, trace, Elem::I64),
+            several: e.compare(Compare::Gt, ranks, one),
+        }
+    }
+
+    fn call_kernel(&mut self, step: &mut Step<'c, '_>, id: NodeId) -> Result<(), LowerError> {
+        let graph = step.graph;
+        let node = graph.node(id);
+        let operands = graph.operands(id);
+        let values: Vec<Value> = operands
+            .iter()
+            .copied()
+            .chain((0..node.outputs.len()).map(|slot| Value { node: id, slot }))
+            .collect();
+        let places: Vec<(Location, u64)> = values
+            .iter()
+            .map(|&v| crate::schedule::place(graph, v))
+            .collect::<Result<_, _>>()?;
+        if matches!(node.op, Op::Reshape(_) | Op::Identity(_)) && places[0].0 == places[1].0 {
+            return Ok(());
+        }
+        let overlaps: Vec<bool> = (0..places.len())
+            .map(|i| (0..places.len()).any(|j| i != j && overlap(places[i], places[j])))
+            .collect();
+        let types: Vec<&TensorType> = values.iter().map(|&v| graph.ty(v)).collect();
+        let (operand_types, result_types) = types.split_at(operands.len());
+        let kernel = self.kernel(&node.op, operand_types, result_types, &overlaps, &node.name)?;
+        let mut arguments = Vec::new();
+        for &(location, _) in &places {
+            arguments.push(step.pointer(location));
+        }
+        arguments.extend([step.frame.n, step.frame.total]);
+        step.call(&kernel, &arguments, None);
+        Ok(())
+    }
+}
+
+impl<'c> Step<'c, '_> {
+    fn call(&mut self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
+        let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.e.context, name).into();
+        let segments = self.e.i32_array(&[arguments.len() as i32, 0]);
+        let bundles = self.e.i32_array(&[]);
+        let attributes = [
+            ("callee", callee),
+            ("operandSegmentSizes", segments),
+            ("op_bundle_sizes", bundles),
+        ];
+        let results: Vec<(Elem, usize)> = result.into_iter().map(|elem| (elem, 1)).collect();
+        self.e
+            .op("llvm.call", arguments, &results, &attributes)
+            .first()
+            .copied()
+    }
+
+    fn pointer(&mut self, location: Location) -> Val<'c> {
+        let table = match location.arena {
+            Arena::Inputs => Some(self.frame.inputs),
+            Arena::Outputs => Some(self.frame.outputs),
+            _ => None,
+        };
+        let offset = self.e.index(location.offset as i64);
+        if let Some(table) = table {
+            let slot = self.e.address(table, Elem::Ptr, offset);
+            return self.e.load_scalar(slot, Elem::Ptr);
+        }
+        let base = self
+            .frame
+            .arenas
+            .iter()
+            .find(|(arena, _)| *arena == location.arena);
+        match base {
+            Some(&(_, base)) if location.offset == 0 => base,
+            Some(&(_, base)) => self.e.address(base, Elem::I8, offset),
+            None => unreachable!("inputs and outputs were handled above"),
+        }
+    }
+
+    fn new_block(&self) -> BlockRef<'c, 'c> {
+        handle::block(&*self.region.append_block(Block::new(&[])))
+    }
+
+    /// `if (ranks > 1) status = all_reduce(...)`, returning at once when the status is not 0. Neighbouring
+    /// tensors of one element type travel as one segment.
+    fn all_reduce(&mut self, id: NodeId, collective: i64) -> Result<(), LowerError> {
+        let segments = crate::schedule::segments(self.graph, id)?;
+        let (reduce, next, failed) = (self.new_block(), self.new_block(), self.new_block());
+        let several = self.frame.several;
+        self.e.branch(several, reduce, next, reduce);
+        let size = self.e.index((segments.len() * size_of::<Segment>()) as i64);
+        let byte = self.e.ty(Elem::I8, 1);
+        let elem_type: Attribute<'c> = TypeAttribute::new(byte).into();
+        let alignment = self.e.i64_attribute(align_of::<Segment>() as i64);
+        let attributes = [("elem_type", elem_type), ("alignment", alignment)];
+        let table = self.e.op1("llvm.alloca", &[size], (Elem::Ptr, 1), &attributes);
+        for (i, segment) in segments.iter().enumerate() {
+            let pointer = self.pointer(segment.location);
+            let elements = self.e.index(segment.elements as i64);
+            let kind = self.e.index(if segment.dtype == syncbn_ir::DType::F32 {
+                0
+            } else {
+                1
+            });
+            let fields = [
+                (offset_of!(Segment, data), pointer),
+                (offset_of!(Segment, elements), elements),
+                (offset_of!(Segment, element_type), kind),
+            ];
+            for (offset, value) in fields {
+                let offset = self.e.index((i * size_of::<Segment>() + offset) as i64);
+                let address = self.e.address(table, Elem::I8, offset);
+                self.e.store_scalar(address, value);
+            }
+        }
+        let (index, count) = (self.e.index(collective), self.e.index(segments.len() as i64));
+        let arguments = [self.frame.context, index, table, count];
+        let status = self.call(symbols::ALL_REDUCE, &arguments, Some(Elem::I32));
+        let Some(status) = status else {
+            unreachable!("the call has a result")
+        };
+        let zero = self.e.int(Elem::I32, 0);
+        let ok = self.e.compare(Compare::Eq, status, zero);
+        self.e.branch(ok, next, failed, next);
+        self.failures.push((failed, status));
+        Ok(())
+    }
+
+    /// Shows every floating-point result to the runtime when it asks for it.
+    fn trace(&mut self, id: NodeId, index: i64) -> Result<(), LowerError> {
+        let node = self.graph.node(id);
+        let zero = self.e.index(0);
+        let frame_trace = self.frame.trace;
+        if matches!(
+            node.op,
+            Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
+        ) {
+            return Ok(());
+        }
+        let (show, next) = (self.new_block(), self.new_block());
+        let wanted = self.e.compare(Compare::Ne, frame_trace, zero);
+        self.e.branch(wanted, show, next, show);
+        for (slot, output) in node.outputs.iter().enumerate() {
+            if !output.ty.dtype.is_float() {
+                continue;
+            }
+            let (location, _) = crate::schedule::place(self.graph, Value { node: id, slot })?;
+            let per_sample = self
+                .e
+                .index(output.ty.stored_elements_per_sample().unwrap_or(0) as i64);
+            let elements = match output.ty.shape.has_batch() {
+                true => self.e.mul(per_sample, self.frame.n),
+                false => per_sample,
+            };
+            let pointer = self.pointer(location);
+            let (index, slot) = (self.e.index(index), self.e.index(slot as i64));
+            let arguments = [self.frame.context, index, slot, pointer, elements];
+            self.call(symbols::TRACE, &arguments, None);
+        }
+        self.e.jump(next);
+        Ok(())
+    }
+
+    fn write_loss(&mut self) -> Result<(), LowerError> {
+        let loss = self.graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
+        let loss = loss.ok_or_else(|| LowerError::Internal {
+            message: "no loss in the graph".into(),
+        })?;
+        let (location, _) = crate::schedule::place(self.graph, loss.value)?;
+        let from = self.pointer(location);
+        let value = self.e.load_scalar(from, Elem::F64);
+        let to = self.frame.loss;
+        self.e.store_scalar(to, value);
+        Ok(())
+    }
+}

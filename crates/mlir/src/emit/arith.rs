@@ -1,0 +1,209 @@
+//! Constants, arithmetic, comparisons and conversions.
+
+use melior::ir::Attribute;
+use melior::ir::attribute::{DenseElementsAttribute, FloatAttribute, IntegerAttribute};
+
+use super::{Elem, Emitter, Val};
+
+/// A comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// `a == b`
+    Eq,
+    /// `a < b`, signed or ordered
+    Lt,
+    /// `a <= b`, signed or ordered
+    Le,
+    /// `a > b`, signed or ordered
+    Gt,
+    /// `a >= b`, signed or ordered
+    Ge,
+    /// `a != b`; true for NaN
+    Ne,
+    /// `a < b`, unsigned; integers only
+    Below,
+}
+
+impl<'c> Emitter<'c> {
+    /// An integer constant.
+    pub fn int(&mut self, elem: Elem, value: i64) -> Val<'c> {
+        let ty = self.ty(elem, 1);
+        let attribute = IntegerAttribute::new(ty, value).into();
+        self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)])
+    }
+
+    /// An i64 constant.
+    pub fn index(&mut self, value: i64) -> Val<'c> {
+        self.int(Elem::I64, value)
+    }
+
+    /// A floating-point constant.
+    pub fn float(&mut self, elem: Elem, value: f64) -> Val<'c> {
+        let ty = self.ty(elem, 1);
+        let attribute = FloatAttribute::new(self.context, ty, value).into();
+        self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)])
+    }
+
+    /// `[0, stride, 2*stride, …]` in the current number of lanes.
+    pub fn lane_offsets(&mut self, stride: i64) -> Val<'c> {
+        let lanes = self.lanes;
+        if lanes == 1 {
+            return self.index(0);
+        }
+        let ty = self.ty(Elem::I64, lanes);
+        let values: Vec<i64> = (0..lanes as i64).map(|i| i * stride).collect();
+        let attribute: Attribute<'c> = DenseElementsAttribute::i64_values(ty, &values).into();
+        self.op1("arith.constant", &[], (Elem::I64, lanes), &[("value", attribute)])
+    }
+
+    /// A scalar in every lane; vectors stay as they are.
+    pub fn splat(&mut self, v: Val<'c>, lanes: usize) -> Val<'c> {
+        if v.lanes == lanes || lanes == 1 {
+            return v;
+        }
+        self.op1("vector.broadcast", &[v], (v.elem, lanes), &[])
+    }
+
+    fn same_lanes<const N: usize>(&mut self, vals: [Val<'c>; N]) -> ([Val<'c>; N], usize) {
+        let lanes = vals.iter().map(|v| v.lanes).max().unwrap_or(1);
+        (vals.map(|v| self.splat(v, lanes)), lanes)
+    }
+
+    fn binary(&mut self, float: &str, int: &str, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        let (operands, lanes) = self.same_lanes([a, b]);
+        let name = if a.elem.is_float() { float } else { int };
+        self.op1(name, &operands, (a.elem, lanes), &[])
+    }
+
+    /// `a + b`
+    pub fn add(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.addf", "arith.addi", a, b)
+    }
+
+    /// `a - b`
+    pub fn sub(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.subf", "arith.subi", a, b)
+    }
+
+    /// `a * b`
+    pub fn mul(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.mulf", "arith.muli", a, b)
+    }
+
+    /// `a / b`; unsigned for integers.
+    pub fn div(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.divf", "arith.divui", a, b)
+    }
+
+    /// `a mod b`, unsigned.
+    pub fn rem(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.remf", "arith.remui", a, b)
+    }
+
+    /// The larger one; NaN if one is NaN.
+    pub fn max(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.maximumf", "arith.maxsi", a, b)
+    }
+
+    /// The smaller one; NaN if one is NaN.
+    pub fn min(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.minimumf", "arith.minsi", a, b)
+    }
+
+    /// Both (of comparisons).
+    pub fn and(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.andi", "arith.andi", a, b)
+    }
+
+    /// One of them (of comparisons).
+    pub fn or(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.ori", "arith.ori", a, b)
+    }
+
+    /// `a * b + c`, rounded once.
+    pub fn fma(&mut self, a: Val<'c>, b: Val<'c>, c: Val<'c>) -> Val<'c> {
+        let (operands, lanes) = self.same_lanes([a, b, c]);
+        self.op1("math.fma", &operands, (a.elem, lanes), &[])
+    }
+
+    /// `-a`
+    pub fn neg(&mut self, a: Val<'c>) -> Val<'c> {
+        self.op1("arith.negf", &[a], (a.elem, a.lanes), &[])
+    }
+
+    /// A comparison, lane by lane.
+    pub fn compare(&mut self, how: Compare, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        let (operands, lanes) = self.same_lanes([a, b]);
+        let (name, predicate) = if a.elem.is_float() {
+            let predicate = match how {
+                Compare::Eq => 1,
+                Compare::Gt => 2,
+                Compare::Ge => 3,
+                Compare::Lt | Compare::Below => 4,
+                Compare::Le => 5,
+                Compare::Ne => 13,
+            };
+            ("arith.cmpf", predicate)
+        } else {
+            let predicate = match how {
+                Compare::Eq => 0,
+                Compare::Ne => 1,
+                Compare::Lt => 2,
+                Compare::Le => 3,
+                Compare::Gt => 4,
+                Compare::Ge => 5,
+                Compare::Below => 6,
+            };
+            ("arith.cmpi", predicate)
+        };
+        let predicate = self.i64_attribute(predicate);
+        self.op1(name, &operands, (Elem::I1, lanes), &[("predicate", predicate)])
+    }
+
+    /// `condition ? a : b`, lane by lane.
+    pub fn select(&mut self, condition: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        let ([condition, a, b], lanes) = self.same_lanes([condition, a, b]);
+        self.op1("arith.select", &[condition, a, b], (a.elem, lanes), &[])
+    }
+
+    /// The value in another element type: between floats, from integers to floats, between integers
+    /// (unsigned), from i1.
+    pub fn convert(&mut self, v: Val<'c>, to: Elem) -> Val<'c> {
+        let name = match (v.elem.is_float(), to.is_float()) {
+            _ if v.elem == to => return v,
+            (true, true) if to == Elem::F64 => "arith.extf",
+            (true, true) => "arith.truncf",
+            (true, false) => "arith.fptosi",
+            (false, true) if v.elem == Elem::I64 || v.elem == Elem::I32 => "arith.sitofp",
+            (false, true) => "arith.uitofp",
+            (false, false) if to.bytes() > v.elem.bytes() || v.elem == Elem::I1 => "arith.extui",
+            (false, false) => "arith.trunci",
+        };
+        self.op1(name, &[v], (to, v.lanes), &[])
+    }
+
+    /// The same bits as another element type of the same size.
+    pub fn bitcast(&mut self, v: Val<'c>, to: Elem) -> Val<'c> {
+        self.op1("arith.bitcast", &[v], (to, v.lanes), &[])
+    }
+
+    /// `a << b`
+    pub fn shift_left(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.binary("arith.shli", "arith.shli", a, b)
+    }
+
+    /// The sum of all lanes, in a fixed order.
+    pub fn reduce_add(&mut self, v: Val<'c>) -> Val<'c> {
+        if v.lanes == 1 {
+            return v;
+        }
+        let kind = self.parse_attribute("#vector.kind<add>");
+        let fast = self.parse_attribute("#arith.fastmath<reassoc>");
+        self.op1(
+            "vector.reduction",
+            &[v],
+            (v.elem, 1),
+            &[("kind", kind), ("fastmath", fast)],
+        )
+    }
+}

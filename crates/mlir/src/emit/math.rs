@@ -1,0 +1,156 @@
+//! Elementary functions.
+
+use syncbn_ir::ops::{BinaryFunction, UnaryFunction};
+
+use super::arith::Compare;
+use super::{Elem, Emitter, Val};
+
+impl<'c> Emitter<'c> {
+    /// `exp(x)`: `2^k * exp(r)` with `k = rint(x / ln 2)` and `|r| <= ln(2)/2`, where the Taylor polynomial of
+    /// degree 7 (f32) or 13 (f64) is exact to half a unit in the last place. Results outside the normal range
+    /// saturate at its ends; NaN stays NaN.
+    pub fn exp(&mut self, x: Val<'c>) -> Val<'c> {
+        let elem = x.elem;
+        let (low, high, degree, bits, bias, mantissa) = match elem {
+            Elem::F32 => (-87.0, 88.0, 7, Elem::I32, 127, 23),
+            _ => (-708.0, 709.0, 13, Elem::I64, 1023, 52),
+        };
+        let (low, high) = (self.float(elem, low), self.float(elem, high));
+        let x = self.max(x, low);
+        let x = self.min(x, high);
+        let log2e = self.float(elem, std::f64::consts::LOG2_E);
+        let scaled = self.mul(x, log2e);
+        let k = self.op1("math.roundeven", &[scaled], (elem, x.lanes), &[]);
+        // ln 2 in two parts: the first has few enough bits that its product with k is exact.
+        let (ln2_high, ln2_low) = match elem {
+            Elem::F32 => (0.693_359_375, -2.121_944_400_546_905_8e-4),
+            _ => (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10),
+        };
+        let (ln2_high, ln2_low) = (self.float(elem, -ln2_high), self.float(elem, -ln2_low));
+        let r = self.fma(k, ln2_high, x);
+        let r = self.fma(k, ln2_low, r);
+        let mut factorial = (1..=degree).map(f64::from).product::<f64>();
+        let mut p = self.float(elem, 1.0 / factorial);
+        for i in (0..degree).rev() {
+            factorial /= f64::from(i + 1);
+            let coefficient = self.float(elem, 1.0 / factorial);
+            p = self.fma(p, r, coefficient);
+        }
+        let k = self.convert(k, bits);
+        let bias = self.int(bits, bias);
+        let mantissa = self.int(bits, mantissa);
+        let exponent = self.add(k, bias);
+        let power = self.shift_left(exponent, mantissa);
+        let power = self.bitcast(power, elem);
+        self.mul(p, power)
+    }
+
+    /// `ln(x)` of a scalar, by the C library.
+    pub fn log(&mut self, x: Val<'c>) -> Val<'c> {
+        self.op1("math.log", &[x], (x.elem, x.lanes), &[])
+    }
+
+    /// `sqrt(x)`
+    pub fn sqrt(&mut self, x: Val<'c>) -> Val<'c> {
+        self.op1("math.sqrt", &[x], (x.elem, x.lanes), &[])
+    }
+
+    /// `1 / (1 + exp(-x))`
+    pub fn sigmoid(&mut self, x: Val<'c>) -> Val<'c> {
+        let one = self.float(x.elem, 1.0);
+        let minus = self.neg(x);
+        let e = self.exp(minus);
+        let sum = self.add(e, one);
+        self.div(one, sum)
+    }
+
+    /// A function of one number.
+    pub fn unary(&mut self, function: UnaryFunction, x: Val<'c>) -> Val<'c> {
+        let elem = x.elem;
+        match function {
+            UnaryFunction::Relu => {
+                let zero = self.float(elem, 0.0);
+                // An ordered comparison is false for NaN, which therefore passes through.
+                let negative = self.compare(Compare::Le, x, zero);
+                self.select(negative, zero, x)
+            }
+            UnaryFunction::Sigmoid => self.sigmoid(x),
+            UnaryFunction::Silu => {
+                let s = self.sigmoid(x);
+                self.mul(x, s)
+            }
+            UnaryFunction::Clip { min, max } => {
+                let (min, max) = (self.float(elem, min), self.float(elem, max));
+                let below = self.compare(Compare::Lt, x, min);
+                let above = self.compare(Compare::Gt, x, max);
+                let y = self.select(above, max, x);
+                self.select(below, min, y)
+            }
+            UnaryFunction::Neg => self.neg(x),
+            UnaryFunction::Sqrt => self.sqrt(x),
+            UnaryFunction::Rsqrt => {
+                let one = self.float(elem, 1.0);
+                let root = self.sqrt(x);
+                self.div(one, root)
+            }
+        }
+    }
+
+    /// `dy * function'(x)`
+    pub fn unary_backward(&mut self, function: UnaryFunction, x: Val<'c>, dy: Val<'c>) -> Val<'c> {
+        let elem = x.elem;
+        let zero = self.float(elem, 0.0);
+        match function {
+            UnaryFunction::Relu => {
+                let positive = self.compare(Compare::Gt, x, zero);
+                self.select(positive, dy, zero)
+            }
+            UnaryFunction::Sigmoid => {
+                let one = self.float(elem, 1.0);
+                let s = self.sigmoid(x);
+                let rest = self.sub(one, s);
+                let slope = self.mul(s, rest);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::Silu => {
+                let one = self.float(elem, 1.0);
+                let s = self.sigmoid(x);
+                let rest = self.sub(one, s);
+                let slope = self.fma(x, rest, one);
+                let slope = self.mul(s, slope);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::Clip { min, max } => {
+                let (min, max) = (self.float(elem, min), self.float(elem, max));
+                let above = self.compare(Compare::Ge, x, min);
+                let below = self.compare(Compare::Le, x, max);
+                let inside = self.and(above, below);
+                self.select(inside, dy, zero)
+            }
+            UnaryFunction::Neg => self.neg(dy),
+            UnaryFunction::Sqrt => {
+                let half = self.float(elem, 0.5);
+                let root = self.sqrt(x);
+                let slope = self.div(half, root);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::Rsqrt => {
+                let half = self.float(elem, -0.5);
+                let root = self.sqrt(x);
+                let cube = self.mul(x, root);
+                let slope = self.div(half, cube);
+                self.mul(dy, slope)
+            }
+        }
+    }
+
+    /// A function of two numbers.
+    pub fn binary_function(&mut self, function: BinaryFunction, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        match function {
+            BinaryFunction::Add => self.add(a, b),
+            BinaryFunction::Sub => self.sub(a, b),
+            BinaryFunction::Mul => self.mul(a, b),
+            BinaryFunction::Div => self.div(a, b),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Buffers, loads and stores.
+
+use melior::ir::Attribute;
+use melior::ir::attribute::TypeAttribute;
+
+use super::{Elem, Emitter, Index, Val};
+
+/// A tensor in memory: the map from logical indices to elements.
+#[derive(Debug, Clone)]
+pub struct Buffer<'c> {
+    /// Address of the first element.
+    pub pointer: Val<'c>,
+    /// Element type in memory.
+    pub elem: Elem,
+    /// Elements from one index to the next, for every logical axis.
+    pub strides: Vec<i64>,
+    /// Element of index 0.
+    pub offset: i64,
+}
+
+impl<'c> Buffer<'c> {
+    /// A buffer with explicit strides.
+    pub fn new(pointer: Val<'c>, elem: Elem, strides: &[i64]) -> Buffer<'c> {
+        Buffer {
+            pointer,
+            elem,
+            strides: strides.to_vec(),
+            offset: 0,
+        }
+    }
+}
+
+impl<'c> Emitter<'c> {
+    fn flat(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Index<'c> {
+        let mut flat = Index::constant(buffer.offset);
+        for (&i, &stride) in at.iter().zip(&buffer.strides) {
+            let term = self.index_scale(i, stride);
+            flat = self.index_add(flat, term);
+        }
+        flat
+    }
+
+    /// The address `pointer + offset` (in elements); one a lane when the offset is a vector.
+    pub fn address(&mut self, pointer: Val<'c>, elem: Elem, offset: Val<'c>) -> Val<'c> {
+        let ty = self.ty(elem, 1);
+        let ty: Attribute<'c> = TypeAttribute::new(ty).into();
+        let dynamic = self.i32_array(&[i32::MIN]);
+        self.op1(
+            "llvm.getelementptr",
+            &[pointer, offset],
+            (Elem::Ptr, offset.lanes),
+            &[("elem_type", ty), ("rawConstantIndices", dynamic)],
+        )
+    }
+
+    /// Loads one element through an address.
+    pub fn load_scalar(&mut self, address: Val<'c>, elem: Elem) -> Val<'c> {
+        let alignment = self.i64_attribute(elem.bytes());
+        self.op1("llvm.load", &[address], (elem, 1), &[("alignment", alignment)])
+    }
+
+    /// Stores one element through an address.
+    pub fn store_scalar(&mut self, address: Val<'c>, value: Val<'c>) {
+        let alignment = self.i64_attribute(value.elem.bytes());
+        self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
+    }
+
+    /// Loads the element (or, when `at` varies over lanes, one element a lane) at a logical index. Where
+    /// `guard` is false nothing is read and the result is 0.
+    pub fn load(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], guard: Option<Val<'c>>) -> Val<'c> {
+        let flat = self.flat(buffer, at);
+        let (elem, lanes) = (buffer.elem, self.lanes);
+        let varies = match flat {
+            Index::Const { stride, .. } | Index::Scalar { stride, .. } => lanes > 1 && stride != 0,
+            Index::Lanes(v) => v.lanes > 1,
+        };
+        match (varies, guard) {
+            (false, guard) if guard.is_none_or(|g| g.lanes == 1) => {
+                let base = self.index_base(flat);
+                let Some(guard) = guard else {
+                    let address = self.address(buffer.pointer, elem, base);
+                    return self.load_scalar(address, elem);
+                };
+                // Index 0 of the buffer always exists, so it is read where the guard is false.
+                let zero = self.index(0);
+                let base = self.select(guard, base, zero);
+                let address = self.address(buffer.pointer, elem, base);
+                let loaded = self.load_scalar(address, elem);
+                let other = self.zero(elem);
+                self.select(guard, loaded, other)
+            }
+            _ => self.load_lanes(buffer, flat, guard),
+        }
+    }
+
+    fn load_lanes(&mut self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
+        let (elem, lanes) = (buffer.elem, self.lanes);
+        let contiguous = matches!(
+            flat,
+            Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. }
+        );
+        if contiguous {
+            let base = self.index_base(flat);
+            let address = self.address(buffer.pointer, elem, base);
+            let Some(guard) = guard else {
+                let alignment = self.i64_attribute(elem.bytes());
+                return self.op1(
+                    "llvm.load",
+                    &[address],
+                    (elem, lanes),
+                    &[("alignment", alignment)],
+                );
+            };
+            let (mask, other) = (self.splat(guard, lanes), self.zero(elem));
+            let other = self.splat(other, lanes);
+            let alignment = self.i32_attribute(elem.bytes());
+            let attributes = [("alignment", alignment)];
+            return self.op1(
+                "llvm.intr.masked.load",
+                &[address, mask, other],
+                (elem, lanes),
+                &attributes,
+            );
+        }
+        let offsets = self.index_lanes(flat);
+        let addresses = self.address(buffer.pointer, elem, offsets);
+        let mask = match guard {
+            Some(guard) => guard,
+            None => self.int(Elem::I1, 1),
+        };
+        let (mask, other) = (self.splat(mask, lanes), self.zero(elem));
+        let other = self.splat(other, lanes);
+        let alignment = self.i32_attribute(elem.bytes());
+        let attributes = [("alignment", alignment)];
+        self.op1(
+            "llvm.intr.masked.gather",
+            &[addresses, mask, other],
+            (elem, lanes),
+            &attributes,
+        )
+    }
+
+    /// Stores at a logical index, which must be uniform for a scalar; a scalar is splat when the index varies.
+    pub fn store(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
+        let flat = self.flat(buffer, at);
+        let (elem, lanes) = (buffer.elem, self.lanes);
+        match flat {
+            Index::Const { stride, .. } | Index::Scalar { stride, .. }
+                if lanes == 1 || stride == 0 || stride == 1 =>
+            {
+                let base = self.index_base(flat);
+                let address = self.address(buffer.pointer, elem, base);
+                let value = if stride == 0 {
+                    value
+                } else {
+                    self.splat(value, lanes)
+                };
+                self.store_scalar(address, value);
+            }
+            _ => {
+                let offsets = self.index_lanes(flat);
+                let addresses = self.address(buffer.pointer, elem, offsets);
+                let value = self.splat(value, lanes);
+                let all = self.int(Elem::I1, 1);
+                let mask = self.splat(all, lanes);
+                let alignment = self.i32_attribute(elem.bytes());
+                let attributes = [("alignment", alignment)];
+                self.op(
+                    "llvm.intr.masked.scatter",
+                    &[value, addresses, mask],
+                    &[],
+                    &attributes,
+                );
+            }
+        }
+    }
+
+    /// 0 of any element type.
+    pub fn zero(&mut self, elem: Elem) -> Val<'c> {
+        if elem.is_float() {
+            self.float(elem, 0.0)
+        } else {
+            self.int(elem, 0)
+        }
+    }
+}

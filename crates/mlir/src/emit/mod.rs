@@ -1,0 +1,204 @@
+//! The builder that kernels are written with: typed scalars and vectors, arithmetic, loops, memory.
+//!
+//! Kernels read like their formula: `let y = e.fma(x, scale, bias)`. A [`Val`] knows whether it is a scalar
+//! or a vector; operators splat a scalar operand when the other one is a vector.
+
+mod arith;
+mod control;
+mod index;
+mod math;
+mod memory;
+
+pub use arith::Compare;
+pub use control::Extent;
+pub use index::Index;
+pub use memory::Buffer;
+
+use std::collections::HashMap;
+
+use melior::Context;
+use melior::ir::attribute::{DenseI32ArrayAttribute, IntegerAttribute};
+use melior::ir::block::BlockLike;
+use melior::ir::operation::{OperationBuilder, OperationLike};
+use melior::ir::r#type::IntegerType;
+use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Region, Type, Value};
+
+use crate::handle;
+
+/// Element type of a [`Val`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// A comparison's result.
+    I1,
+    /// Codes of max pooling.
+    I8,
+    /// Bits of an f32.
+    I32,
+    /// Indices, labels and bits of an f64.
+    I64,
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
+    /// An address.
+    Ptr,
+}
+
+impl Elem {
+    /// Size in bytes in memory.
+    pub fn bytes(self) -> i64 {
+        match self {
+            Elem::I1 | Elem::I8 => 1,
+            Elem::I32 | Elem::F32 => 4,
+            Elem::I64 | Elem::F64 | Elem::Ptr => 8,
+        }
+    }
+
+    fn is_float(self) -> bool {
+        matches!(self, Elem::F32 | Elem::F64)
+    }
+}
+
+/// A scalar (one lane) or vector in the function being built.
+#[derive(Debug, Clone, Copy)]
+pub struct Val<'c> {
+    /// The MLIR value.
+    pub value: Value<'c, 'c>,
+    /// Its element type.
+    pub elem: Elem,
+    /// Number of lanes; 1 is a scalar.
+    pub lanes: usize,
+}
+
+/// Builds operations into the current block.
+pub struct Emitter<'c> {
+    /// The MLIR context.
+    pub context: &'c Context,
+    /// Location of new operations.
+    pub location: Location<'c>,
+    /// Where new operations go.
+    block: BlockRef<'c, 'c>,
+    /// Lanes of the vectors that schedules use now; 1 in scalar tails.
+    pub lanes: usize,
+    types: HashMap<(Elem, usize), Type<'c>>,
+}
+
+impl<'c> Emitter<'c> {
+    /// An emitter into `block`.
+    pub fn new(context: &'c Context, location: Location<'c>, block: BlockRef<'c, 'c>) -> Emitter<'c> {
+        Emitter {
+            context,
+            location,
+            block,
+            lanes: 1,
+            types: HashMap::new(),
+        }
+    }
+
+    /// The MLIR type of `lanes` elements.
+    pub fn ty(&mut self, elem: Elem, lanes: usize) -> Type<'c> {
+        let context = self.context;
+        *self.types.entry((elem, lanes)).or_insert_with(|| {
+            let scalar = match elem {
+                Elem::I1 => IntegerType::new(context, 1).into(),
+                Elem::I8 => IntegerType::new(context, 8).into(),
+                Elem::I32 => IntegerType::new(context, 32).into(),
+                Elem::I64 => IntegerType::new(context, 64).into(),
+                Elem::F32 => Type::float32(context),
+                Elem::F64 => Type::float64(context),
+                Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, 0),
+            };
+            if lanes == 1 {
+                scalar
+            } else {
+                Type::vector(&[lanes as u64], scalar)
+            }
+        })
+    }
+
+    /// Appends an operation with explicit result types; returns its results.
+    pub fn op(
+        &mut self,
+        name: &str,
+        operands: &[Val<'c>],
+        results: &[(Elem, usize)],
+        attributes: &[(&str, Attribute<'c>)],
+    ) -> Vec<Val<'c>> {
+        self.op_with(name, operands, results, attributes, Vec::new(), &[])
+    }
+
+    /// [`Emitter::op`] for operations with one result.
+    pub fn op1(
+        &mut self,
+        name: &str,
+        operands: &[Val<'c>],
+        result: (Elem, usize),
+        attributes: &[(&str, Attribute<'c>)],
+    ) -> Val<'c> {
+        self.op(name, operands, &[result], attributes)[0]
+    }
+
+    fn op_with(
+        &mut self,
+        name: &str,
+        operands: &[Val<'c>],
+        results: &[(Elem, usize)],
+        attributes: &[(&str, Attribute<'c>)],
+        regions: Vec<Region<'c>>,
+        successors: &[BlockRef<'c, 'c>],
+    ) -> Vec<Val<'c>> {
+        let types: Vec<Type<'c>> = results
+            .iter()
+            .map(|&(elem, lanes)| self.ty(elem, lanes))
+            .collect();
+        let values: Vec<Value<'c, 'c>> = operands.iter().map(|v| v.value).collect();
+        let attributes: Vec<(Identifier<'c>, Attribute<'c>)> = attributes
+            .iter()
+            .map(|&(n, a)| (Identifier::new(self.context, n), a))
+            .collect();
+        let successors: Vec<&Block<'c>> = successors.iter().map(|b| &**b).collect();
+        let built = OperationBuilder::new(name, self.location)
+            .add_operands(&values)
+            .add_results(&types)
+            .add_attributes(&attributes)
+            .add_regions_vec(regions)
+            .add_successors(&successors)
+            .build();
+        let Ok(operation) = built else {
+            unreachable!("{name} was built with explicit result types");
+        };
+        let operation = self.block.append_operation(operation);
+        results
+            .iter()
+            .zip(operation.results())
+            .map(|(&(elem, lanes), result)| Val {
+                value: handle::result(result),
+                elem,
+                lanes,
+            })
+            .collect()
+    }
+
+    /// `value : i64`
+    pub fn i64_attribute(&self, value: i64) -> Attribute<'c> {
+        IntegerAttribute::new(IntegerType::new(self.context, 64).into(), value).into()
+    }
+
+    /// `value : i32`
+    pub fn i32_attribute(&self, value: i64) -> Attribute<'c> {
+        IntegerAttribute::new(IntegerType::new(self.context, 32).into(), value).into()
+    }
+
+    /// `array<i32: ...>`
+    pub fn i32_array(&self, values: &[i32]) -> Attribute<'c> {
+        DenseI32ArrayAttribute::new(self.context, values).into()
+    }
+
+    /// An attribute written in MLIR's own syntax; the text is fixed in the calling code.
+    pub fn parse_attribute(&self, text: &str) -> Attribute<'c> {
+        match Attribute::parse(self.context, text) {
+            Some(attribute) => attribute,
+            None => unreachable!("attribute {text} is valid MLIR"),
+        }
+    }
+}

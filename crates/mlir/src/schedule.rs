@@ -1,0 +1,131 @@
+//! What lowering and the model's description must agree on: the order of nodes and collectives, and places.
+
+use syncbn_ir::ops::{Op, Scope};
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, Value};
+
+use crate::LowerError;
+
+/// Which part of which graph a function runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// All of the training graph.
+    Train,
+    /// The nodes of the inference graph that depend on no data.
+    Prepare,
+    /// The nodes of the inference graph that do.
+    Infer,
+}
+
+/// Nodes of a phase in execution order, each with its index in the graph's own order: the index that
+/// `syncbn_abi::Model::{train_nodes, infer_nodes}` are listed by.
+pub fn nodes(graph: &Graph, phase: Phase) -> Result<Vec<(usize, NodeId)>, LowerError> {
+    let bug = |e: syncbn_ir::GraphError| LowerError::Internal {
+        message: e.to_string(),
+    };
+    let data = graph.depends_on_data().map_err(bug)?;
+    let order = graph.topological().map_err(bug)?;
+    Ok(order
+        .into_iter()
+        .enumerate()
+        .filter(|(_, id)| match phase {
+            Phase::Train => true,
+            Phase::Prepare => !data.contains(id),
+            Phase::Infer => data.contains(id),
+        })
+        .collect())
+}
+
+/// The all-reduces of a graph in execution order, with their scopes.
+pub fn collectives(graph: &Graph) -> Result<Vec<(NodeId, Scope)>, LowerError> {
+    Ok(nodes(graph, Phase::Train)?
+        .into_iter()
+        .filter_map(|(_, id)| match graph.op(id) {
+            Op::AllReduce(a) => Some((id, a.scope)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The index of an all-reduce among the graph's collectives.
+pub fn collective(graph: &Graph, id: NodeId) -> Result<usize, LowerError> {
+    collectives(graph)?
+        .iter()
+        .position(|(other, _)| *other == id)
+        .ok_or_else(|| LowerError::Internal {
+            message: format!("node {} is no collective", id.number()),
+        })
+}
+
+/// Place and size in bytes of a value that does not depend on the batch, or of one sample.
+pub fn place(graph: &Graph, value: Value) -> Result<(Location, u64), LowerError> {
+    let node = graph.node(value.node);
+    let missing = |what: &str| LowerError::Internal {
+        message: format!(
+            "result {} of node \"{}\" ({}) has no {what}",
+            value.slot,
+            node.name,
+            node.op.name()
+        ),
+    };
+    let info = node.outputs.get(value.slot).ok_or_else(|| missing("type"))?;
+    let location = info.location.ok_or_else(|| missing("place in memory"))?;
+    let bytes = info.ty.bytes(1).ok_or_else(|| missing("size"))?;
+    Ok((location, bytes))
+}
+
+/// Whether two places share memory. Places that start differently never overlap for a larger batch, because
+/// the plan reserves the batch bound; so comparing one sample suffices.
+pub fn overlap(a: (Location, u64), b: (Location, u64)) -> bool {
+    let ((a, a_bytes), (b, b_bytes)) = (a, b);
+    if a.arena != b.arena {
+        return false;
+    }
+    if matches!(a.arena, Arena::Inputs | Arena::Outputs) {
+        return a.offset == b.offset;
+    }
+    a.offset < b.offset + b_bytes && b.offset < a.offset + a_bytes
+}
+
+/// One contiguous piece of an all-reduce.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Piece {
+    /// First element.
+    pub location: Location,
+    /// Number of elements.
+    pub elements: u64,
+    /// Element type.
+    pub dtype: DType,
+}
+
+/// The pieces of an all-reduce, in order of operands; neighbours in memory are joined (the padding between
+/// them is zero on all ranks and stays so).
+pub fn segments(graph: &Graph, id: NodeId) -> Result<Vec<Piece>, LowerError> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for (slot, operand) in graph.operands(id).into_iter().enumerate() {
+        let (location, bytes) = place(graph, operand)?;
+        let (result, _) = place(graph, Value { node: id, slot })?;
+        if result != location {
+            let message = format!(
+                "operand {slot} of the all-reduce {} is not summed in place",
+                id.number()
+            );
+            return Err(LowerError::Internal { message });
+        }
+        let dtype = graph.ty(operand).dtype;
+        let elements = bytes / dtype.bytes();
+        if let Some(last) = pieces.last_mut() {
+            let end = last.location.offset + last.elements * dtype.bytes();
+            let next = end.next_multiple_of(syncbn_abi::ALIGNMENT);
+            if last.dtype == dtype && last.location.arena == location.arena && next == location.offset {
+                last.elements = (location.offset - last.location.offset) / dtype.bytes() + elements;
+                continue;
+            }
+        }
+        pieces.push(Piece {
+            location,
+            elements,
+            dtype,
+        });
+    }
+    Ok(pieces)
+}
