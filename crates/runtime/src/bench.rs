@@ -131,8 +131,7 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
 fn print(figures: &Figures, json: bool) -> Result<()> {
     if json {
         let text = serde_json::to_string(figures).map_err(|cause| Error::internal(cause.to_string()))?;
-        report::line(&text);
-        return Ok(());
+        return report::result(&text);
     }
     let Figures {
         mode,
@@ -145,19 +144,15 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         images_per_s,
         ..
     } = figures;
-    report::line(&format!(
-        "{mode}, {ranks} ranks with {batch} samples each, {steps} steps"
-    ));
-    report::line(&format!(
-        "median {median_ms:.3} ms a step (min {min_ms:.3}, max {max_ms:.3})"
-    ));
-    report::line(&format!("{images_per_s:.1} images/s"));
-    report::line(&format!("{} collectives a step", figures.collectives_per_step));
-    report::line(&format!(
-        "peak memory {:.1} MiB",
+    report::result(&format!(
+        "{mode}, {ranks} ranks with {batch} samples each, {steps} steps\n\
+         median {median_ms:.3} ms a step (min {min_ms:.3}, max {max_ms:.3})\n\
+         {images_per_s:.1} images/s\n\
+         {} collectives a step\n\
+         peak memory {:.1} MiB",
+        figures.collectives_per_step,
         figures.peak_rss_bytes as f64 / f64::from(1 << 20)
-    ));
-    Ok(())
+    ))
 }
 
 /// Random inputs in [-1, 1) (integers: 0) and random targets.

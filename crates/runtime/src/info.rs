@@ -31,21 +31,19 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
             .filter(move |tensor| tensor.trained == trained);
         chosen.map(|tensor| tensor.name.as_str()).collect::<Vec<_>>()
     };
-    if flags.json {
-        let description = Description {
-            model,
-            trained: names(true),
-            constant: names(false),
-            collectives_per_step: model.collectives.len(),
-            collective_bytes_per_step: bytes(model),
-        };
-        let text = serde_json::to_string_pretty(&description)
-            .map_err(|cause| Error::internal(format!("cannot describe the model: {cause}")))?;
-        report::line(&text);
-    } else {
-        report::line(text(model).trim_end());
+    if !flags.json {
+        return report::result(text(model).trim_end());
     }
-    Ok(())
+    let description = Description {
+        model,
+        trained: names(true),
+        constant: names(false),
+        collectives_per_step: model.collectives.len(),
+        collective_bytes_per_step: bytes(model),
+    };
+    let text = serde_json::to_string_pretty(&description)
+        .map_err(|cause| Error::internal(format!("cannot describe the model: {cause}")))?;
+    report::result(&text)
 }
 
 fn bytes(model: &Model) -> u64 {

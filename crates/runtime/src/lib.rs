@@ -1,5 +1,49 @@
 //! The runtime that is linked into every compiled model: ranks, collectives, memory, data, checkpoints, and
-//! the command line of the executable.
+//! the command line of the executable. What crosses to generated code stands in `syncbn-abi`.
+//!
+//! # How a step runs
+//!
+//! Ranks are threads ([`crew`]) that share weights and have private statistics, gradients and step arenas
+//! ([`rank`]). The caller is rank 0. One phase at a time runs on all ranks: a training step, in which
+//! generated code calls back for collectives ([`collectives`], [`all_reduce`], [`barrier`]), then the update,
+//! each rank its own slice. Between phases nobody works, so the loop ([`train`]) looks at losses, logs,
+//! validates and saves without locks that anyone waits for.
+//!
+//! # Invariants
+//!
+//! - With one rank no collective is executed, and inference executes none; both are checked in every run.
+//! - Every sum over ranks is taken in rank order, so two runs of one command give the same bits.
+//! - A rank that fails or panics poisons the collectives: the others return with an error, none waits.
+//! - Weights that are not finite are never saved, and a file is replaced whole or not at all.
+//! - `unsafe` stands only where generated code is called or calls ([`rank`], [`collectives`], `entry`), where
+//!   ranks share memory ([`arena`], [`all_reduce`]), and at the futex ([`barrier`]).
+//! - No dependency brings a C library: an executable needs glibc alone.
+//!
+//! # Building the archive
+//!
+//! The archive that executables are linked with is this crate as a static library with the feature `entry`,
+//! which adds the C `main`:
+//!
+//! ```text
+//! CARGO_PROFILE_RELEASE_OPT_LEVEL=2 \
+//! cargo rustc -p syncbn-runtime --lib --release --locked --features entry --crate-type staticlib --target-dir DIR
+//! strip --strip-debug DIR/release/libsyncbn_runtime.a
+//! ```
+//!
+//! Panics must stay `unwind` (the default): they are caught and become errors. Nothing may be compiled for
+//! more than the baseline x86-64, as the executable checks the processor itself.
+//!
+//! # Linking an executable
+//!
+//! ```text
+//! cc -static-libgcc -o model.bin model.o DIR/release/libsyncbn_runtime.a -Wl,--gc-sections -lm
+//! ```
+//!
+//! `model.o` defines the symbols of [`syncbn_abi::symbols`]. Model and archive agree on their interface if the
+//! link finds [`syncbn_abi::ABI_SYMBOL`]: the archive defines it, and `model.o` must refer to it. A model
+//! without training (or without inference) leaves those functions undefined: the archive refers to them
+//! weakly. `-static-libgcc` keeps libgcc_s, which catches panics, out of the needed libraries. On glibc before
+//! 2.34 add `-lpthread -ldl`. Executables may be position independent or not.
 
 pub mod all_reduce;
 pub mod arena;

@@ -1,8 +1,21 @@
-//! What is printed: results to standard output, the rest to standard error. A closed pipe is no error.
+//! What is printed: results and progress to standard output, the rest to standard error.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 
-/// Prints a line to standard output.
+use crate::error::{Error, Result};
+
+/// Prints a result to standard output. A reader that closed the pipe has what it wanted.
+pub fn result(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => Err(Error::environment(format!(
+            "cannot write to standard output: {cause}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line of progress to standard output. Nobody needs to listen.
 pub fn line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }

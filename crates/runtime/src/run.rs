@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches};
-use signal_hook::{consts::TERM_SIGNALS, flag};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 
 use crate::{
     bench,
@@ -46,8 +49,9 @@ pub fn main(program: impl FnOnce() -> Result<Program>, arguments: Vec<OsString>)
 
 fn parse(program: &Program, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let model = &program.model;
-    let version = format!("{} (syncbn-compile {})", model.name, model.compiler);
-    let matches = Cli::command().version(version).try_get_matches_from(arguments)?;
+    let version = format!("(syncbn-compile {})", model.compiler);
+    let command = Cli::command().name(model.name.clone()).version(version);
+    let matches = command.try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 
@@ -78,10 +82,10 @@ fn execute(program: &Arc<Program>, flags: &Cli) -> Result<()> {
 /// The first signal sets the flag, a second one ends the process at once.
 fn catch_signals() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in TERM_SIGNALS {
+    for signal in [SIGINT, SIGTERM] {
         let code = Kind::Interrupted.exit_code();
-        flag::register_conditional_shutdown(*signal, code, Arc::clone(&interrupted))
-            .and_then(|_| flag::register(*signal, Arc::clone(&interrupted)))
+        flag::register_conditional_shutdown(signal, code, Arc::clone(&interrupted))
+            .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
             .map_err(|cause| Error::environment(format!("cannot catch signals: {cause}")))?;
     }
     Ok(interrupted)

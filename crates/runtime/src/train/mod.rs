@@ -123,19 +123,21 @@ fn train(
             ));
         }
         let ends = place + 1 == per_epoch || step + 1 == plan.steps;
-        let interrupted = execution.interrupted();
-        if ends && !interrupted {
-            let figures = validation
-                .map(|data| validate::run(execution, data, plan.capacity))
-                .transpose()?;
-            let line = EpochLine::new(epoch + 1, figures);
-            log.epoch(&line)?;
-            progress.epoch(&line);
-        }
-        if ends || interrupted {
+        // The save comes first, so that a signal during the validation loses nothing.
+        if ends || execution.interrupted() {
             save::write(execution, flags.save.as_deref(), step + 1)?;
         }
-        // A signal may also have come during the validation.
+        if ends && !execution.interrupted() {
+            let figures = match validation.map(|data| validate::run(execution, data, plan.capacity)) {
+                Some(Err(error)) if error.kind == Kind::Interrupted => None,
+                other => Some(other.transpose()?),
+            };
+            if let Some(figures) = figures {
+                let line = EpochLine::new(epoch + 1, figures);
+                log.epoch(&line)?;
+                progress.epoch(&line);
+            }
+        }
         if execution.interrupted() {
             return Err(interruption(flags, step + 1));
         }
