@@ -141,3 +141,22 @@ fn decoder(dtype: Dtype) -> Option<(usize, Decode)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_float_types_are_decoded() {
+        let decode = |dtype, bytes: &[u8]| {
+            let (width, decode) = decoder(dtype).unwrap();
+            assert_eq!(width, bytes.len());
+            decode(bytes)
+        };
+        assert_eq!(decode(Dtype::F16, &0xc000_u16.to_le_bytes()), -2.0);
+        assert_eq!(decode(Dtype::BF16, &0x4049_u16.to_le_bytes()), 3.140_625);
+        assert_eq!(decode(Dtype::F32, &0.1_f32.to_le_bytes()), f64::from(0.1_f32));
+        assert_eq!(decode(Dtype::F64, &0.1_f64.to_le_bytes()), 0.1);
+        assert!(decoder(Dtype::I64).is_none());
+    }
+}

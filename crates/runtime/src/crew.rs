@@ -156,3 +156,7 @@ fn perform(shared: &Shared, rank: &Mutex<Rank>) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "crew_tests.rs"]
+mod tests;

@@ -187,3 +187,44 @@ pub fn write(
     zip.finish()?.flush()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deflated_arrays_are_read_and_lists_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        let bytes: Vec<u8> = (0..1000_i64).flat_map(i64::to_le_bytes).collect();
+        let mut stored = std::io::Cursor::new(Vec::new());
+        write(&mut stored, &[("x", ElementType::I64, vec![10, 100], &bytes)]).unwrap();
+        let mut plain = ZipArchive::new(stored).unwrap();
+        let mut npy = Vec::new();
+        plain.by_index(0).unwrap().read_to_end(&mut npy).unwrap();
+        let mut deflated = ZipWriter::new(File::create(&path).unwrap());
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        for name in ["x.npy", "y.npy"] {
+            deflated.start_file(name, options).unwrap();
+            deflated.write_all(&npy).unwrap();
+        }
+        deflated.finish().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < bytes.len() as u64);
+
+        let mut archive = Archive::open(&path).unwrap();
+        assert_eq!(archive.names().collect::<Vec<_>>(), ["x", "y"]);
+        let array = archive.read("y").unwrap();
+        assert_eq!(array.header.shape, [10, 100]);
+        assert_eq!(array.header.bytes % 64, 0);
+        assert!(array.bytes == bytes);
+        let error = archive.read("z").err().unwrap();
+        assert!(error.to_string().contains("it holds \"x\", \"y\""), "{error}");
+    }
+
+    #[test]
+    fn shapes_print_as_in_python() {
+        assert_eq!(shape_text(&[]), "()");
+        assert_eq!(shape_text(&[3]), "(3,)");
+        assert_eq!(shape_text(&[3, 4]), "(3, 4)");
+    }
+}
