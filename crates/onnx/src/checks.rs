@@ -1,0 +1,169 @@
+//! Warnings about a network that imports and is likely not what the user means.
+
+use syncbn_ir::ops::BinaryFunction;
+use syncbn_ir::{Dim, Graph, NodeId, Op, Value};
+
+use crate::binding::Binding;
+use crate::error::ImportError;
+use crate::importer::Importer;
+use crate::inputs::{Declared, declared};
+use crate::proto::{GraphProto, ValueInfoProto};
+
+/// How to export from PyTorch so that BatchNorm is kept.
+const EXPORT_RECIPE: &str = "torch.onnx.export folds BatchNorm away by default; to keep it: model.eval(); \
+    torch.onnx.export(model, (x,), \"m.onnx\", dynamo=True, optimize=False, opset_version=20, \
+    input_names=[\"x\"], output_names=[\"logits\"], external_data=False, \
+    dynamic_shapes=({0: torch.export.Dim(\"batch\", min=1)},))";
+
+/// All BatchNorm nodes.
+pub(crate) fn batch_norms(graph: &Graph) -> Vec<NodeId> {
+    graph
+        .nodes()
+        .filter(|&id| matches!(graph.op(id), Op::BatchNorm(_)))
+        .collect()
+}
+
+/// Adds the warnings.
+pub(crate) fn check(importer: &mut Importer, file: &GraphProto) -> Result<(), ImportError> {
+    let data = importer
+        .graph
+        .depends_on_data()
+        .map_err(|e| ImportError::user(e.to_string()))?;
+    let layers = batch_norms(&importer.graph);
+    let of_data: Vec<NodeId> = layers.into_iter().filter(|id| data.contains(id)).collect();
+    folded_away(importer, file, of_data.len());
+    single_values(importer, &of_data);
+    declared_shapes(importer, file);
+    unused_initializers(importer, file);
+    Ok(())
+}
+
+/// Warns when BatchNorm is missing or looks folded into convolutions.
+fn folded_away(importer: &mut Importer, file: &GraphProto, batch_norms: usize) {
+    let names: Vec<&str> = file.initializer.iter().map(|t| t.name()).collect();
+    let folded: Vec<&str> = names
+        .into_iter()
+        .filter(|n| {
+            n.starts_with("onnx::Conv_") || n.ends_with(if batch_norms > 0 { "weight_bias" } else { "_bias" })
+        })
+        .filter(|n| importer.names.is_used(n))
+        .collect();
+    let affine = per_channel_affine(&importer.graph);
+    if batch_norms > 0 {
+        if !folded.is_empty() {
+            let text = format!(
+                "some BatchNormalization may have been folded into convolutions: the file has initializers \
+                 named {}",
+                folded.iter().take(3).copied().collect::<Vec<_>>().join(", ")
+            );
+            importer.warn(text, Some(EXPORT_RECIPE));
+        }
+        return;
+    }
+    let mut text = "the network has no BatchNormalization: there is nothing to synchronise".to_string();
+    if !folded.is_empty() {
+        text += "; initializer names show that it was folded into convolutions";
+    }
+    if let Some(name) = affine {
+        text += &format!("; node \"{name}\" scales each channel as a frozen or folded BatchNorm does");
+    }
+    importer.warn(text, Some(EXPORT_RECIPE));
+}
+
+/// A multiplication of a convolution's result by one number a channel, followed by an addition.
+fn per_channel_affine(graph: &Graph) -> Option<String> {
+    let binary = |id: NodeId, function: BinaryFunction| {
+        let matches = matches!(graph.op(id), Op::Binary(b) if b.function == function);
+        let vector = graph
+            .operands(id)
+            .iter()
+            .any(|v| matches!(graph.op(v.node), Op::Parameter(_)));
+        matches && vector
+    };
+    let scales = graph.nodes().find(|&id| {
+        let after_conv = graph
+            .operands(id)
+            .iter()
+            .any(|v| matches!(graph.op(v.node), Op::Conv(_)));
+        let shifted = graph
+            .users(id.into())
+            .iter()
+            .any(|(user, _)| binary(*user, BinaryFunction::Add));
+        after_conv && shifted && binary(id, BinaryFunction::Mul)
+    })?;
+    Some(graph.node(scales).name.clone())
+}
+
+/// Warns about layers that had one value per channel when the file was exported.
+fn single_values(importer: &mut Importer, layers: &[NodeId]) {
+    if importer.fixed_batch != Some(1) {
+        return;
+    }
+    let mut texts = Vec::new();
+    for &id in layers {
+        let ty = importer.graph.ty(Value::from(id));
+        let positions: usize = ty.shape.0.iter().skip(2).filter_map(|d| d.fixed()).product();
+        if positions == 1 {
+            texts.push(format!(
+                "node \"{}\" (BatchNormalization): with one sample each channel has one value; training \
+                 needs more than 1 value per channel over all ranks",
+                importer.graph.node(id).name
+            ));
+        }
+    }
+    for text in texts {
+        importer.warn(text, Some("train with a larger batch or on more ranks"));
+    }
+}
+
+/// Warns where a declared shape differs from the inferred one.
+fn declared_shapes(importer: &mut Importer, file: &GraphProto) {
+    let infos = file.value_info.iter().map(|i| ("value_info", i));
+    for (kind, info) in infos.chain(file.output.iter().map(|i| ("output", i))) {
+        let Some(Binding::Value(value)) = importer.bindings.get(info.name()) else {
+            continue;
+        };
+        let Some(ty) = importer.graph.try_type(*value) else {
+            continue;
+        };
+        let inferred = ty.shape.0.clone();
+        if contradicts(info, &inferred, importer.fixed_batch) {
+            let text = format!(
+                "{kind} says another shape of \"{}\" than its node computes, {}; it is ignored",
+                info.name(),
+                ty.shape
+            );
+            importer.warn(text, None);
+        }
+    }
+}
+
+fn contradicts(info: &ValueInfoProto, inferred: &[Dim], batch: Option<usize>) -> bool {
+    let dims = match declared(info) {
+        Ok(Some((_, Some(dims)))) => dims,
+        Ok(_) => return false,
+        Err(_) => return true,
+    };
+    if dims.len() != inferred.len() {
+        return true;
+    }
+    dims.iter()
+        .zip(inferred)
+        .any(|(declared, dim)| match (declared, dim) {
+            (Declared::Symbol(_), _) => false,
+            (Declared::Size(n), Dim::Fixed(m)) => n != m,
+            (Declared::Size(n), Dim::Batch) => batch != Some(*n),
+        })
+}
+
+fn unused_initializers(importer: &mut Importer, file: &GraphProto) {
+    let names = file.initializer.iter().map(|t| t.name());
+    let unused: Vec<&str> = names.filter(|n| !importer.names.is_used(n)).collect();
+    if let Some(first) = unused.first() {
+        let text = match unused.len() {
+            1 => format!("initializer \"{first}\" is not used"),
+            n => format!("{n} initializers are not used, \"{first}\" among them"),
+        };
+        importer.warn(text, None);
+    }
+}

@@ -1,0 +1,276 @@
+//! Graph inputs: data, whose first dimension is the batch, and weights that have no initializer.
+
+use std::collections::HashSet;
+
+use syncbn_ir::DType;
+
+use crate::error::ImportError;
+use crate::names::Names;
+use crate::options::ImportOptions;
+use crate::proto::tensor_shape_proto::dimension::Value as DimValue;
+use crate::proto::type_proto::Value as TypeValue;
+use crate::proto::{NodeProto, TensorShapeProto, ValueInfoProto};
+use crate::tensors::Element;
+
+/// How `--init` fills a weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum InitRule {
+    /// With one value.
+    Fill(f64),
+    /// Kaiming normal; the index of the axis of the weight that counts the inputs, or None for all but the
+    /// first.
+    Kaiming(Option<usize>),
+}
+
+/// A graph input in a trainable slot.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WeightInput {
+    /// Its name.
+    pub name: String,
+    /// Its sizes.
+    pub dims: Vec<usize>,
+    /// Element type in the file.
+    pub dtype: DType,
+    /// How it starts outside of BatchNorm's slots, which have rules of their own.
+    pub rule: InitRule,
+}
+
+/// A graph input that the executable reads.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DataInput {
+    /// Its name.
+    pub name: String,
+    /// Element type in the file.
+    pub dtype: DType,
+    /// Its batch, when it is fixed.
+    pub batch: Option<usize>,
+    /// Sizes after the batch.
+    pub sizes: Vec<usize>,
+}
+
+/// One dimension as declared.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Declared {
+    Size(usize),
+    Symbol(String),
+}
+
+/// Element type and declared shape of an input or value_info; a shape that is not declared is None.
+pub(crate) fn declared(info: &ValueInfoProto) -> Result<Option<(i32, Option<Vec<Declared>>)>, ImportError> {
+    let Some(TypeValue::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return Ok(None);
+    };
+    let dims = tensor
+        .shape
+        .as_ref()
+        .map(|s| declared_dims(info.name(), s))
+        .transpose()?;
+    Ok(Some((tensor.elem_type(), dims)))
+}
+
+fn declared_dims(name: &str, shape: &TensorShapeProto) -> Result<Vec<Declared>, ImportError> {
+    let mut dims = Vec::new();
+    for dim in &shape.dim {
+        dims.push(match &dim.value {
+            Some(DimValue::DimValue(v)) => {
+                let size = usize::try_from(*v);
+                Declared::Size(size.map_err(|_| {
+                    ImportError::user(format!("\"{name}\" has a negative dim {v} in its shape"))
+                })?)
+            }
+            Some(DimValue::DimParam(p)) => Declared::Symbol(p.clone()),
+            None => Declared::Symbol(String::new()),
+        });
+    }
+    Ok(dims)
+}
+
+/// The trainable slot that a graph input reaches through operators that only move its elements.
+pub(crate) fn trainable_slot(name: &str, names: &Names, dims: &[usize]) -> Option<InitRule> {
+    let mut seen = HashSet::new();
+    let mut queue = vec![(name.to_string(), false)];
+    while let Some((name, transposed)) = queue.pop() {
+        if seen.len() > 64 || !seen.insert((name.clone(), transposed)) {
+            continue;
+        }
+        for &(node, slot) in names.readers(&name) {
+            if let Some(rule) = slot_rule(node, slot, transposed, dims) {
+                return Some(rule);
+            }
+            let moves = matches!(
+                node.op_type(),
+                "Identity"
+                    | "Cast"
+                    | "CastLike"
+                    | "Reshape"
+                    | "Squeeze"
+                    | "Unsqueeze"
+                    | "Expand"
+                    | "Transpose"
+            );
+            if moves && slot == 0 {
+                let turned = transposed != (node.op_type() == "Transpose");
+                queue.extend(node.output.first().map(|o| (o.clone(), turned)));
+            }
+        }
+    }
+    None
+}
+
+fn slot_rule(node: &NodeProto, slot: usize, transposed: bool, dims: &[usize]) -> Option<InitRule> {
+    let inner_axis = |second: bool| if second != transposed { Some(1) } else { Some(0) };
+    match (node.op_type(), slot) {
+        ("Conv", 1) => Some(InitRule::Kaiming(None)),
+        ("ConvTranspose", 1) => Some(InitRule::Kaiming(Some(0))),
+        ("Gemm", 1) => {
+            let trans_b = node.attribute.iter().any(|a| a.name() == "transB" && a.i() != 0);
+            Some(InitRule::Kaiming(inner_axis(trans_b)))
+        }
+        ("MatMul", 1) if dims.len() == 2 => Some(InitRule::Kaiming(inner_axis(false))),
+        ("Conv" | "ConvTranspose" | "Gemm", 2) => Some(InitRule::Fill(0.0)),
+        ("BatchNormalization", 2 | 3) => Some(InitRule::Fill(0.0)),
+        ("BatchNormalization", 1 | 4) => Some(InitRule::Fill(1.0)),
+        _ => None,
+    }
+}
+
+/// Reads a data input.
+pub(crate) fn data_input(
+    info: &ValueInfoProto,
+    names: &Names,
+    sizes_of: &dyn Fn(&str) -> Option<Vec<usize>>,
+    options: &ImportOptions,
+) -> Result<DataInput, ImportError> {
+    let name = info.name();
+    let fail = |text: String| ImportError::user(format!("input \"{name}\": {text}"));
+    let Some((number, dims)) = declared(info)? else {
+        return Err(ImportError::unsupported(format!(
+            "input \"{name}\" is not a tensor"
+        )));
+    };
+    let dtype = match Element::new(number).map_err(|mut e| {
+        e.message = format!("input \"{name}\": {}", e.message);
+        e
+    })? {
+        Element::Float(dtype) => dtype,
+        Element::Signed(8) => DType::I64,
+        other => {
+            let text = format!("input \"{name}\": elements of kind {other:?} are not supported");
+            return Err(ImportError::unsupported(text).note("inputs are float, double or int64"));
+        }
+    };
+    let given = options
+        .input_shapes
+        .iter()
+        .find(|(n, _)| n == name)
+        .map(|(_, s)| s.clone());
+    let Some(dims) = dims else {
+        let sizes = given.ok_or_else(|| {
+            fail("its shape is not declared".to_string()).note(format!("give --input-shape {name}=3x224x224"))
+        })?;
+        return Ok(DataInput {
+            name: name.to_string(),
+            dtype,
+            batch: None,
+            sizes,
+        });
+    };
+    let Some((first, rest)) = dims.split_first() else {
+        return Err(ImportError::unsupported(format!(
+            "input \"{name}\" is a scalar: it has no batch"
+        )));
+    };
+    let batch = match first {
+        Declared::Size(0) => return Err(fail("its batch is zero".to_string())),
+        Declared::Size(n) => Some(*n),
+        Declared::Symbol(_) => None,
+    };
+    let sizes = match given {
+        Some(sizes) if sizes.len() == rest.len() => sizes,
+        Some(sizes) => {
+            return Err(fail(format!(
+                "--input-shape gives {} sizes after the batch, the file has {}",
+                sizes.len(),
+                rest.len()
+            )));
+        }
+        None => known_sizes(name, rest, names, sizes_of)?,
+    };
+    match sizes.iter().position(|&s| s == 0) {
+        Some(i) => Err(fail(format!("its dim {} is zero: it would be empty", i + 1))),
+        None => Ok(DataInput {
+            name: name.to_string(),
+            dtype,
+            batch,
+            sizes,
+        }),
+    }
+}
+
+fn known_sizes(
+    name: &str,
+    rest: &[Declared],
+    names: &Names,
+    sizes_of: &dyn Fn(&str) -> Option<Vec<usize>>,
+) -> Result<Vec<usize>, ImportError> {
+    let mut sizes = Vec::with_capacity(rest.len());
+    let mut symbols = Vec::new();
+    for (i, dim) in rest.iter().enumerate() {
+        match dim {
+            Declared::Size(n) => sizes.push(*n),
+            Declared::Symbol(symbol) => match channels_of(name, names, sizes_of).filter(|_| i == 0) {
+                Some(channels) => sizes.push(channels),
+                None => symbols.push(if symbol.is_empty() {
+                    "?".to_string()
+                } else {
+                    symbol.clone()
+                }),
+            },
+        }
+    }
+    if symbols.is_empty() {
+        return Ok(sizes);
+    }
+    let example = rest.iter().map(|d| match d {
+        Declared::Size(n) => n.to_string(),
+        Declared::Symbol(_) => "224".to_string(),
+    });
+    let example = example.collect::<Vec<_>>().join("x");
+    Err(ImportError::user(format!(
+        "input \"{name}\" has the symbolic sizes {} after its first dimension; only the batch may be dynamic",
+        symbols.join(", ")
+    ))
+    .note(format!(
+        "give its shape after the batch, for example --input-shape {name}={example}"
+    )))
+}
+
+/// The channels (or features) that the first layer's weight says an input has.
+fn channels_of(name: &str, names: &Names, sizes_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<usize> {
+    let mut queue = vec![name.to_string()];
+    let mut budget = 64;
+    while let Some(name) = queue.pop() {
+        budget -= 1;
+        if budget == 0 {
+            return None;
+        }
+        for &(node, _) in names.readers(&name).iter().filter(|(_, slot)| *slot == 0) {
+            let weight = node.input.get(1).and_then(|w| sizes_of(w));
+            let int = |name: &str| node.attribute.iter().find(|a| a.name() == name).map(|a| a.i());
+            match (node.op_type(), weight.as_deref()) {
+                ("Conv", Some([_, per_group, ..])) => {
+                    let groups = usize::try_from(int("group").unwrap_or(1)).ok()?;
+                    return per_group.checked_mul(groups);
+                }
+                ("Gemm", Some(&[n, k])) => return Some(if int("transB") == Some(1) { k } else { n }),
+                ("MatMul", Some(&[k, _])) => return Some(k),
+                ("BatchNormalization", Some(&[c])) => return Some(c),
+                ("Identity" | "Cast" | "CastLike" | "Dropout" | "Relu" | "Clip", _) => {
+                    queue.extend(node.output.first().cloned());
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}

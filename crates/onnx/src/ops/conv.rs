@@ -1,0 +1,49 @@
+//! Conv.
+
+use syncbn_ir::ops::Conv;
+
+use super::window;
+use crate::attributes::OnnxNode;
+use crate::binding::Binding;
+use crate::error::ImportError;
+use crate::importer::Importer;
+
+/// `Conv` over 1 to 3 spatial axes.
+pub(super) fn conv(cx: &mut Importer, node: &OnnxNode) -> Result<Vec<Binding>, ImportError> {
+    node.expect_inputs(2, 3)?;
+    let (x, w) = (cx.value(node, 0)?, cx.value(node, 1)?);
+    let bias = cx.optional_value(node, 2)?;
+    let (input, weight) = (cx.ty(x), cx.ty(w));
+    let sizes = window::spatial(&input)?;
+    let kernel = window::spatial(&weight)?;
+    if kernel.len() != sizes.len() {
+        return Err(ImportError::user(format!(
+            "its input {input} and weight {weight} differ in rank"
+        )));
+    }
+    if kernel.contains(&0) {
+        return Err(ImportError::user(format!("its kernel {kernel:?} is empty")));
+    }
+    let declared = node.sizes("kernel_shape", Some(kernel.len()), 1)?;
+    if declared.is_some_and(|d| d != kernel) {
+        return Err(ImportError::user(format!(
+            "attribute kernel_shape differs from the kernel {kernel:?} of its weight"
+        )));
+    }
+    let group = node.int("group")?.unwrap_or(1);
+    let groups = usize::try_from(group).ok().filter(|&g| g > 0);
+    let groups =
+        groups.ok_or_else(|| ImportError::user(format!("attribute group is {group}: must be positive")))?;
+    let window = window::window(node, &sizes, kernel)?;
+    let op = Conv {
+        strides: window.strides,
+        pads: window.pads,
+        dilations: window.dilations,
+        groups,
+        moments: false,
+        activation: None,
+    };
+    let mut operands = vec![x, w];
+    operands.extend(bias);
+    Ok(vec![cx.add(node, op, &operands)?.into()])
+}

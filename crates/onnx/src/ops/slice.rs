@@ -1,0 +1,213 @@
+//! Slice and Split.
+
+use syncbn_ir::ops::Slice;
+use syncbn_ir::{Dim, Value};
+
+use crate::attributes::{OnnxNode, axis};
+use crate::binding::Binding;
+use crate::error::ImportError;
+use crate::importer::Importer;
+use crate::initializers::as_integers;
+use crate::integers::Integers;
+
+type Imported = Result<Vec<Binding>, ImportError>;
+
+/// One sliced axis.
+struct Range {
+    axis: i64,
+    start: i64,
+    end: i64,
+    step: i64,
+}
+
+/// The ranges: attributes below opset 10, operands from 10.
+fn ranges(cx: &Importer, node: &OnnxNode) -> Result<Vec<Range>, ImportError> {
+    let missing = |name: &str| ImportError::user(format!("{name} are missing"));
+    let (starts, ends, axes, steps) = if node.opset < 10 {
+        node.expect_inputs(1, 1)?;
+        let starts = node.ints("starts")?.ok_or_else(|| missing("starts"))?.to_vec();
+        let ends = node.ints("ends")?.ok_or_else(|| missing("ends"))?.to_vec();
+        (starts, ends, node.ints("axes")?.map(<[i64]>::to_vec), None)
+    } else {
+        node.expect_inputs(3, 5)?;
+        let optional = |i: usize| node.input(i).map(|_| cx.integers_of(node, i)).transpose();
+        (
+            cx.integers_of(node, 1)?,
+            cx.integers_of(node, 2)?,
+            optional(3)?,
+            optional(4)?,
+        )
+    };
+    let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
+    if [ends.len(), axes.len(), steps.len()]
+        .iter()
+        .any(|&n| n != starts.len())
+    {
+        return Err(ImportError::user("starts, ends, axes and steps differ in length"));
+    }
+    let zipped = axes.into_iter().zip(starts).zip(ends).zip(steps);
+    Ok(zipped
+        .map(|(((axis, start), end), step)| Range {
+            axis,
+            start,
+            end,
+            step,
+        })
+        .collect())
+}
+
+/// `start..end` of an axis of this size, counted from the end when negative.
+fn clamp(start: i64, end: i64, size: usize) -> (usize, usize) {
+    let size = size as i64;
+    let at = |v: i64| if v < 0 { v.saturating_add(size) } else { v }.clamp(0, size) as usize;
+    (at(start), at(end))
+}
+
+/// `Slice` with step 1, on axes other than the batch.
+pub(super) fn slice(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    if let Some(data) = as_integers(&cx.binding(node, 0)?) {
+        return slice_integers(cx, node, &data);
+    }
+    let mut x = cx.value(node, 0)?;
+    for range in ranges(cx, node)? {
+        let ty = cx.ty(x);
+        let at = axis("axis", range.axis, ty.shape.rank())?;
+        if range.step != 1 {
+            return Err(ImportError::unsupported(format!(
+                "Slice (opset {}) with a step of {}",
+                node.opset, range.step
+            )));
+        }
+        x = match ty.shape.0[at] {
+            Dim::Fixed(size) => {
+                let (begin, end) = clamp(range.start, range.end, size);
+                if begin >= end {
+                    return Err(ImportError::user(format!(
+                        "its range of axis {at} of {ty} is empty"
+                    )));
+                }
+                if (begin, end) == (0, size) {
+                    continue;
+                }
+                cx.add(node, Slice { axis: at, begin, end }, &[x])?
+            }
+            Dim::Batch if range.start == 0 && range.end >= i64::from(i32::MAX) => continue,
+            Dim::Batch => {
+                return Err(ImportError::unsupported(format!(
+                    "Slice (opset {}) of the batch axis",
+                    node.opset
+                )));
+            }
+        };
+    }
+    Ok(vec![x.into()])
+}
+
+fn slice_integers(cx: &Importer, node: &OnnxNode, data: &Integers) -> Imported {
+    let ranges = ranges(cx, node)?;
+    let ([range], 1) = (ranges.as_slice(), data.dims.len()) else {
+        return Err(ImportError::unsupported(
+            "a slice of integers of other ranks than 1",
+        ));
+    };
+    axis("axis", range.axis, 1)?;
+    let length = data.values.len();
+    let values = match range.step {
+        1.. => {
+            let (begin, end) = clamp(range.start, range.end, length);
+            let step = usize::try_from(range.step).unwrap_or(usize::MAX);
+            data.values
+                .get(begin..end.max(begin))
+                .unwrap_or(&[])
+                .iter()
+                .step_by(step)
+                .copied()
+                .collect()
+        }
+        -1 if range.start >= length as i64 - 1 && range.end < -(length as i64) => {
+            data.values.iter().rev().copied().collect()
+        }
+        -1 if range.start == -1 && range.end < -(length as i64) => {
+            data.values.iter().rev().copied().collect()
+        }
+        step => {
+            return Err(ImportError::unsupported(format!(
+                "a slice of integers with a step of {step}"
+            )));
+        }
+    };
+    Ok(vec![Integers::vector(values).into()])
+}
+
+/// Sizes of the parts of an axis of this size.
+fn parts(cx: &Importer, node: &OnnxNode, size: usize) -> Result<Vec<usize>, ImportError> {
+    let given = if node.opset < 13 {
+        node.ints("split")?.map(<[i64]>::to_vec)
+    } else {
+        node.input(1).map(|_| cx.integers_of(node, 1)).transpose()?
+    };
+    let outputs = node.proto.output.len();
+    let sizes = match given {
+        Some(list) => {
+            let sizes: Option<Vec<usize>> = list.iter().map(|&n| usize::try_from(n).ok()).collect();
+            sizes.ok_or_else(|| ImportError::user(format!("split {list:?} has negative sizes")))?
+        }
+        None => {
+            let count = match node.int("num_outputs")? {
+                Some(n) => usize::try_from(n).unwrap_or(0),
+                None => outputs,
+            };
+            if count == 0 || count != outputs {
+                return Err(ImportError::user(format!(
+                    "num_outputs is not its number of outputs, {outputs}"
+                )));
+            }
+            let part = size.div_ceil(count);
+            (0..count)
+                .map(|i| part.min(size.saturating_sub(i * part)))
+                .collect()
+        }
+    };
+    let total = sizes.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+    if sizes.len() != outputs || total != Some(size) || sizes.contains(&0) {
+        return Err(ImportError::user(format!(
+            "parts of sizes {sizes:?} for {outputs} outputs do not make up an axis of size {size}"
+        )));
+    }
+    Ok(sizes)
+}
+
+/// `Split` as one slice for each output.
+pub(super) fn split(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    node.expect_inputs(1, 2)?;
+    let given = node.int("axis")?.unwrap_or(0);
+    if let Some(data) = as_integers(&cx.binding(node, 0)?).filter(|d| d.dims.len() == 1) {
+        axis("axis", given, 1)?;
+        let mut rest = data.values.as_slice();
+        let mut results = Vec::new();
+        for size in parts(cx, node, rest.len())? {
+            let (part, tail) = rest.split_at(size);
+            results.push(Integers::vector(part.to_vec()).into());
+            rest = tail;
+        }
+        return Ok(results);
+    }
+    let x: Value = cx.value(node, 0)?;
+    let ty = cx.ty(x);
+    let at = axis("axis", given, ty.shape.rank())?;
+    let Dim::Fixed(size) = ty.shape.0[at] else {
+        return Err(ImportError::unsupported(format!(
+            "Split (opset {}) of the batch axis",
+            node.opset
+        )));
+    };
+    let mut begin = 0;
+    let mut results = Vec::new();
+    for part in parts(cx, node, size)? {
+        let end = begin + part;
+        results.push(cx.add(node, Slice { axis: at, begin, end }, &[x])?.into());
+        begin = end;
+    }
+    Ok(results)
+}
