@@ -1,0 +1,45 @@
+//! What passes need to know of values: whether they differ from rank to rank.
+
+use std::collections::BTreeSet;
+
+use syncbn_ir::ops::Scope;
+use syncbn_ir::{Graph, NodeId, Op};
+
+use crate::error::PassError;
+
+/// Nodes whose results belong to the samples at hand: they depend on a data input, or have a batch dimension.
+/// All other nodes depend on parameters, statistics and constants alone.
+pub fn depends_on_batch(graph: &Graph) -> Result<BTreeSet<NodeId>, PassError> {
+    let mut set = BTreeSet::new();
+    for id in graph.topological()? {
+        let batched = graph.node(id).outputs.iter().any(|o| o.ty.shape.has_batch());
+        let source = matches!(graph.op(id), Op::Input(_));
+        if source || batched || graph.operands(id).iter().any(|v| set.contains(&v.node)) {
+            set.insert(id);
+        }
+    }
+    Ok(set)
+}
+
+/// Nodes whose results are the same on all ranks: parameters, constants, what was summed over all ranks, and
+/// whatever is computed from these alone.
+///
+/// Running statistics count as the same: in `local` and `group` mode they differ, but there nothing is summed
+/// over all ranks before the gradients, and a gradient always depends on the loss of the rank's own samples.
+pub fn replicated(graph: &Graph) -> Result<BTreeSet<NodeId>, PassError> {
+    let mut set = BTreeSet::new();
+    for id in graph.topological()? {
+        let same = match graph.op(id) {
+            Op::Input(_) => false,
+            Op::AllReduce(op) if op.scope == Scope::All => true,
+            _ => {
+                let batched = graph.node(id).outputs.iter().any(|o| o.ty.shape.has_batch());
+                !batched && graph.operands(id).iter().all(|v| set.contains(&v.node))
+            }
+        };
+        if same {
+            set.insert(id);
+        }
+    }
+    Ok(set)
+}

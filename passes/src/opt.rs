@@ -1,0 +1,170 @@
+//! `syncbn-opt`: a graph in text form in, passes, a graph in text form out. For tests and for looking at what
+//! a pass does; the binary only passes its arguments on.
+
+use std::io::Read;
+use std::str::FromStr;
+
+use syncbn_ir::attributes::Word;
+use syncbn_ir::ops::RunningVar;
+
+use crate::manager::{PrintAfter, Selection, run_passes};
+use crate::options::Options;
+use crate::pass::PassContext;
+use crate::pipelines;
+
+/// What `syncbn-opt --help` says.
+pub const HELP: &str = "\
+syncbn-opt [FILE | -] --passes=a,b [options]
+
+Reads a graph in text form, runs passes, writes the graph to standard output.
+
+  --passes=LIST            passes and pipelines, in order; --pass-help lists them
+  --skip=LIST              passes that are left out
+  --stop-after=PASS        the last pass that runs
+  --print-ir-after=LIST    shows the graph after these passes, on standard error
+  --print-ir-after-all     shows the graph after every pass
+  --mode=MODE              train (default), infer
+  --bn=MODE                sync (default), local, frozen, group=K
+  --running-var=RULE       pytorch (default), population
+  --loss=LOSS              cross-entropy (default), mse
+  --loss-output=NAME       the output that the loss is taken of
+  --input-gradients        takes gradients of data inputs too
+  --batch=N                largest batch of one rank (default 32)
+  --pass-help              lists all passes
+";
+
+/// What the arguments ask for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Arguments {
+    /// The graph's file; None stands for standard input.
+    pub file: Option<String>,
+    /// Which passes.
+    pub selection: Selection,
+    /// Their options.
+    pub options: Options,
+    /// A text that stands for all work: `--help` or `--pass-help`.
+    pub help: Option<String>,
+}
+
+impl Arguments {
+    /// Reads arguments as they stand on a command line or in a `// RUN:` line.
+    pub fn parse<S: AsRef<str>>(arguments: &[S]) -> Result<Arguments, String> {
+        let mut parsed = Arguments::default();
+        let mut files = 0;
+        for argument in arguments {
+            let argument = argument.as_ref();
+            let (flag, value) = match argument.split_once('=') {
+                Some((flag, value)) if flag.starts_with("--") => (flag, Some(value)),
+                _ => (argument, None),
+            };
+            if parsed.set(flag, value)? {
+                continue;
+            }
+            if flag.starts_with("--") {
+                return Err(format!("unknown option {argument}; --help lists all"));
+            }
+            files += 1;
+            parsed.file = (argument != "-").then(|| argument.to_string());
+        }
+        match files {
+            0 | 1 => Ok(parsed),
+            _ => Err("more than one file was given".to_string()),
+        }
+    }
+
+    /// Takes one option over; false when there is none of this name.
+    fn set(&mut self, flag: &str, value: Option<&str>) -> Result<bool, String> {
+        let needed = || {
+            value
+                .filter(|v| !v.is_empty())
+                .ok_or_else(|| format!("{flag} needs a value: {flag}=..."))
+        };
+        let list = || {
+            Ok::<_, String>(
+                needed()?
+                    .split(',')
+                    .map(|s| s.trim().to_string())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        fn word<T: FromStr<Err = String>>(flag: &str, value: &str) -> Result<T, String> {
+            value.parse().map_err(|e| format!("{flag}: {e}"))
+        }
+        match flag {
+            "--passes" => self.selection.passes = list()?,
+            "--skip" => self.selection.skip = list()?,
+            "--stop-after" => self.selection.stop_after = Some(needed()?.to_string()),
+            "--print-ir-after" => self.selection.print_ir_after = PrintAfter::Passes(list()?),
+            "--print-ir-after-all" => self.selection.print_ir_after = PrintAfter::All,
+            "--mode" => self.options.mode = word(flag, needed()?)?,
+            "--bn" => self.options.batch_norm = word(flag, needed()?)?,
+            "--loss" => self.options.loss = word(flag, needed()?)?,
+            "--loss-output" => self.options.loss_output = Some(needed()?.to_string()),
+            "--input-gradients" => self.options.input_gradients = true,
+            "--running-var" => {
+                let value = needed()?;
+                let rule = RunningVar::from_word(value, &[]);
+                let message = || format!("{flag}: \"{value}\" is none of pytorch, population");
+                self.options.running_var = rule.ok_or_else(message)?;
+            }
+            "--batch" => {
+                let value = needed()?;
+                let n = value.parse().ok().filter(|&n: &usize| n > 0);
+                self.options.batch_bound =
+                    n.ok_or_else(|| format!("{flag}: \"{value}\" is not a positive number"))?;
+            }
+            "--pass-help" => self.help = Some(pipelines::help()),
+            "--help" | "-h" => self.help = Some(HELP.to_string()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// What a run of `syncbn-opt` writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// To standard output.
+    pub output: String,
+    /// To standard error.
+    pub messages: String,
+}
+
+/// Runs passes on a graph in text form.
+pub fn optimize(text: &str, arguments: &Arguments) -> Result<Written, String> {
+    let mut graph = syncbn_ir::parse(text).map_err(|e| e.to_string())?;
+    let mut cx = PassContext::new(arguments.options.clone());
+    let mut messages = String::new();
+    let mut show = |pass: &str, text: &str| messages += &format!("// after {pass}\n{text}");
+    let result = run_passes(&mut graph, &arguments.selection, &mut cx, &mut show);
+    result.map_err(|e| format!("{messages}{e}"))?;
+    for warning in &cx.warnings {
+        messages += &format!("warning: {warning}\n");
+    }
+    Ok(Written {
+        output: syncbn_ir::print(&graph),
+        messages,
+    })
+}
+
+/// The whole of `syncbn-opt`: arguments without the program's name, to what it writes.
+pub fn opt_main(arguments: &[String]) -> Result<Written, String> {
+    let arguments = Arguments::parse(arguments)?;
+    if let Some(help) = arguments.help {
+        return Ok(Written {
+            output: help,
+            ..Written::default()
+        });
+    }
+    let text = match &arguments.file {
+        Some(path) => std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?,
+        None => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|e| format!("standard input: {e}"))?;
+            text
+        }
+    };
+    optimize(&text, &arguments)
+}

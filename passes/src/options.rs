@@ -1,0 +1,108 @@
+//! What a compilation asks of the passes.
+
+use std::str::FromStr;
+
+use syncbn_ir::ops::RunningVar;
+
+/// Which samples a BatchNorm's statistics are taken of, in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchNormMode {
+    /// Those of all ranks.
+    Sync,
+    /// The rank's own.
+    Local,
+    /// None: running statistics normalise, scale and bias are constants.
+    Frozen,
+    /// Those of the group of this many neighbouring ranks.
+    Group(usize),
+}
+
+impl FromStr for BatchNormMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BatchNormMode, String> {
+        let group = text.strip_prefix("group=").and_then(|k| k.parse().ok());
+        match (text, group) {
+            ("sync", _) => Ok(BatchNormMode::Sync),
+            ("local", _) => Ok(BatchNormMode::Local),
+            ("frozen", _) => Ok(BatchNormMode::Frozen),
+            (_, Some(k)) if k > 0 => Ok(BatchNormMode::Group(k)),
+            _ => Err(format!("\"{text}\" is none of sync, local, frozen, group=K")),
+        }
+    }
+}
+
+/// The loss of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Softmax cross-entropy over axis 1; the target holds class indices.
+    CrossEntropy,
+    /// Mean squared error; the target has the type of the output.
+    MeanSquaredError,
+}
+
+impl FromStr for Loss {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Loss, String> {
+        match text {
+            "cross-entropy" => Ok(Loss::CrossEntropy),
+            "mse" => Ok(Loss::MeanSquaredError),
+            _ => Err(format!("\"{text}\" is none of cross-entropy, mse")),
+        }
+    }
+}
+
+/// What the graph is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One training step.
+    Train,
+    /// Inference.
+    Infer,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mode, String> {
+        match text {
+            "train" => Ok(Mode::Train),
+            "infer" => Ok(Mode::Infer),
+            _ => Err(format!("\"{text}\" is none of train, infer")),
+        }
+    }
+}
+
+/// Options of one run of the passes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Training or inference.
+    pub mode: Mode,
+    /// BatchNorm's statistics in training.
+    pub batch_norm: BatchNormMode,
+    /// Rule of the running variance.
+    pub running_var: RunningVar,
+    /// The loss.
+    pub loss: Loss,
+    /// Name of the output that the loss is taken of; may be left out when there is one output.
+    pub loss_output: Option<String>,
+    /// Whether gradients of floating-point data inputs are outputs too (for tests).
+    pub input_gradients: bool,
+    /// Largest batch of one rank.
+    pub batch_bound: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            mode: Mode::Train,
+            batch_norm: BatchNormMode::Sync,
+            running_var: RunningVar::Pytorch,
+            loss: Loss::CrossEntropy,
+            loss_output: None,
+            input_gradients: false,
+            batch_bound: 32,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What a pass is, and what it is given besides the graph.
+
+use syncbn_ir::Graph;
+
+use crate::error::PassError;
+use crate::options::Options;
+use crate::plan_memory::{Layout, Plan};
+
+/// How often a pass changed the graph: 0 means that it left the graph as it was.
+pub type Changes = usize;
+
+/// A transformation of a graph.
+pub trait Pass: Sync {
+    /// Name on the command line.
+    fn name(&self) -> &'static str;
+    /// One line for `--pass-help`.
+    fn summary(&self) -> &'static str;
+    /// Transforms the graph. Running a pass twice in a row changes nothing the second time.
+    fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError>;
+}
+
+/// What passes know besides the graph, and what they leave for whoever runs them.
+#[derive(Debug, Clone, Default)]
+pub struct PassContext {
+    /// What the compilation asks for.
+    pub options: Options,
+    /// Offsets of parameters and statistics that another graph of the same network already fixed.
+    pub layout: Option<Layout>,
+    /// What the user should know, in order, each once.
+    pub warnings: Vec<String>,
+    /// The memory plan, once `plan-memory` has run.
+    pub plan: Option<Plan>,
+}
+
+impl PassContext {
+    /// A context with these options.
+    pub fn new(options: Options) -> PassContext {
+        PassContext {
+            options,
+            ..PassContext::default()
+        }
+    }
+
+    /// Largest batch of one rank.
+    pub fn batch_bound(&self) -> usize {
+        self.options.batch_bound
+    }
+
+    /// Notes a warning, unless it was noted before.
+    pub fn warn(&mut self, text: String) {
+        if !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The one list of all passes, and the pipelines that put them in order.
+
+use crate::add_loss::AddLoss;
+use crate::bn_to_syncbn::BnToSyncBn;
+use crate::canonicalize::Canonicalize;
+use crate::differentiate::Differentiate;
+use crate::error::PassError;
+use crate::fold_batch_norm::FoldBatchNorm;
+use crate::fold_constants::FoldConstants;
+use crate::fuse_conv_syncbn_silu::FuseConvSyncBnSilu;
+use crate::insert_gradient_all_reduce::InsertGradientAllReduce;
+use crate::pass::Pass;
+use crate::plan_memory::PlanMemory;
+use crate::recognize_composites::RecognizeComposites;
+use crate::set_batch_norm_mode::SetBatchNormMode;
+
+/// All passes.
+pub const PASSES: &[&dyn Pass] = &[
+    &Canonicalize,
+    &FoldConstants,
+    &RecognizeComposites,
+    &SetBatchNormMode,
+    &AddLoss,
+    &Differentiate,
+    &BnToSyncBn,
+    &InsertGradientAllReduce,
+    &FuseConvSyncBnSilu,
+    &FoldBatchNorm,
+    &PlanMemory,
+];
+
+/// A name for several passes in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Pipeline {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// One line for `--pass-help`.
+    pub summary: &'static str,
+    /// Names of passes and of earlier pipelines.
+    pub passes: &'static [&'static str],
+}
+
+/// All pipelines. A pipeline may name those before it.
+pub const PIPELINES: &[Pipeline] = &[
+    // Constants are folded after the noise is gone, so that a dropout's warning is not lost, and before
+    // composites are looked for, which they would hide.
+    Pipeline {
+        name: "clean",
+        summary: "what training and inference start with",
+        passes: &[
+            "canonicalize",
+            "fold-constants",
+            "canonicalize",
+            "recognize-composites",
+        ],
+    },
+    // `set-batch-norm-mode` comes before `differentiate`: the gradient is that of the training form, and
+    // frozen scales have none. `bn-to-syncbn` comes after it, because the pair of sums of the backward pass
+    // has no simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced
+    // already. `fuse-conv-syncbn-silu` comes after both, because it fuses forward and backward together.
+    // `plan-memory` is last: any change after it would need another plan.
+    Pipeline {
+        name: "train",
+        summary: "a network to one training step",
+        passes: &[
+            "clean",
+            "set-batch-norm-mode",
+            "add-loss",
+            "differentiate",
+            "canonicalize",
+            "fold-constants",
+            "bn-to-syncbn",
+            "insert-gradient-all-reduce",
+            "fuse-conv-syncbn-silu",
+            "plan-memory",
+        ],
+    },
+    // `fold-batch-norm` comes before `bn-to-syncbn`, which only has to treat what normalises with its own
+    // statistics (weight standardisation).
+    Pipeline {
+        name: "infer",
+        summary: "a network to inference",
+        passes: &[
+            "clean",
+            "set-batch-norm-mode",
+            "fold-batch-norm",
+            "bn-to-syncbn",
+            "canonicalize",
+            "fold-constants",
+            "plan-memory",
+        ],
+    },
+];
+
+/// The passes that a list of names stands for, pipelines expanded.
+pub fn expand<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static dyn Pass>, PassError> {
+    let mut passes = Vec::new();
+    for name in names {
+        let name = name.as_ref();
+        if let Some(&pass) = PASSES.iter().find(|p| p.name() == name) {
+            passes.push(pass);
+        } else if let Some(pipeline) = PIPELINES.iter().find(|p| p.name == name) {
+            passes.extend(expand(pipeline.passes)?);
+        } else {
+            return Err(unknown(name));
+        }
+    }
+    Ok(passes)
+}
+
+/// Fails when there is no pass of this name.
+pub fn check_name(name: &str) -> Result<(), PassError> {
+    match PASSES.iter().any(|p| p.name() == name) {
+        true => Ok(()),
+        false => Err(unknown(name)),
+    }
+}
+
+fn unknown(name: &str) -> PassError {
+    let passes = PASSES.iter().map(|p| p.name());
+    let known: Vec<&str> = passes.chain(PIPELINES.iter().map(|p| p.name)).collect();
+    PassError::UnknownPass {
+        name: name.to_string(),
+        known: known.join(", "),
+    }
+}
+
+/// The text of `--pass-help`.
+pub fn help() -> String {
+    let mut text = String::from("Passes:\n");
+    for pass in PASSES {
+        text += &format!("  {:28} {}\n", pass.name(), pass.summary());
+    }
+    text += "\nPipelines:\n";
+    for pipeline in PIPELINES {
+        text += &format!(
+            "  {:28} {}: {}\n",
+            pipeline.name,
+            pipeline.summary,
+            pipeline.passes.join(", ")
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_pipelines_expand() {
+        let passes = PASSES.iter().map(|p| p.name());
+        let mut names: Vec<&str> = passes.chain(PIPELINES.iter().map(|p| p.name)).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for pipeline in PIPELINES {
+            assert!(!expand(&[pipeline.name]).unwrap().is_empty());
+        }
+        let Err(error) = expand(&["no-such-pass"]) else {
+            panic!("an unknown pass was found");
+        };
+        assert!(error.to_string().contains("canonicalize"), "{error}");
+    }
+}

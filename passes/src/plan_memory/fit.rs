@@ -1,0 +1,65 @@
+//! Offsets for buffers with lifetimes: largest first, each at the lowest offset that is free while it lives.
+
+use super::too_large;
+use crate::error::PassError;
+
+/// A buffer in use from the first to the last position, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// First position.
+    pub begin: usize,
+    /// Last position.
+    pub end: usize,
+    /// Size in bytes, aligned.
+    pub size: u64,
+}
+
+impl Buffer {
+    fn meets(&self, other: &Buffer) -> bool {
+        self.begin <= other.end && other.begin <= self.end
+    }
+}
+
+/// The offset of every buffer, and the size of the arena. The order of equals is that of the slice.
+pub fn first_fit(buffers: &[Buffer]) -> Result<(Vec<u64>, u64), PassError> {
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].size), buffers[i].begin));
+    let mut offsets = vec![0u64; buffers.len()];
+    let mut placed: Vec<usize> = Vec::new();
+    let mut total = 0u64;
+    for i in order {
+        let buffer = &buffers[i];
+        let mut taken: Vec<(u64, u64)> = placed
+            .iter()
+            .filter(|&&j| buffers[j].meets(buffer))
+            .map(|&j| (offsets[j], offsets[j] + buffers[j].size))
+            .collect();
+        taken.sort_unstable();
+        let mut offset = 0u64;
+        for (begin, end) in taken {
+            if begin >= offset.saturating_add(buffer.size) {
+                break;
+            }
+            offset = offset.max(end);
+        }
+        let end = offset.checked_add(buffer.size).filter(|&e| e <= i64::MAX as u64);
+        total = total.max(end.ok_or_else(too_large)?);
+        offsets[i] = offset;
+        placed.push(i);
+    }
+    Ok((offsets, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_that_never_meet_share_an_offset() {
+        let buffers = [(0, 1, 64), (1, 2, 128), (2, 3, 64), (3, 4, 192)];
+        let buffers = buffers.map(|(begin, end, size)| Buffer { begin, end, size });
+        let (offsets, total) = first_fit(&buffers).unwrap();
+        assert_eq!(offsets, [128, 0, 192, 0]);
+        assert_eq!(total, 256);
+    }
+}

@@ -1,0 +1,128 @@
+//! Offsets of parameters and running statistics: the part of the plan that training and inference share.
+
+use std::collections::BTreeSet;
+
+use syncbn_ir::ops::ParameterData;
+use syncbn_ir::{Graph, Op, OutputKind, TensorType};
+
+use super::align;
+use crate::error::PassError;
+
+/// A parameter or running statistic and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// ONNX initializer name.
+    pub name: String,
+    /// Type.
+    pub ty: TensorType,
+    /// Whether it is trained; false for statistics.
+    pub trained: bool,
+    /// First value.
+    pub data: ParameterData,
+    /// Byte offset in its arena.
+    pub offset: u64,
+}
+
+/// Offsets in the weights and statistics arenas.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Layout {
+    /// Tensors of the weights arena by offset: trained ones first.
+    pub parameters: Vec<Tensor>,
+    /// Tensors of the statistics arena by offset.
+    pub statistics: Vec<Tensor>,
+    /// Bytes at the front of the weights arena whose gradients go through the gradient all-reduce.
+    pub reduced_bytes: u64,
+    /// Bytes at the front of the weights arena that are trained.
+    pub trained_bytes: u64,
+    /// Bytes of the weights arena.
+    pub weight_bytes: u64,
+    /// Bytes of the statistics arena.
+    pub statistic_bytes: u64,
+}
+
+impl Layout {
+    /// The layout of a graph: parameters whose gradient is all-reduced, other trained ones, the rest, each in
+    /// the order of the graph.
+    pub fn of(graph: &Graph) -> Result<Layout, PassError> {
+        let gradients = graph.outputs.iter().filter(|o| o.kind == OutputKind::Gradient);
+        let reduced: BTreeSet<&str> = gradients
+            .filter(|o| matches!(graph.op(o.value.node), Op::AllReduce(_)))
+            .map(|o| o.name.as_str())
+            .collect();
+        let mut layout = Layout::default();
+        for id in graph.nodes() {
+            match graph.op(id) {
+                Op::Parameter(p) => layout.parameters.push(Tensor {
+                    name: p.name.clone(),
+                    ty: p.ty.clone(),
+                    trained: p.trained,
+                    data: p.data.clone(),
+                    offset: 0,
+                }),
+                Op::Statistic(s) => layout.statistics.push(Tensor {
+                    name: s.name.clone(),
+                    ty: s.ty.clone(),
+                    trained: false,
+                    data: s.data.clone(),
+                    offset: 0,
+                }),
+                _ => {}
+            }
+        }
+        let rank = |t: &Tensor| match (t.trained, reduced.contains(t.name.as_str())) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 2,
+        };
+        layout.parameters.sort_by_key(rank);
+        let ranks: Vec<i32> = layout.parameters.iter().map(rank).collect();
+        layout.weight_bytes = place(&mut layout.parameters)?;
+        let first = |least: i32| {
+            let i = ranks.iter().position(|&r| r >= least);
+            i.map_or(layout.weight_bytes, |i| layout.parameters[i].offset)
+        };
+        (layout.reduced_bytes, layout.trained_bytes) = (first(1), first(2));
+        layout.statistic_bytes = place(&mut layout.statistics)?;
+        Ok(layout)
+    }
+
+    /// Offset of a parameter.
+    pub fn parameter(&self, name: &str) -> Option<&Tensor> {
+        self.parameters.iter().find(|t| t.name == name)
+    }
+
+    /// Offset of a running statistic.
+    pub fn statistic(&self, name: &str) -> Option<&Tensor> {
+        self.statistics.iter().find(|t| t.name == name)
+    }
+
+    /// Checks that the graph has no tensor that the layout lacks, or has with another type.
+    pub fn check(&self, graph: &Graph) -> Result<(), PassError> {
+        for id in graph.nodes() {
+            let (name, ty, found) = match graph.op(id) {
+                Op::Parameter(p) => (&p.name, &p.ty, self.parameter(&p.name)),
+                Op::Statistic(s) => (&s.name, &s.ty, self.statistic(&s.name)),
+                _ => continue,
+            };
+            if found.is_none_or(|t| t.ty != *ty) {
+                return Err(PassError::Rule {
+                    rule: "layout",
+                    message: format!(
+                        "tensor \"{name}\" of type {ty} has no place in the layout of the other graph"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn place(tensors: &mut [Tensor]) -> Result<u64, PassError> {
+    let mut end = 0u64;
+    for tensor in tensors {
+        tensor.offset = end;
+        let bytes = tensor.ty.bytes(0).and_then(|b| end.checked_add(b));
+        end = align(bytes.ok_or_else(super::too_large)?)?;
+    }
+    Ok(end)
+}
