@@ -25,13 +25,16 @@
 //! which adds the C `main`:
 //!
 //! ```text
-//! CARGO_PROFILE_RELEASE_OPT_LEVEL=2 \
+//! CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
 //! cargo rustc -p syncbn-runtime --lib --release --locked --features entry --crate-type staticlib --target-dir DIR
 //! strip --strip-debug DIR/release/libsyncbn_runtime.a
 //! ```
 //!
-//! Panics must stay `unwind` (the default): they are caught and become errors. Nothing may be compiled for
+//! With `lto = "fat"` the stripped archive has 6 MiB (1.6 MiB under gzip), without it 23 MiB, and it builds
+//! no slower. Panics must stay `unwind` (the default): they are caught and become errors. Nothing may be compiled for
 //! more than the baseline x86-64, as the executable checks the processor itself.
+//!
+//! Tests are never built with `entry`: its `main` would meet theirs.
 //!
 //! # Linking an executable
 //!

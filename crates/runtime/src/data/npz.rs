@@ -221,6 +221,32 @@ mod tests {
         assert!(error.to_string().contains("it holds \"x\", \"y\""), "{error}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn damaged_archives_are_errors_or_arrays(
+            flips in proptest::collection::vec((0_usize..400, 0_u8..8), 1..4),
+            end in 0_usize..600,
+        ) {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            let data = [7; 24];
+            write(&mut bytes, &[("x", ElementType::F32, vec![2, 3], &data)]).unwrap();
+            let mut bytes = bytes.into_inner();
+            for (place, bit) in flips {
+                let place = place % bytes.len();
+                bytes[place] ^= 1 << bit;
+            }
+            bytes.truncate(end);
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&bytes).unwrap();
+            if let Ok(mut archive) = Archive::open(file.path())
+                && let Ok(array) = archive.read("x")
+            {
+                let wanted = array.header.elements().unwrap() * array.header.element.bytes as u64;
+                proptest::prop_assert_eq!(array.bytes.len() as u64, wanted);
+            }
+        }
+    }
+
     #[test]
     fn shapes_print_as_in_python() {
         assert_eq!(shape_text(&[]), "()");

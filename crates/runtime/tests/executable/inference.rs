@@ -6,7 +6,8 @@ crate::tests![
     infer_slices_and_splits,
     bench_counts_collectives,
     info_lists_everything,
-    version_and_help
+    unwritable_output_is_an_error,
+    version_and_help,
 ];
 
 fn infer_slices_and_splits() {
@@ -89,6 +90,18 @@ fn info_lists_everything() {
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
+}
+
+fn unwritable_output_is_an_error() {
+    let bench = Bench::new("f64 sync");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = bench.command("info").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("standard output")
+    );
 }
 
 fn version_and_help() {
