@@ -31,8 +31,8 @@
 //! ```
 //!
 //! With `lto = "fat"` the stripped archive has 6 MiB (1.6 MiB under gzip), without it 23 MiB, and it builds
-//! no slower. Panics must stay `unwind` (the default): they are caught and become errors. Nothing may be compiled for
-//! more than the baseline x86-64, as the executable checks the processor itself.
+//! no slower. Panics must stay `unwind` (the default): they are caught and become errors. Nothing may be
+//! compiled for more than the baseline x86-64, as the executable checks the processor itself.
 //!
 //! Tests are never built with `entry`: its `main` would meet theirs.
 //!
