@@ -85,14 +85,18 @@ impl Literal {
         }
     }
 
-    /// The single value all elements share, if they do.
+    /// The single value all elements share, bit by bit, if they do. Large integers are compared exactly.
     pub fn splat(&self) -> Option<f64> {
-        let values = self.to_f64();
-        let first = *values.first()?;
-        values
-            .iter()
-            .all(|v| v.to_bits() == first.to_bits())
-            .then_some(first)
+        fn same<T: Copy, K: PartialEq>(values: &[T], key: impl Fn(T) -> K) -> Option<T> {
+            let first = *values.first()?;
+            values.iter().all(|&v| key(v) == key(first)).then_some(first)
+        }
+        match &self.values {
+            Values::F32(v) => same(v, f32::to_bits).map(f64::from),
+            Values::F64(v) => same(v, f64::to_bits),
+            Values::I64(v) => same(v, |x| x).map(|x| x as f64),
+            Values::U8(v) => same(v, |x| x).map(f64::from),
+        }
     }
 
     /// For the reference evaluation.

@@ -97,7 +97,7 @@ impl Builder {
             ty: TensorType::batched(self.dtype, sizes),
         };
         self.claim(name, "input")?;
-        self.graph.add_value(op, name, &[])
+        self.graph.add_value(op, "", &[])
     }
 
     /// Names a value as an output.

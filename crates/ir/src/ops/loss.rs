@@ -63,8 +63,7 @@ impl Operator for SoftmaxCrossEntropy {
         let (logits, target) = (operands[0], operands[1]);
         let mut loss = 0.0;
         for_each_pixel(logits, target, |at, label| {
-            let scores: Vec<f64> = at.iter().map(|&p| logits.data[p]).collect();
-            loss += log_sum_exp(&scores) - scores[label];
+            loss -= log_softmax(logits, at)[label];
         })?;
         let pixels: usize = target.dims[1..].iter().product();
         Ok(vec![Array::new(&[1], vec![mean(loss, step.total * pixels)])])
@@ -81,11 +80,9 @@ impl Operator for SoftmaxCrossEntropyBackward {
         let pixels: usize = target.dims[1..].iter().product();
         let mut gradient = Array::zeros(&logits.dims);
         for_each_pixel(logits, target, |at, label| {
-            let scores: Vec<f64> = at.iter().map(|&p| logits.data[p]).collect();
-            let log_sum = log_sum_exp(&scores);
-            for (k, (&p, &score)) in at.iter().zip(&scores).enumerate() {
+            for (k, (&p, log_share)) in at.iter().zip(log_softmax(logits, at)).enumerate() {
                 let one_hot = if k == label { 1.0 } else { 0.0 };
-                gradient.data[p] = mean((score - log_sum).exp() - one_hot, step.total * pixels);
+                gradient.data[p] = mean(log_share.exp() - one_hot, step.total * pixels);
             }
         })?;
         Ok(vec![gradient])
@@ -127,9 +124,16 @@ fn mean(sum: f64, count: usize) -> f64 {
     if count == 0 { 0.0 } else { sum / count as f64 }
 }
 
-fn log_sum_exp(scores: &[f64]) -> f64 {
-    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    largest + scores.iter().map(|&s| (s - largest).exp()).sum::<f64>().ln()
+/// Logarithms of the softmax of the scores at these offsets. The largest score is subtracted first, so that
+/// large scores neither overflow nor cancel.
+fn log_softmax(logits: &Array, at: &[usize]) -> Vec<f64> {
+    let largest = at
+        .iter()
+        .map(|&p| logits.data[p])
+        .fold(f64::NEG_INFINITY, f64::max);
+    let shifted = at.iter().map(|&p| logits.data[p] - largest);
+    let log_sum = shifted.clone().map(f64::exp).sum::<f64>().ln();
+    shifted.map(|s| s - log_sum).collect()
 }
 
 /// Calls `visit` for every sample and pixel with the offsets of its class scores and its label.

@@ -149,13 +149,21 @@ impl Lexer<'_> {
     }
 
     fn quoted(&mut self) -> Result<String, ParseError> {
+        let (line, column) = (self.line, self.column);
         self.bump();
         let mut text = String::new();
         loop {
             match self.bump() {
                 Some('"') => return Ok(text),
                 Some('\\') => text.push(self.escape()?),
-                Some('\n') | None => return self.error("a string has no end"),
+                Some('\n') | None => {
+                    let message = "a string has no end".to_string();
+                    return Err(ParseError {
+                        line,
+                        column,
+                        message,
+                    });
+                }
                 Some(c) => text.push(c),
             }
         }

@@ -14,7 +14,7 @@ pub use print::print;
 const MAX_PRINTED: usize = 8;
 
 /// Constants of more elements never print as `splat`, so that a short text cannot ask for much memory.
-const MAX_SPLAT: usize = 1 << 26;
+const MAX_SPLAT: usize = 1 << 24;
 
 /// FNV-1a, 64 bit, of the little-endian bytes of a literal.
 pub fn fnv1a(bytes: &[u8]) -> u64 {

@@ -116,15 +116,12 @@ fn data(data: &ParameterData) -> String {
 /// A constant is part of the meaning of a graph, so all its values are printed; only one value that all
 /// elements share is printed once.
 fn constant(literal: &Literal) -> String {
-    let elements = elements(literal);
-    match elements.as_slice() {
-        [first, second, rest @ ..]
-            if elements.len() <= MAX_SPLAT && first == second && rest.iter().all(|e| e == first) =>
-        {
-            format!("splat({first})")
-        }
-        _ => list(&elements),
+    // All NaN read back as the same NaN, so they count as one value.
+    let nan = || literal.to_f64().iter().all(|x| x.is_nan());
+    if (2..=MAX_SPLAT).contains(&literal.len()) && (literal.splat().is_some() || nan()) {
+        return format!("splat({})", element(literal, 0));
     }
+    list(&elements(literal))
 }
 
 fn list(elements: &[String]) -> String {
@@ -132,11 +129,15 @@ fn list(elements: &[String]) -> String {
 }
 
 fn elements(literal: &Literal) -> Vec<String> {
+    (0..literal.len()).map(|i| element(literal, i)).collect()
+}
+
+fn element(literal: &Literal, i: usize) -> String {
     match &literal.values {
-        Values::F32(v) => v.iter().map(|x| not_a_number(format!("{x:?}"))).collect(),
-        Values::F64(v) => v.iter().map(|&x| float(x)).collect(),
-        Values::I64(v) => v.iter().map(i64::to_string).collect(),
-        Values::U8(v) => v.iter().map(u8::to_string).collect(),
+        Values::F32(v) => not_a_number(format!("{:?}", v[i])),
+        Values::F64(v) => float(v[i]),
+        Values::I64(v) => v[i].to_string(),
+        Values::U8(v) => v[i].to_string(),
     }
 }
 
