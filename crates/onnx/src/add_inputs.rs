@@ -9,7 +9,7 @@ use crate::binding::Binding;
 use crate::error::ImportError;
 use crate::importer::Importer;
 use crate::initializers::{Initializers, Origin};
-use crate::inputs::{DataInput, Declared, WeightInput, data_input, declared, trainable_slot};
+use crate::inputs::{DataInput, Declared, WeightInput, data_input, data_names, declared, trainable_slot};
 use crate::names::Names;
 use crate::options::ImportOptions;
 use crate::proto::{GraphProto, ValueInfoProto};
@@ -24,13 +24,14 @@ impl<'a> Importer<'a> {
         options: &ImportOptions,
     ) -> Vec<(String, Vec<usize>)> {
         self.errors.append(&mut table.errors);
+        let data_names = data_names(file, self.names);
         let mut data = Vec::new();
         let mut missing = Vec::new();
         for info in &file.input {
             if table.bindings.contains_key(info.name()) {
                 continue;
             }
-            match weight_input(info, self.names) {
+            match weight_input(info, self.names, &data_names) {
                 Some(weight) if options.init => table.add_input(weight),
                 Some(weight) => {
                     missing.push(format!("\"{}\"", weight.name));
@@ -129,9 +130,6 @@ impl<'a> Importer<'a> {
                 list.collect::<Vec<_>>().join(", ")
             )));
         }
-        if inputs.is_empty() && self.errors.is_empty() {
-            self.errors.push(ImportError::user("the graph has no data input"));
-        }
     }
 
     fn check_input_shapes(&mut self, file: &GraphProto, options: &ImportOptions) {
@@ -148,7 +146,10 @@ impl<'a> Importer<'a> {
 }
 
 /// A graph input that is a weight: of known shape and in a trainable slot.
-fn weight_input(info: &ValueInfoProto, names: &Names) -> Option<WeightInput> {
+fn weight_input(info: &ValueInfoProto, names: &Names, data: &HashSet<&str>) -> Option<WeightInput> {
+    if data.contains(info.name()) {
+        return None;
+    }
     let (number, dims) = declared(info).ok()??;
     let Ok(Element::Float(dtype)) = Element::new(number) else {
         return None;
@@ -160,7 +161,7 @@ fn weight_input(info: &ValueInfoProto, names: &Names) -> Option<WeightInput> {
             Declared::Symbol(_) => None,
         })
         .collect::<Option<_>>()?;
-    let rule = trainable_slot(info.name(), names, &dims)?;
+    let rule = trainable_slot(info.name(), names, data, &dims)?;
     Some(WeightInput {
         name: info.name().to_string(),
         dims,

@@ -49,8 +49,10 @@ pub(crate) fn inline(
         nodes: Vec::new(),
         calls: 0,
         bytes: 0,
+        outermost: String::new(),
     };
     for node in std::mem::take(&mut graph.node) {
+        inliner.outermost = describe(&node);
         inliner.visit(node)?;
     }
     graph.node = inliner.nodes;
@@ -64,6 +66,8 @@ struct Inliner<'a> {
     nodes: Vec<NodeProto>,
     calls: usize,
     bytes: usize,
+    /// The call in the graph that is being expanded, for messages.
+    outermost: String,
 }
 
 impl<'a> Inliner<'a> {
@@ -73,12 +77,12 @@ impl<'a> Inliner<'a> {
             .get(&(node.domain(), node.op_type(), node.overload()))
             .copied();
         let Some(function) = function else {
-            self.count(&node)?;
+            self.count()?;
             self.nodes.push(node);
             return Ok(());
         };
         self.check(function, &node)?;
-        self.count(&node)?;
+        self.count()?;
         let mut names = self.bind(function, &node);
         self.stack.push(function);
         for inner in &function.node {
@@ -89,19 +93,19 @@ impl<'a> Inliner<'a> {
         Ok(())
     }
 
-    fn count(&mut self, node: &NodeProto) -> Result<(), ImportError> {
+    fn count(&mut self) -> Result<(), ImportError> {
         self.calls += 1;
         if self.calls > MAX_NODES || self.bytes > MAX_BYTES {
             let text = format!(
                 "its functions expand to too many nodes: the limits are {MAX_NODES} nodes and {MAX_BYTES} bytes"
             );
-            return Err(ImportError::user(text).at(&describe(node)));
+            return Err(ImportError::user(text).at(&self.outermost));
         }
         Ok(())
     }
 
     fn check(&self, function: &'a FunctionProto, node: &NodeProto) -> Result<(), ImportError> {
-        let fail = |text: String| Err(ImportError::user(text).at(&describe(node)));
+        let fail = |text: String| Err(ImportError::user(text).at(&self.outermost));
         if self.stack.iter().any(|f| std::ptr::eq(*f, function)) {
             return fail(format!(
                 "function \"{}\" is recursive: it calls itself",

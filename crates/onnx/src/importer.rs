@@ -262,6 +262,9 @@ impl<'a> Importer<'a> {
         inputs: Vec<(String, Vec<usize>)>,
         options: &ImportOptions,
     ) -> Result<Imported, ImportErrors> {
+        if inputs.is_empty() && self.errors.is_empty() {
+            self.errors.push(ImportError::user("the graph has no data input"));
+        }
         if !self.errors.is_empty() {
             return Err(ImportErrors(self.errors));
         }

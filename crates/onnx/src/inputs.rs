@@ -9,7 +9,7 @@ use crate::names::Names;
 use crate::options::ImportOptions;
 use crate::proto::tensor_shape_proto::dimension::Value as DimValue;
 use crate::proto::type_proto::Value as TypeValue;
-use crate::proto::{NodeProto, TensorShapeProto, ValueInfoProto};
+use crate::proto::{GraphProto, NodeProto, TensorShapeProto, ValueInfoProto};
 use crate::tensors::Element;
 
 /// How `--init` fills a weight.
@@ -55,8 +55,11 @@ pub(crate) enum Declared {
     Symbol(String),
 }
 
-/// Element type and declared shape of an input or value_info; a shape that is not declared is None.
-pub(crate) fn declared(info: &ValueInfoProto) -> Result<Option<(i32, Option<Vec<Declared>>)>, ImportError> {
+/// Number of the element type, and the shape if one is declared.
+type DeclaredType = (i32, Option<Vec<Declared>>);
+
+/// Element type and declared shape of an input or value_info; None when it is not a tensor.
+pub(crate) fn declared(info: &ValueInfoProto) -> Result<Option<DeclaredType>, ImportError> {
     let Some(TypeValue::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
         return Ok(None);
     };
@@ -85,30 +88,47 @@ fn declared_dims(name: &str, shape: &TensorShapeProto) -> Result<Vec<Declared>, 
     Ok(dims)
 }
 
-/// The trainable slot that a graph input reaches through operators that only move its elements.
-pub(crate) fn trainable_slot(name: &str, names: &Names, dims: &[usize]) -> Option<InitRule> {
+/// Names that depend on an input that is certainly data: one with a symbolic size, or else the first that has
+/// no initializer.
+pub(crate) fn data_names<'a>(file: &'a GraphProto, names: &Names) -> HashSet<&'a str> {
+    let symbolic = |info: &&ValueInfoProto| match declared(info) {
+        Ok(Some((_, Some(dims)))) => dims.iter().any(|d| matches!(d, Declared::Symbol(_))),
+        _ => false,
+    };
+    let initialized: HashSet<&str> = file.initializer.iter().map(|t| t.name()).collect();
+    let inputs = || file.input.iter().filter(|i| !initialized.contains(i.name()));
+    let mut data: HashSet<&str> = inputs().filter(symbolic).map(|i| i.name()).collect();
+    if data.is_empty() {
+        data.extend(inputs().find(|i| names.is_used(i.name())).map(|i| i.name()));
+    }
+    for node in &file.node {
+        // A shape is known without the data.
+        if node.op_type() != "Shape" && node.input.iter().any(|name| data.contains(name.as_str())) {
+            data.extend(node.output.iter().map(String::as_str).filter(|o| !o.is_empty()));
+        }
+    }
+    data
+}
+
+/// The trainable slot that a graph input reaches, directly or through values that depend on no data.
+pub(crate) fn trainable_slot(
+    name: &str,
+    names: &Names,
+    data: &HashSet<&str>,
+    dims: &[usize],
+) -> Option<InitRule> {
     let mut seen = HashSet::new();
     let mut queue = vec![(name.to_string(), false)];
     while let Some((name, transposed)) = queue.pop() {
-        if seen.len() > 64 || !seen.insert((name.clone(), transposed)) {
+        if seen.len() > 256 || !seen.insert((name.clone(), transposed)) {
             continue;
         }
         for &(node, slot) in names.readers(&name) {
-            if let Some(rule) = slot_rule(node, slot, transposed, dims) {
+            let on_data = node.input.iter().any(|input| data.contains(input.as_str()));
+            if let Some(rule) = slot_rule(node, slot, transposed, on_data, dims) {
                 return Some(rule);
             }
-            let moves = matches!(
-                node.op_type(),
-                "Identity"
-                    | "Cast"
-                    | "CastLike"
-                    | "Reshape"
-                    | "Squeeze"
-                    | "Unsqueeze"
-                    | "Expand"
-                    | "Transpose"
-            );
-            if moves && slot == 0 {
+            if !on_data && node.op_type() != "Shape" {
                 let turned = transposed != (node.op_type() == "Transpose");
                 queue.extend(node.output.first().map(|o| (o.clone(), turned)));
             }
@@ -117,7 +137,13 @@ pub(crate) fn trainable_slot(name: &str, names: &Names, dims: &[usize]) -> Optio
     None
 }
 
-fn slot_rule(node: &NodeProto, slot: usize, transposed: bool, dims: &[usize]) -> Option<InitRule> {
+fn slot_rule(
+    node: &NodeProto,
+    slot: usize,
+    transposed: bool,
+    on_data: bool,
+    dims: &[usize],
+) -> Option<InitRule> {
     let inner_axis = |second: bool| if second != transposed { Some(1) } else { Some(0) };
     match (node.op_type(), slot) {
         ("Conv", 1) => Some(InitRule::Kaiming(None)),
@@ -130,6 +156,8 @@ fn slot_rule(node: &NodeProto, slot: usize, transposed: bool, dims: &[usize]) ->
         ("Conv" | "ConvTranspose" | "Gemm", 2) => Some(InitRule::Fill(0.0)),
         ("BatchNormalization", 2 | 3) => Some(InitRule::Fill(0.0)),
         ("BatchNormalization", 1 | 4) => Some(InitRule::Fill(1.0)),
+        ("Add", _) if on_data && !dims.is_empty() => Some(InitRule::Fill(0.0)),
+        ("Mul", _) if on_data && !dims.is_empty() => Some(InitRule::Fill(1.0)),
         _ => None,
     }
 }

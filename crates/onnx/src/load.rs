@@ -25,7 +25,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
         return Err(ImportError::user("the file is empty"));
     }
     ModelProto::decode(bytes).map_err(|e| {
-        ImportError::user(format!("cannot decode the file as an ONNX model: {e}"))
+        let text = e.to_string();
+        let cause = text.rsplit(": ").next().unwrap_or_default();
+        if cause.contains("recursion") {
+            let text =
+                format!("cannot decode the file as an ONNX model: {cause}, its graphs are nested too deeply");
+            return ImportError::user(text).note("subgraphs of control flow (If, Loop) are not supported");
+        }
+        ImportError::user(format!("cannot decode the file as an ONNX model: {text}"))
             .note("the file is truncated, damaged or not ONNX: export or copy it again")
     })
 }

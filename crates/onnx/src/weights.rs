@@ -13,7 +13,9 @@ use crate::inputs::{InitRule, WeightInput};
 
 impl Importer<'_> {
     /// The graph's value of a weight in a slot. Uses in one slot kind are tied; BatchNorm slots of different
-    /// kinds, and Identity copies in BatchNorm slots, are tensors of their own.
+    /// kinds, and Identity copies in BatchNorm slots, are tensors of their own. So are Identity copies of
+    /// uniform tensors, such as zero biases: exporters tie these because they are equal, not because they are
+    /// shared.
     pub(crate) fn weight(&mut self, weight: &Weight, slot: Slot, node: &str) -> Result<Value, ImportError> {
         let copy = if slot == Slot::Data {
             None
@@ -66,6 +68,17 @@ impl Importer<'_> {
         self.tensor_names.insert(name);
         self.initializers[weight.index].nodes.push((copy, slot, value));
         Ok(value)
+    }
+
+    /// Whether all elements of a copied weight start with one value.
+    fn is_uniform(&self, weight: &Weight) -> Result<bool, ImportError> {
+        if weight.copy.is_none() {
+            return Ok(false);
+        }
+        match &self.initializers[weight.index].origin {
+            Origin::Init(input) => Ok(matches!(input.rule, InitRule::Fill(_))),
+            Origin::File(..) => Ok(self.weight_literal(weight)?.is_some_and(|l| l.splat().is_some())),
+        }
     }
 
     /// `<initializer>.<node>`, made longer where that is taken.

@@ -188,6 +188,15 @@ fn slot_value(
     if !matches!(slot, Slot::Mean | Slot::Variance) {
         return Ok(value);
     }
+    // Weight standardisation passes the weight's own statistics.
+    let x = cx.value(node, 0)?;
+    let data = cx
+        .graph
+        .depends_on_data()
+        .map_err(|e| ImportError::user(e.to_string()))?;
+    if !data.contains(&x.node) {
+        return Ok(value);
+    }
     let name = node.input(i).unwrap_or_default().to_string();
     let known = cx.statistics.get(&(name.clone(), slot.name())).copied();
     if let Some(statistic) = known {

@@ -12,7 +12,6 @@ use crate::importer::Importer;
 pub(super) fn conv(cx: &mut Importer, node: &OnnxNode) -> Result<Vec<Binding>, ImportError> {
     node.expect_inputs(2, 3)?;
     let (x, w) = (cx.value(node, 0)?, cx.value(node, 1)?);
-    let bias = cx.optional_value(node, 2)?;
     let (input, weight) = (cx.ty(x), cx.ty(w));
     let sizes = window::spatial(&input)?;
     let kernel = window::spatial(&weight)?;
@@ -44,6 +43,33 @@ pub(super) fn conv(cx: &mut Importer, node: &OnnxNode) -> Result<Vec<Binding>, I
         activation: None,
     };
     let mut operands = vec![x, w];
-    operands.extend(bias);
+    let filters = weight.shape.0.first().and_then(|d| d.fixed()).unwrap_or(0);
+    if !is_zero_noise(cx, node, filters)? {
+        operands.extend(cx.optional_value(node, 2)?);
+    }
     Ok(vec![cx.add(node, op, &operands)?.into()])
+}
+
+/// Whether the bias is none of the network's: exporters give convolutions without one a zero bias, as a folded
+/// constant named `val_N`, or computed in a shape that does not fit.
+fn is_zero_noise(cx: &Importer, node: &OnnxNode, filters: usize) -> Result<bool, ImportError> {
+    let Some(name) = node.input(2) else {
+        return Ok(false);
+    };
+    let binding = cx.binding(node, 2)?;
+    let generated = name
+        .strip_prefix("val_")
+        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let misfits = cx.dims(&binding).is_some_and(|dims| dims != [filters]);
+    match &binding {
+        Binding::Weight(_) if !generated => Ok(false),
+        Binding::Weight(weight) => {
+            let zeros = cx.weight_literal(weight)?.is_none_or(|l| l.splat() == Some(0.0));
+            Ok(zeros)
+        }
+        Binding::Value(value) if misfits => {
+            Ok(cx.fold(*value).is_some_and(|a| a.data.iter().all(|&v| v == 0.0)))
+        }
+        _ => Ok(false),
+    }
 }

@@ -12,8 +12,9 @@ use crate::initializers::as_integers;
 use crate::integers::{Integers, MAX_ELEMENTS, Size, broadcast_dims};
 
 type Imported = Result<Vec<Binding>, ImportError>;
+type Pair = (Rc<Integers>, Rc<Integers>);
 
-fn both(cx: &Importer, node: &OnnxNode) -> Result<Option<(Rc<Integers>, Rc<Integers>)>, ImportError> {
+fn both(cx: &Importer, node: &OnnxNode) -> Result<Option<Pair>, ImportError> {
     let (a, b) = (
         as_integers(&cx.binding(node, 0)?),
         as_integers(&cx.binding(node, 1)?),
