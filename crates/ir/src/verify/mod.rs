@@ -1,11 +1,13 @@
 //! The verifier: what every stage may rely on. It runs around every pass, so that a broken graph is found where
 //! it was broken.
 
+mod attributes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::graph::{Arena, Graph, Location, NodeId, Output, OutputKind};
-use crate::ops::{Op, ParameterData, Scope, UnaryFunction};
+use crate::ops::Op;
 use crate::types::{DType, Dim, Layout, TensorType};
 
 /// One thing that is wrong with a graph.
@@ -87,7 +89,7 @@ impl<'a> Verifier<'a> {
     }
 
     fn node(&mut self, id: NodeId) {
-        if let Err(message) = check_attributes(self.graph.op(id)) {
+        if let Err(message) = attributes::check(self.graph.op(id)) {
             self.error(id, message);
         }
         let slots = self.graph.operand_slots(id);
@@ -233,85 +235,4 @@ fn check_output(graph: &Graph, output: &Output) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("has type {ty}, expected {expected}"))
-}
-
-/// Ranges of attributes that types do not depend on.
-fn check_attributes(op: &Op) -> Result<(), String> {
-    match op {
-        Op::Input(op) if !op.ty.shape.has_batch() => {
-            Err(format!("type {} does not have the batch in front", op.ty))
-        }
-        Op::Parameter(op) => {
-            if op.trained && !op.ty.dtype.is_float() {
-                return Err(format!("a tensor of type {} cannot be trained", op.ty));
-            }
-            check_data(&op.data)
-        }
-        Op::Statistic(op) => check_data(&op.data),
-        Op::BatchNorm(op) => check_rule(op.epsilon, op.momentum),
-        Op::BatchNormFinalize(op) => check_rule(op.epsilon, op.momentum),
-        Op::Conv(op) => check_function(op.activation),
-        Op::Normalize(op) => check_function(op.activation),
-        Op::BatchNormBackwardReduce(op) => check_function(op.activation),
-        Op::BatchNormBackwardData(op) => check_function(op.activation),
-        Op::Unary(op) => check_function(Some(op.function)),
-        Op::UnaryBackward(op) => check_function(Some(op.function)),
-        Op::AllReduce(op) if op.scope == Scope::Group(0) => Err("a group of 0 ranks".to_string()),
-        Op::Dropout(op) if !(0.0..=1.0).contains(&op.ratio) => {
-            Err(format!("ratio {} is not in 0 to 1", op.ratio))
-        }
-        Op::Input(_)
-        | Op::Constant(_)
-        | Op::ConvBackwardData(_)
-        | Op::ConvBackwardWeight(_)
-        | Op::MatMul(_)
-        | Op::BatchNormBackward(_)
-        | Op::Moments(_)
-        | Op::AllReduce(_)
-        | Op::Binary(_)
-        | Op::Reduce(_)
-        | Op::Expand(_)
-        | Op::Reshape(_)
-        | Op::Transpose(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::Cast(_)
-        | Op::Identity(_)
-        | Op::Dropout(_)
-        | Op::MaxPool(_)
-        | Op::MaxPoolBackward(_)
-        | Op::AveragePool(_)
-        | Op::AveragePoolBackward(_)
-        | Op::SoftmaxCrossEntropy(_)
-        | Op::SoftmaxCrossEntropyBackward(_)
-        | Op::MeanSquaredError(_)
-        | Op::MeanSquaredErrorBackward(_) => Ok(()),
-    }
-}
-
-fn check_rule(epsilon: f64, momentum: f64) -> Result<(), String> {
-    if !(epsilon.is_finite() && epsilon >= 0.0) {
-        return Err(format!("epsilon {epsilon} is not a finite number of at least 0"));
-    }
-    if !(0.0..=1.0).contains(&momentum) {
-        return Err(format!("momentum {momentum} is not in 0 to 1"));
-    }
-    Ok(())
-}
-
-fn check_function(function: Option<UnaryFunction>) -> Result<(), String> {
-    match function {
-        Some(UnaryFunction::Clip { min, max }) if min.is_nan() || max.is_nan() => {
-            Err(format!("clip bounds {min} and {max} must be numbers"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_data(data: &ParameterData) -> Result<(), String> {
-    match data {
-        ParameterData::Fill(value) if !value.is_finite() => Err(format!("fill value {value} is not finite")),
-        ParameterData::KaimingNormal { fan_in: 0 } => Err("Kaiming initialisation of fan-in 0".to_string()),
-        _ => Ok(()),
-    }
 }

@@ -1,7 +1,12 @@
 //! The graph: typed multi-output nodes. petgraph is hidden behind [`NodeId`] and [`Value`].
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+mod edit;
+mod order;
+mod output;
+mod place;
+
+pub use output::{Output, OutputKind};
+pub use place::{Arena, Location};
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -41,64 +46,6 @@ impl From<NodeId> for Value {
     }
 }
 
-/// A lifetime class of memory; see `syncbn_abi` for who owns each arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Arena {
-    /// Parameters.
-    Weights,
-    /// Gradients of trained parameters.
-    Gradients,
-    /// Running statistics.
-    Statistics,
-    /// What inference derives from weights alone.
-    Prepared,
-    /// Values of one step.
-    Step,
-    /// Constants, in the executable's read-only data.
-    Constants,
-    /// The caller's input buffers; the offset is the input's index.
-    Inputs,
-    /// The caller's output buffers; the offset is the output's index.
-    Outputs,
-}
-
-impl Arena {
-    /// All arenas, in declaration order.
-    pub const ALL: [Arena; 8] = [
-        Arena::Weights,
-        Arena::Gradients,
-        Arena::Statistics,
-        Arena::Prepared,
-        Arena::Step,
-        Arena::Constants,
-        Arena::Inputs,
-        Arena::Outputs,
-    ];
-
-    /// The text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arena::Weights => "weights",
-            Arena::Gradients => "gradients",
-            Arena::Statistics => "statistics",
-            Arena::Prepared => "prepared",
-            Arena::Step => "step",
-            Arena::Constants => "constants",
-            Arena::Inputs => "inputs",
-            Arena::Outputs => "outputs",
-        }
-    }
-}
-
-/// Where a value lives: given by `plan-memory`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Location {
-    /// The arena.
-    pub arena: Arena,
-    /// Byte offset (an index for inputs and outputs).
-    pub offset: u64,
-}
-
 /// Type and place of one output of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueInfo {
@@ -117,42 +64,6 @@ pub struct Node {
     pub name: String,
     /// Its outputs.
     pub outputs: Vec<ValueInfo>,
-}
-
-/// What a graph output is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum OutputKind {
-    /// An ONNX output; `name` is its name.
-    Output,
-    /// The scalar loss.
-    Loss,
-    /// The gradient of the parameter (or, for tests, input) `name`.
-    Gradient,
-    /// The next value of the running statistic `name`.
-    Statistic,
-}
-
-impl OutputKind {
-    /// The text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            OutputKind::Output => "output",
-            OutputKind::Loss => "loss",
-            OutputKind::Gradient => "gradient",
-            OutputKind::Statistic => "statistic",
-        }
-    }
-}
-
-/// A graph output.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// What it is.
-    pub kind: OutputKind,
-    /// Its name: of an ONNX output, a parameter or a statistic.
-    pub name: String,
-    /// The value.
-    pub value: Value,
 }
 
 /// Why a graph operation was refused.
@@ -346,89 +257,6 @@ impl Graph {
         self.users(v).len() + self.outputs.iter().filter(|o| o.value == v).count()
     }
 
-    /// Lets every reader of `old` (graph outputs included) read `new`, which must have the same type.
-    pub fn replace_uses(&mut self, old: Value, new: Value) -> Result<(), GraphError> {
-        let (old_ty, new_ty) = (self.ty(old), self.ty(new));
-        if old_ty != new_ty {
-            return Err(GraphError::Replacement {
-                old: old_ty.clone(),
-                new: new_ty.clone(),
-            });
-        }
-        for (user, slot) in self.users(old) {
-            self.connect(user, slot, new);
-        }
-        for output in &mut self.outputs {
-            if output.value == old {
-                output.value = new;
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes one operand; the new one must have the type of the old one.
-    pub fn set_operand(&mut self, node: NodeId, slot: usize, new: Value) -> Result<(), GraphError> {
-        let old = self.operand(node, slot).ok_or(GraphError::Node(node.number()))?;
-        if self.ty(old) != self.ty(new) {
-            let (old, new) = (self.ty(old).clone(), self.ty(new).clone());
-            return Err(GraphError::Replacement { old, new });
-        }
-        self.connect(node, slot, new);
-        Ok(())
-    }
-
-    fn connect(&mut self, node: NodeId, slot: usize, new: Value) {
-        let old = self
-            .graph
-            .edges_directed(node.index(), Direction::Incoming)
-            .find(|e| e.weight().to == slot)
-            .map(|e| e.id());
-        if let Some(old) = old {
-            self.graph.remove_edge(old);
-        }
-        self.graph.add_edge(
-            new.node.index(),
-            node.index(),
-            Edge {
-                from: new.slot,
-                to: slot,
-            },
-        );
-    }
-
-    /// Removes a node that nothing reads.
-    pub fn remove(&mut self, id: NodeId) -> Result<(), GraphError> {
-        let used = self.outputs.iter().any(|o| o.value.node == id)
-            || self
-                .graph
-                .edges_directed(id.index(), Direction::Outgoing)
-                .next()
-                .is_some();
-        if used || self.graph.remove_node(id.index()).is_none() {
-            return Err(GraphError::Node(id.number()));
-        }
-        Ok(())
-    }
-
-    /// Removes nodes that no output depends on, inputs excepted; returns how many.
-    pub fn remove_dead(&mut self) -> usize {
-        let mut live: BTreeSet<NodeId> = BTreeSet::new();
-        let mut stack: Vec<NodeId> = self.outputs.iter().map(|o| o.value.node).collect();
-        while let Some(id) = stack.pop() {
-            if live.insert(id) {
-                stack.extend(self.operands(id).iter().map(|v| v.node));
-            }
-        }
-        let dead: Vec<NodeId> = self
-            .nodes()
-            .filter(|id| !live.contains(id) && !matches!(self.op(*id), Op::Input(_)))
-            .collect();
-        for id in &dead {
-            self.graph.remove_node(id.index());
-        }
-        dead.len()
-    }
-
     /// All nodes in order of their ids.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.graph.node_indices().map(|i| NodeId(i.index() as u32))
@@ -442,50 +270,6 @@ impl Graph {
     /// Whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.graph.node_count() == 0
-    }
-
-    /// All nodes, operands before users; among nodes that are ready the lowest id comes first, so that the
-    /// order depends on nothing but the graph.
-    pub fn topological(&self) -> Result<Vec<NodeId>, GraphError> {
-        let mut missing: BTreeMap<NodeId, usize> = BTreeMap::new();
-        let mut ready = BinaryHeap::new();
-        for id in self.nodes() {
-            let n = self.graph.edges_directed(id.index(), Direction::Incoming).count();
-            missing.insert(id, n);
-            if n == 0 {
-                ready.push(Reverse(id));
-            }
-        }
-        let mut order = Vec::with_capacity(self.len());
-        while let Some(Reverse(id)) = ready.pop() {
-            order.push(id);
-            missing.remove(&id);
-            for e in self.graph.edges_directed(id.index(), Direction::Outgoing) {
-                let target = NodeId(e.target().index() as u32);
-                if let Some(n) = missing.get_mut(&target) {
-                    *n -= 1;
-                    if *n == 0 {
-                        ready.push(Reverse(target));
-                    }
-                }
-            }
-        }
-        match missing.keys().next() {
-            Some(&id) => Err(GraphError::Cycle(self.node(id).name.clone())),
-            None => Ok(order),
-        }
-    }
-
-    /// Which nodes depend on a data input (directly or through others).
-    pub fn depends_on_data(&self) -> Result<BTreeSet<NodeId>, GraphError> {
-        let mut set = BTreeSet::new();
-        for id in self.topological()? {
-            let source = matches!(self.op(id), Op::Input(_));
-            if source || self.operands(id).iter().any(|v| set.contains(&v.node)) {
-                set.insert(id);
-            }
-        }
-        Ok(set)
     }
 
     /// The first output of this kind and name.

@@ -1,0 +1,94 @@
+//! Rewiring and removing nodes.
+
+use std::collections::BTreeSet;
+
+use petgraph::Direction;
+use petgraph::visit::EdgeRef;
+
+use super::{Edge, Graph, GraphError, NodeId, Value};
+use crate::ops::Op;
+
+impl Graph {
+    /// Lets every reader of `old` (graph outputs included) read `new`, which must have the same type.
+    pub fn replace_uses(&mut self, old: Value, new: Value) -> Result<(), GraphError> {
+        let (old_ty, new_ty) = (self.ty(old), self.ty(new));
+        if old_ty != new_ty {
+            return Err(GraphError::Replacement {
+                old: old_ty.clone(),
+                new: new_ty.clone(),
+            });
+        }
+        for (user, slot) in self.users(old) {
+            self.connect(user, slot, new);
+        }
+        for output in &mut self.outputs {
+            if output.value == old {
+                output.value = new;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes one operand; the new one must have the type of the old one.
+    pub fn set_operand(&mut self, node: NodeId, slot: usize, new: Value) -> Result<(), GraphError> {
+        let old = self.operand(node, slot).ok_or(GraphError::Node(node.number()))?;
+        if self.ty(old) != self.ty(new) {
+            let (old, new) = (self.ty(old).clone(), self.ty(new).clone());
+            return Err(GraphError::Replacement { old, new });
+        }
+        self.connect(node, slot, new);
+        Ok(())
+    }
+
+    fn connect(&mut self, node: NodeId, slot: usize, new: Value) {
+        let old = self
+            .graph
+            .edges_directed(node.index(), Direction::Incoming)
+            .find(|e| e.weight().to == slot)
+            .map(|e| e.id());
+        if let Some(old) = old {
+            self.graph.remove_edge(old);
+        }
+        self.graph.add_edge(
+            new.node.index(),
+            node.index(),
+            Edge {
+                from: new.slot,
+                to: slot,
+            },
+        );
+    }
+
+    /// Removes a node that nothing reads.
+    pub fn remove(&mut self, id: NodeId) -> Result<(), GraphError> {
+        let used = self.outputs.iter().any(|o| o.value.node == id)
+            || self
+                .graph
+                .edges_directed(id.index(), Direction::Outgoing)
+                .next()
+                .is_some();
+        if used || self.graph.remove_node(id.index()).is_none() {
+            return Err(GraphError::Node(id.number()));
+        }
+        Ok(())
+    }
+
+    /// Removes nodes that no output depends on, inputs excepted; returns how many.
+    pub fn remove_dead(&mut self) -> usize {
+        let mut live: BTreeSet<NodeId> = BTreeSet::new();
+        let mut stack: Vec<NodeId> = self.outputs.iter().map(|o| o.value.node).collect();
+        while let Some(id) = stack.pop() {
+            if live.insert(id) {
+                stack.extend(self.operands(id).iter().map(|v| v.node));
+            }
+        }
+        let dead: Vec<NodeId> = self
+            .nodes()
+            .filter(|id| !live.contains(id) && !matches!(self.op(*id), Op::Input(_)))
+            .collect();
+        for id in &dead {
+            self.graph.remove_node(id.index());
+        }
+        dead.len()
+    }
+}
