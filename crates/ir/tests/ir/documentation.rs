@@ -1,1 +1,53 @@
+//! `docs/ir.md` keeps up with the operators, and its examples are graphs.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use syncbn_ir::ops::Op;
+use syncbn_ir::{parse, print, verify};
+
+fn text() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ir.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_table_of_operators_is_complete() {
+    let text = text();
+    let table = text.split("\n## Operators\n").nth(1).unwrap();
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let found: Vec<&str> = rows.collect();
+    let (rows, names) = (
+        found.iter().copied().collect(),
+        Op::NAMES.iter().copied().collect(),
+    );
+    let missing: Vec<_> = BTreeSet::difference(&names, &rows).collect();
+    let unknown: Vec<_> = BTreeSet::difference(&rows, &names).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "missing {missing:?}, unknown {unknown:?}"
+    );
+    assert_eq!(found.len(), names.len(), "a row is there twice");
+}
+
+#[test]
+fn examples_are_printed_graphs() {
+    let text = text();
+    let examples: Vec<&str> = text
+        .split("```ir\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        let graph = parse(example).unwrap();
+        assert_eq!(verify(&graph), Ok(()));
+        let lines = example.lines().filter(|line| !line.starts_with("//"));
+        assert_eq!(
+            print(&graph).lines().collect::<Vec<_>>(),
+            lines.collect::<Vec<_>>()
+        );
+    }
+}
