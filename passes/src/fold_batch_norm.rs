@@ -76,7 +76,7 @@ fn batch_norm_after(graph: &Graph, id: NodeId) -> Option<Match> {
     };
     let operands = graph.operands(id);
     let x = *operands.first()?;
-    (!op.training && x.slot == 0 && graph.use_count(x) == 1).then(|| Match {
+    (!op.training && x.slot == 0 && graph.use_count(x) == 1).then_some(Match {
         epsilon: op.epsilon,
         producer: x.node,
         operands,

@@ -1,0 +1,88 @@
+//! What the fused graphs look like: how often activations are written, how many collectives there are.
+
+use syncbn_ir::{Graph, Op};
+use syncbn_passes::{BatchNormMode, Options, inference_graph, training_graph};
+
+use crate::networks::{NETWORKS, residual};
+use crate::support::options;
+
+fn count(graph: &Graph, test: impl Fn(&Op) -> bool) -> usize {
+    graph.nodes().filter(|&id| test(graph.op(id))).count()
+}
+
+/// Every convolution writes its result, every BatchNorm its normalised, added and activated one; nothing else
+/// writes an activation in the forward pass, and no gradient of an activation function is stored.
+#[test]
+fn no_activation_is_written_twice() {
+    let (graph, _) = training_graph(&residual().unwrap(), &options()).unwrap();
+    assert_eq!(
+        count(&graph, |op| matches!(
+            op,
+            Op::Unary(_) | Op::UnaryBackward(_) | Op::Moments(_)
+        )),
+        0
+    );
+    assert_eq!(count(&graph, |op| matches!(op, Op::Conv(c) if c.moments)), 6);
+    assert_eq!(count(&graph, |op| matches!(op, Op::Normalize(_))), 6);
+    assert_eq!(
+        count(
+            &graph,
+            |op| matches!(op, Op::Normalize(n) if n.activation.is_some())
+        ),
+        5
+    );
+    let batched = |id: &syncbn_ir::NodeId| graph.ty((*id).into()).shape.rank() == 4;
+    let additions = graph
+        .nodes()
+        .filter(batched)
+        .filter(|&id| matches!(graph.op(id), Op::Binary(_)));
+    // Only where the gradients of a block's input from its two branches meet.
+    let additions = additions
+        .filter(|&id| graph.ty(id.into()).shape.has_batch())
+        .count();
+    assert_eq!(additions, 3, "{graph}");
+}
+
+#[test]
+fn collectives() {
+    let reduces = |graph: &Graph| count(graph, |op| matches!(op, Op::AllReduce(_)));
+    for (name, build) in NETWORKS {
+        let network = build().unwrap();
+        let layers = count(&network, |op| matches!(op, Op::BatchNorm(_)));
+        let (graph, _) = training_graph(&network, &options()).unwrap();
+        let expected = match *name {
+            // The weights' BatchNorm is not synchronised.
+            "weight-standardised" => 3,
+            // Nothing needs the gradient of the input, so that pair of sums joins the gradients.
+            "batch-norm-first" => 2,
+            _ => 2 * layers + 1,
+        };
+        assert_eq!(reduces(&graph), expected, "{name}");
+        for batch_norm in [BatchNormMode::Local, BatchNormMode::Frozen] {
+            let (graph, _) = training_graph(
+                &network,
+                &Options {
+                    batch_norm,
+                    ..options()
+                },
+            )
+            .unwrap();
+            assert_eq!(reduces(&graph), 1, "{name} {batch_norm:?}");
+        }
+        let (graph, _) = inference_graph(&network, &options(), None).unwrap();
+        assert_eq!(reduces(&graph), 0, "{name}");
+    }
+}
+
+#[test]
+fn inference_folds_every_batch_norm_behind_a_convolution() {
+    let (graph, _) = inference_graph(&residual().unwrap(), &options(), None).unwrap();
+    assert_eq!(
+        count(&graph, |op| matches!(op, Op::BatchNorm(_) | Op::Normalize(_))),
+        0
+    );
+    assert_eq!(
+        count(&graph, |op| matches!(op, Op::Conv(c) if c.activation.is_some())),
+        3
+    );
+}
