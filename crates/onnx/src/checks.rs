@@ -33,6 +33,7 @@ pub(crate) fn check(importer: &mut Importer, file: &GraphProto) -> Result<(), Im
     let of_data: Vec<NodeId> = layers.into_iter().filter(|id| data.contains(id)).collect();
     folded_away(importer, file, of_data.len());
     single_values(importer, &of_data);
+    frozen_statistics(importer, &of_data);
     declared_shapes(importer, file);
     unused_initializers(importer, file);
     Ok(())
@@ -113,6 +114,30 @@ fn single_values(importer: &mut Importer, layers: &[NodeId]) {
     }
     for text in texts {
         importer.warn(text, Some("train with a larger batch or on more ranks"));
+    }
+}
+
+/// Warns about running statistics that never change or forget at once.
+fn frozen_statistics(importer: &mut Importer, layers: &[NodeId]) {
+    for effect in ["never change", "are those of the last batch"] {
+        let share = if effect == "never change" { 0.0 } else { 1.0 };
+        let odd = |id: &&NodeId| matches!(importer.graph.op(**id), Op::BatchNorm(b) if b.momentum == share);
+        let names: Vec<String> = layers
+            .iter()
+            .filter(odd)
+            .map(|&id| format!("\"{}\"", importer.graph.node(id).name))
+            .collect();
+        if !names.is_empty() {
+            let text = format!(
+                "BatchNormalization with momentum {}, so that running statistics {effect}: {}",
+                1.0 - share,
+                names.join(", ")
+            );
+            importer.warn(
+                text,
+                Some("PyTorch exports momentum=None (a cumulative average) so; set a number"),
+            );
+        }
     }
 }
 

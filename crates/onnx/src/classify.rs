@@ -64,10 +64,17 @@ fn as_scalar_constant(parameter: &Parameter) -> Option<Constant> {
     }
 }
 
+/// Whether PyTorch's exporter made up the name: `val_N` is a folded constant, no tensor of the network's state.
+pub(crate) fn is_generated(name: &str) -> bool {
+    let number = name.strip_prefix("val_").filter(|n| !n.is_empty());
+    number.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Whether a parameter reaches a trainable slot, directly or through values that depend on no data.
 fn reaches_trainable_slot(graph: &Graph, parameter: NodeId, data: &BTreeSet<NodeId>) -> bool {
-    let scalar = graph.ty(parameter.into()).shape.rank() == 0;
-    if scalar {
+    let shape = &graph.ty(parameter.into()).shape;
+    let generated = matches!(graph.op(parameter), Op::Parameter(p) if is_generated(&p.name));
+    if shape.rank() == 0 || (generated && shape.elements_per_sample() == Some(1)) {
         return false;
     }
     let mut seen = BTreeSet::new();

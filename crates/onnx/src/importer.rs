@@ -215,7 +215,16 @@ impl<'a> Importer<'a> {
     ) -> Result<Value, ImportError> {
         let op = op.into();
         // `elements_per_sample` of an operand is bounded, and so are sums of sizes.
+        let batched = self.fixed_batch.is_some()
+            && operands
+                .iter()
+                .any(|v| self.graph.try_type(*v).is_some_and(|t| t.shape.has_batch()));
         let id = self.graph.add(op, name, operands).map_err(|error| match error {
+            GraphError::Type { message, .. } if batched && message.contains("batch") => {
+                ImportError::unsupported(message).note(
+                    "the file has a fixed batch that cannot be generalised: export it with a dynamic one",
+                )
+            }
             GraphError::Type { message, .. } => ImportError::user(message),
             other => ImportError::user(other.to_string()),
         })?;

@@ -89,7 +89,7 @@ fn declared_dims(name: &str, shape: &TensorShapeProto) -> Result<Vec<Declared>, 
 }
 
 /// Names that depend on an input that is certainly data: one with a symbolic size, or else the first that has
-/// no initializer.
+/// no initializer and all that have its shape.
 pub(crate) fn data_names<'a>(file: &'a GraphProto, names: &Names) -> HashSet<&'a str> {
     let symbolic = |info: &&ValueInfoProto| match declared(info) {
         Ok(Some((_, Some(dims)))) => dims.iter().any(|d| matches!(d, Declared::Symbol(_))),
@@ -99,7 +99,13 @@ pub(crate) fn data_names<'a>(file: &'a GraphProto, names: &Names) -> HashSet<&'a
     let inputs = || file.input.iter().filter(|i| !initialized.contains(i.name()));
     let mut data: HashSet<&str> = inputs().filter(symbolic).map(|i| i.name()).collect();
     if data.is_empty() {
-        data.extend(inputs().find(|i| names.is_used(i.name())).map(|i| i.name()));
+        let shape = |info: &ValueInfoProto| declared(info).ok().flatten().map(|(_, dims)| dims);
+        let first = inputs().find(|i| names.is_used(i.name()));
+        data.extend(
+            inputs()
+                .filter(|i| first.is_some_and(|f| shape(f) == shape(i)))
+                .map(|i| i.name()),
+        );
     }
     for node in &file.node {
         // A shape is known without the data.

@@ -17,11 +17,8 @@ impl Importer<'_> {
     /// uniform tensors, such as zero biases: exporters tie these because they are equal, not because they are
     /// shared.
     pub(crate) fn weight(&mut self, weight: &Weight, slot: Slot, node: &str) -> Result<Value, ImportError> {
-        let copy = if slot == Slot::Data {
-            None
-        } else {
-            weight.copy.clone()
-        };
+        let own = slot != Slot::Data || self.is_uniform(weight)?;
+        let copy = weight.copy.clone().filter(|_| own);
         let initializer = &self.initializers[weight.index];
         let known = initializer
             .nodes

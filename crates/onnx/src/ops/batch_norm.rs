@@ -27,7 +27,7 @@ pub(super) fn batch_normalization(cx: &mut Importer, node: &OnnxNode) -> Result<
         ));
     }
     let epsilon = epsilon(cx, node)?;
-    let momentum = momentum(cx, node)?;
+    let momentum = momentum(node)?;
     let x = cx.value(node, 0)?;
     let channels = check_shapes(cx, node, x)?;
     let mut operands = vec![x];
@@ -109,27 +109,12 @@ fn epsilon(cx: &mut Importer, node: &OnnxNode) -> Result<f64, ImportError> {
 }
 
 /// The share of the new value: 1 - ONNX momentum, computed on the decimal so that 0.9 gives 0.1.
-fn momentum(cx: &mut Importer, node: &OnnxNode) -> Result<f64, ImportError> {
+fn momentum(node: &OnnxNode) -> Result<f64, ImportError> {
     let momentum = node.float("momentum")?.unwrap_or(0.9);
     if !(0.0..=1.0).contains(&momentum) {
         return Err(ImportError::user(format!(
             "attribute momentum is {momentum}: must lie in 0 to 1"
         )));
-    }
-    if momentum == 0.0 || momentum == 1.0 {
-        let effect = if momentum == 1.0 {
-            "never change"
-        } else {
-            "are those of the last batch"
-        };
-        let text = format!(
-            "node \"{}\" (BatchNormalization): momentum is {momentum}, so running statistics {effect}",
-            node.name
-        );
-        cx.warn(
-            text,
-            Some("PyTorch's momentum=None (cumulative average) is exported so; set a number"),
-        );
     }
     Ok(one_minus(momentum))
 }

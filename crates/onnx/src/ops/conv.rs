@@ -5,6 +5,7 @@ use syncbn_ir::ops::Conv;
 use super::window;
 use crate::attributes::OnnxNode;
 use crate::binding::Binding;
+use crate::classify::is_generated;
 use crate::error::ImportError;
 use crate::importer::Importer;
 
@@ -57,9 +58,7 @@ fn is_zero_noise(cx: &Importer, node: &OnnxNode, filters: usize) -> Result<bool,
         return Ok(false);
     };
     let binding = cx.binding(node, 2)?;
-    let generated = name
-        .strip_prefix("val_")
-        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let generated = is_generated(name);
     let misfits = cx.dims(&binding).is_some_and(|dims| dims != [filters]);
     match &binding {
         Binding::Weight(_) if !generated => Ok(false),

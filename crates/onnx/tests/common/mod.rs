@@ -1,6 +1,8 @@
 //! What the import tests share.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod model;
+
 use std::path::PathBuf;
 
 use syncbn_onnx::{ImportErrors, ImportOptions, Imported, import};
