@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use melior::Context;
 use melior::ir::block::BlockLike;
-use melior::ir::operation::{OperationLike as _, OperationResult};
+use melior::ir::operation::OperationResult;
 use melior::ir::{BlockRef, Module, Value, ValueLike};
 
 /// An operation's result, for as long as the module is being built.

@@ -1,49 +1,44 @@
 //! What lowering and the model's description must agree on: the order of nodes and collectives, and places.
 
+use std::collections::BTreeMap;
+
 use syncbn_ir::ops::{Op, Scope};
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, Value};
 
 use crate::LowerError;
 
-/// Which part of which graph a function runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// All of the training graph.
-    Train,
-    /// The nodes of the inference graph that depend on no data.
-    Prepare,
-    /// The nodes of the inference graph that do.
-    Infer,
+fn order(graph: &Graph) -> Result<Vec<NodeId>, LowerError> {
+    graph.topological().map_err(|e| LowerError::Internal {
+        message: e.to_string(),
+    })
 }
 
-/// Nodes of a phase in execution order, each with its index in the graph's own order: the index that
+/// Nodes, each with its index in the graph's own order: the index that
 /// `syncbn_abi::Model::{train_nodes, infer_nodes}` are listed by.
-pub fn nodes(graph: &Graph, phase: Phase) -> Result<Vec<(usize, NodeId)>, LowerError> {
-    let bug = |e: syncbn_ir::GraphError| LowerError::Internal {
-        message: e.to_string(),
-    };
-    let data = graph.depends_on_data().map_err(bug)?;
-    let order = graph.topological().map_err(bug)?;
-    Ok(order
+pub fn indexed(graph: &Graph, nodes: &[NodeId]) -> Result<Vec<(usize, NodeId)>, LowerError> {
+    let index: BTreeMap<NodeId, usize> = order(graph)?
         .into_iter()
         .enumerate()
-        .filter(|(_, id)| match phase {
-            Phase::Train => true,
-            Phase::Prepare => !data.contains(id),
-            Phase::Infer => data.contains(id),
+        .map(|(i, id)| (id, i))
+        .collect();
+    nodes
+        .iter()
+        .map(|id| match index.get(id) {
+            Some(&i) => Ok((i, *id)),
+            None => Err(LowerError::Internal {
+                message: format!("node {} is not in the graph", id.number()),
+            }),
         })
-        .collect())
+        .collect()
 }
 
 /// The all-reduces of a graph in execution order, with their scopes.
 pub fn collectives(graph: &Graph) -> Result<Vec<(NodeId, Scope)>, LowerError> {
-    Ok(nodes(graph, Phase::Train)?
-        .into_iter()
-        .filter_map(|(_, id)| match graph.op(id) {
-            Op::AllReduce(a) => Some((id, a.scope)),
-            _ => None,
-        })
-        .collect())
+    let all_reduce = |id| match graph.op(id) {
+        Op::AllReduce(a) => Some((id, a.scope)),
+        _ => None,
+    };
+    Ok(order(graph)?.into_iter().filter_map(all_reduce).collect())
 }
 
 /// The index of an all-reduce among the graph's collectives.

@@ -13,6 +13,8 @@ mod reduce;
 mod step;
 mod update;
 
+pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
+
 use std::collections::BTreeMap;
 
 use melior::Context;
@@ -22,19 +24,30 @@ use melior::ir::block::BlockLike;
 use melior::ir::operation::OperationBuilder;
 use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Module, Region, Type};
 use syncbn_ir::ops::Op;
-use syncbn_ir::{DType, Graph, TensorType};
+use syncbn_ir::{DType, Graph, NodeId, TensorType};
 
 use crate::LowerError;
 use crate::emit::{Elem, Emitter, Val};
 use crate::handle;
 use kernel::{Kernel, Tensor, check_layouts, elem};
 
+/// A graph with planned memory, and its schedule.
+#[derive(Clone, Copy)]
+pub struct Part<'g> {
+    /// The graph.
+    pub graph: &'g Graph,
+    /// Nodes that run once, before the first step; in inference only.
+    pub prepare: &'g [NodeId],
+    /// Nodes of a step, in order.
+    pub step: &'g [NodeId],
+}
+
 /// What to lower.
 pub struct Program<'g> {
-    /// The training graph, with planned memory.
-    pub train: Option<&'g Graph>,
-    /// The inference graph, with planned memory.
-    pub infer: Option<&'g Graph>,
+    /// The training graph.
+    pub train: Option<Part<'g>>,
+    /// The inference graph.
+    pub infer: Option<Part<'g>>,
     /// Element type of parameters.
     pub dtype: DType,
     /// Bytes of a vector register: 16, 32 or 64.
@@ -72,9 +85,8 @@ impl<'c> Lowering<'c> {
             kernels: BTreeMap::new(),
         };
         lowering.declare_runtime();
-        lowering.training(program.train)?;
-        lowering.inference(program.infer)?;
-        Ok(())
+        program.train.map_or(Ok(()), |part| lowering.training(part))?;
+        program.infer.map_or(Ok(()), |part| lowering.inference(part))
     }
 
     fn unknown(&self) -> Location<'c> {

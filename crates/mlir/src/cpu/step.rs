@@ -7,17 +7,17 @@ use melior::ir::attribute::{FlatSymbolRefAttribute, StringAttribute, TypeAttribu
 use melior::ir::block::BlockLike;
 use melior::ir::operation::OperationBuilder;
 use melior::ir::{Attribute, Block, BlockRef, Identifier, Region};
-use syncbn_abi::{Segment, StepArguments, symbols};
+use syncbn_abi::{ElementType, Segment, StepArguments, symbols};
 use syncbn_ir::ops::Op;
-use syncbn_ir::{Arena, Graph, Location, NodeId, OutputKind, TensorType, Value};
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
 
-use super::{Lowering, Parameter, update, update_width};
+use super::{Lowering, Parameter, Part, update, update_width};
 use crate::LowerError;
 use crate::emit::{Compare, Elem, Emitter, Val};
 use crate::handle;
-use crate::schedule::{Phase, overlap};
+use crate::schedule::overlap;
 
-/// The functions that a model exports.
+/// Constants of the training graph.
 pub const TRAIN_CONSTANTS: &str = "syncbn_train_constants";
 /// Constants of the inference graph.
 pub const INFER_CONSTANTS: &str = "syncbn_infer_constants";
@@ -54,45 +54,25 @@ macro_rules! field {
 }
 
 impl<'c> Lowering<'c> {
-    /// The training step and the update. Without a training graph both refuse to run.
-    pub(super) fn training(&mut self, graph: Option<&Graph>) -> Result<(), LowerError> {
-        let Some(graph) = graph else {
-            self.refuse(symbols::TRAIN_STEP);
-            self.refuse(symbols::UPDATE_SGD);
-            return Ok(());
-        };
-        self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, graph, Phase::Train)?;
+    /// The training step and the update.
+    pub(super) fn training(&mut self, part: Part) -> Result<(), LowerError> {
+        self.declare_constants(TRAIN_CONSTANTS);
+        self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, part.graph, part.step, true)?;
         self.update();
         Ok(())
     }
 
     /// Preparation and inference.
-    pub(super) fn inference(&mut self, graph: Option<&Graph>) -> Result<(), LowerError> {
-        let Some(graph) = graph else {
-            self.refuse(symbols::INFER_PREPARE);
-            self.refuse(symbols::INFER_STEP);
-            return Ok(());
-        };
-        self.step(symbols::INFER_PREPARE, INFER_CONSTANTS, graph, Phase::Prepare)?;
-        self.step(symbols::INFER_STEP, INFER_CONSTANTS, graph, Phase::Infer)
-    }
-
-    /// A function that returns an error status: the model was compiled without this part, and the runtime
-    /// says so before it would call it.
-    fn refuse(&mut self, name: &str) {
-        let location = self.unknown();
-        let (region, block, _) = self.body(&[Parameter::Exclusive], location);
-        let mut e = Emitter::new(self.context, location, block);
-        let status = e.int(Elem::I32, 1);
-        e.op("llvm.return", &[status], &[], &[]);
-        self.function(
-            name,
-            &[Parameter::Exclusive],
-            Some(Elem::I32),
-            true,
-            region,
-            location,
-        );
+    pub(super) fn inference(&mut self, part: Part) -> Result<(), LowerError> {
+        self.declare_constants(INFER_CONSTANTS);
+        self.step(
+            symbols::INFER_PREPARE,
+            INFER_CONSTANTS,
+            part.graph,
+            part.prepare,
+            false,
+        )?;
+        self.step(symbols::INFER_STEP, INFER_CONSTANTS, part.graph, part.step, false)
     }
 
     fn update(&mut self) {
@@ -132,10 +112,14 @@ impl<'c> Lowering<'c> {
         }
     }
 
-    fn step(&mut self, name: &str, constants: &str, graph: &Graph, phase: Phase) -> Result<(), LowerError> {
-        if phase != Phase::Infer {
-            self.declare_constants(constants);
-        }
+    fn step(
+        &mut self,
+        name: &str,
+        constants: &str,
+        graph: &Graph,
+        nodes: &[NodeId],
+        has_loss: bool,
+    ) -> Result<(), LowerError> {
         let location = self.unknown();
         let (region, block, arguments) = self.body(&[Parameter::Exclusive], location);
         let mut e = Emitter::new(self.context, location, block);
@@ -147,7 +131,7 @@ impl<'c> Lowering<'c> {
             region,
             failures: Vec::new(),
         };
-        for (index, id) in crate::schedule::nodes(graph, phase)? {
+        for (index, id) in crate::schedule::indexed(graph, nodes)? {
             step.e.location = self.location(&graph.node(id).name);
             match graph.op(id) {
                 Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
@@ -159,7 +143,7 @@ impl<'c> Lowering<'c> {
             }
             step.trace(id, index as i64)?;
         }
-        if phase == Phase::Train {
+        if has_loss {
             step.write_loss()?;
         }
         let status = step.e.int(Elem::I32, 0);
@@ -301,11 +285,7 @@ impl<'c> Step<'c, '_> {
         for (i, segment) in segments.iter().enumerate() {
             let pointer = self.pointer(segment.location);
             let elements = self.e.index(segment.elements as i64);
-            let kind = self.e.index(if segment.dtype == syncbn_ir::DType::F32 {
-                0
-            } else {
-                1
-            });
+            let kind = self.e.index(if segment.dtype == DType::F32 { 0 } else { 1 });
             let fields = [
                 (offset_of!(Segment, data), pointer),
                 (offset_of!(Segment, elements), elements),
@@ -345,9 +325,6 @@ impl<'c> Step<'c, '_> {
         let wanted = self.e.compare(Compare::Ne, frame_trace, zero);
         self.e.branch(wanted, show, next, show);
         for (slot, output) in node.outputs.iter().enumerate() {
-            if !output.ty.dtype.is_float() {
-                continue;
-            }
             let (location, _) = crate::schedule::place(self.graph, Value { node: id, slot })?;
             let per_sample = self
                 .e
@@ -357,8 +334,14 @@ impl<'c> Step<'c, '_> {
                 false => per_sample,
             };
             let pointer = self.pointer(location);
-            let (index, slot) = (self.e.index(index), self.e.index(slot as i64));
-            let arguments = [self.frame.context, index, slot, pointer, elements];
+            let element_type = match output.ty.dtype {
+                DType::F32 => ElementType::F32,
+                DType::F64 => ElementType::F64,
+                DType::I64 | DType::U8 => continue,
+            };
+            let index = self.e.index(index);
+            let output = self.e.index(syncbn_abi::trace_output(slot as u32, element_type));
+            let arguments = [self.frame.context, index, output, pointer, elements];
             self.call(symbols::TRACE, &arguments, None);
         }
         self.e.jump(next);

@@ -1,0 +1,124 @@
+//! Errors as the user sees them, with the exit codes of the command line.
+
+use std::fmt;
+
+use syncbn_codegen::CodegenError;
+use syncbn_mlir::LowerError;
+use syncbn_onnx::{ErrorKind, ImportErrors};
+use syncbn_passes::PassError;
+
+/// Whose matter an error is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A fault of the compiler: 1.
+    Internal,
+    /// The user's file or flags: 2.
+    User,
+    /// Legal, but not supported: 3.
+    Unsupported,
+    /// The machine lacks something: 4.
+    Environment,
+}
+
+/// An error of a compilation. Displays as one paragraph for each thing that is wrong, each beginning with
+/// `error:`, `unsupported:` or `internal error:`, and a note that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Whose matter it is.
+    pub kind: Kind,
+    text: String,
+}
+
+impl Error {
+    fn of(kind: Kind, message: impl fmt::Display, note: Option<&str>) -> Error {
+        let head = match kind {
+            Kind::Internal => "internal error",
+            Kind::User | Kind::Environment => "error",
+            Kind::Unsupported => "unsupported",
+        };
+        let message = message.to_string();
+        // Messages of lower crates may carry their own head.
+        let message = message.strip_prefix("internal error: ").unwrap_or(&message);
+        let note = note.map(|n| format!("\n  note: {n}")).unwrap_or_default();
+        Error {
+            kind,
+            text: format!("{head}: {message}{note}"),
+        }
+    }
+
+    /// A fault of the user's file or flags; `note` says what to do.
+    pub fn user(message: impl fmt::Display, note: &str) -> Error {
+        Error::of(Kind::User, message, Some(note))
+    }
+
+    /// Something the machine lacks; `note` says what to do.
+    pub fn environment(message: impl fmt::Display, note: &str) -> Error {
+        Error::of(Kind::Environment, message, Some(note))
+    }
+
+    /// A fault of the compiler.
+    pub fn internal(message: impl fmt::Display) -> Error {
+        Error::of(Kind::Internal, message, None)
+    }
+
+    /// The exit code of design section 4.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Internal => 1,
+            Kind::User => 2,
+            Kind::Unsupported => 3,
+            Kind::Environment => 4,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<ImportErrors> for Error {
+    fn from(errors: ImportErrors) -> Error {
+        let kind = match errors.kind() {
+            ErrorKind::User => Kind::User,
+            ErrorKind::Unsupported => Kind::Unsupported,
+        };
+        Error {
+            kind,
+            text: errors.to_string(),
+        }
+    }
+}
+
+impl From<PassError> for Error {
+    fn from(error: PassError) -> Error {
+        let kind = match &error {
+            PassError::Unsupported(_) => Kind::Unsupported,
+            e if e.is_internal() => Kind::Internal,
+            _ => Kind::User,
+        };
+        Error::of(kind, error, None)
+    }
+}
+
+impl From<LowerError> for Error {
+    fn from(error: LowerError) -> Error {
+        let kind = match error {
+            LowerError::Unsupported { .. } => Kind::Unsupported,
+            LowerError::Mlir { .. } | LowerError::Internal { .. } => Kind::Internal,
+        };
+        Error::of(kind, error, None)
+    }
+}
+
+impl From<CodegenError> for Error {
+    fn from(error: CodegenError) -> Error {
+        match error {
+            CodegenError::Lower(error) => error.into(),
+            CodegenError::Translate | CodegenError::Llvm(_) => Error::of(Kind::Internal, error, None),
+        }
+    }
+}
