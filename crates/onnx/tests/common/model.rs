@@ -99,6 +99,8 @@ pub trait With: Sized {
     fn ints(self, name: &str, values: &[i64]) -> Self;
     /// A float.
     fn float(self, name: &str, value: f32) -> Self;
+    /// A text.
+    fn text(self, name: &str, value: &str) -> Self;
     /// A tensor.
     fn tensor(self, name: &str, value: TensorProto) -> Self;
 }
@@ -122,6 +124,13 @@ impl With for NodeProto {
         self.attribute.push(AttributeProto {
             f: Some(value),
             ..attribute(name, AttributeType::Float)
+        });
+        self
+    }
+    fn text(mut self, name: &str, value: &str) -> Self {
+        self.attribute.push(AttributeProto {
+            s: Some(value.as_bytes().to_vec()),
+            ..attribute(name, AttributeType::String)
         });
         self
     }
