@@ -9,11 +9,12 @@ use crate::binding::Binding;
 use crate::error::ImportError;
 use crate::importer::Importer;
 use crate::initializers::{Initializers, Origin};
-use crate::inputs::{DataInput, Declared, WeightInput, data_input, data_names, declared, trainable_slot};
+use crate::inputs::{DataInput, Declared, data_input, declared};
 use crate::names::Names;
 use crate::options::ImportOptions;
 use crate::proto::{GraphProto, ValueInfoProto};
 use crate::tensors::Element;
+use crate::weight_inputs::{WeightInput, data_names, trainable_slot};
 
 impl<'a> Importer<'a> {
     /// Adds inputs and initializers, and settles element type and batch. Returns the data inputs.

@@ -8,10 +8,10 @@ use syncbn_ir::Value;
 
 use crate::binding::{Binding, Slot, Weight};
 use crate::error::ImportError;
-use crate::inputs::WeightInput;
 use crate::integers::{Integers, Size, small};
 use crate::proto::{GraphProto, TensorProto};
 use crate::tensors::{Element, Tensor};
+use crate::weight_inputs::WeightInput;
 
 /// Where the first values of a weight come from.
 #[derive(Debug, Clone)]

@@ -25,6 +25,7 @@ mod ops;
 mod options;
 pub mod proto;
 mod tensors;
+mod weight_inputs;
 mod weights;
 
 use std::path::Path;

@@ -9,7 +9,7 @@ use crate::binding::{Slot, Weight};
 use crate::error::ImportError;
 use crate::importer::Importer;
 use crate::initializers::Origin;
-use crate::inputs::{InitRule, WeightInput};
+use crate::weight_inputs::{InitRule, WeightInput};
 
 impl Importer<'_> {
     /// The graph's value of a weight in a slot. Uses in one slot kind are tied; BatchNorm slots of different

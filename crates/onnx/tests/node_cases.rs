@@ -1,6 +1,6 @@
 //! Single-operator cases of the ONNX backend tests, through the importer and the reference evaluation.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
