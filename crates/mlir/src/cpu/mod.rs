@@ -3,11 +3,16 @@
 //! Level: `llvm.func`, `scf`, `arith`, `math` and `vector` on plain pointers.
 
 mod batch_norm;
+mod batch_norm_backward;
+mod channels;
+mod collective;
 mod conv;
 mod elementwise;
+mod function;
 mod kernel;
 mod loss;
 mod matmul;
+mod moments;
 mod pool;
 mod reduce;
 mod step;
@@ -17,18 +22,14 @@ pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 
 use std::collections::BTreeMap;
 
+use function::Parameter;
 use melior::Context;
-use melior::ir::RegionLike;
-use melior::ir::attribute::{ArrayAttribute, StringAttribute, TypeAttribute};
-use melior::ir::block::BlockLike;
-use melior::ir::operation::OperationBuilder;
-use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Module, Region, Type};
+use melior::ir::Module;
 use syncbn_ir::ops::Op;
 use syncbn_ir::{DType, Graph, NodeId, TensorType};
 
 use crate::LowerError;
-use crate::emit::{Elem, Emitter, Val};
-use crate::handle;
+use crate::emit::Emitter;
 use kernel::{Kernel, Tensor, check_layouts, elem};
 
 /// A graph with planned memory, and its schedule.
@@ -54,17 +55,6 @@ pub struct Program<'g> {
     pub vector_bytes: usize,
 }
 
-/// A parameter of a generated function.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Parameter {
-    /// A pointer that nothing else in the call overlaps.
-    Exclusive,
-    /// A pointer that may equal another one.
-    Shared,
-    /// An i64.
-    Size,
-}
-
 /// Builds the module.
 pub struct Lowering<'c> {
     context: &'c Context,
@@ -87,149 +77,6 @@ impl<'c> Lowering<'c> {
         lowering.declare_runtime();
         program.train.map_or(Ok(()), |part| lowering.training(part))?;
         program.infer.map_or(Ok(()), |part| lowering.inference(part))
-    }
-
-    fn unknown(&self) -> Location<'c> {
-        Location::unknown(self.context)
-    }
-
-    fn location(&self, name: &str) -> Location<'c> {
-        Location::name(self.context, name, self.unknown())
-    }
-
-    fn llvm_type(&self, elem: Option<Elem>) -> Type<'c> {
-        use melior::dialect::llvm::r#type as llvm;
-        use melior::ir::r#type::IntegerType;
-        match elem {
-            None => llvm::void(self.context),
-            Some(Elem::Ptr) => llvm::pointer(self.context, 0),
-            Some(Elem::I32) => IntegerType::new(self.context, 32).into(),
-            Some(Elem::F64) => Type::float64(self.context),
-            Some(_) => IntegerType::new(self.context, 64).into(),
-        }
-    }
-
-    fn attribute(&self, text: &str) -> Attribute<'c> {
-        match Attribute::parse(self.context, text) {
-            Some(attribute) => attribute,
-            None => unreachable!("attribute {text} is valid MLIR"),
-        }
-    }
-
-    /// Appends an `llvm.func`; with no body it is a declaration.
-    fn function(
-        &mut self,
-        name: &str,
-        parameters: &[Parameter],
-        result: Option<Elem>,
-        public: bool,
-        region: Region<'c>,
-        location: Location<'c>,
-    ) {
-        let types: Vec<Type<'c>> = parameters
-            .iter()
-            .map(|p| {
-                self.llvm_type(Some(if *p == Parameter::Size {
-                    Elem::I64
-                } else {
-                    Elem::Ptr
-                }))
-            })
-            .collect();
-        let ty = melior::dialect::llvm::r#type::function(self.llvm_type(result), &types, false);
-        let arguments: Vec<Attribute<'c>> = parameters
-            .iter()
-            .map(|p| match p {
-                Parameter::Exclusive => self.attribute("{llvm.noalias, llvm.nonnull, llvm.noundef}"),
-                Parameter::Shared => self.attribute("{llvm.nonnull, llvm.noundef}"),
-                Parameter::Size => self.attribute("{llvm.noundef}"),
-            })
-            .collect();
-        let linkage = if public {
-            "#llvm.linkage<external>"
-        } else {
-            "#llvm.linkage<internal>"
-        };
-        let name_of = |n| Identifier::new(self.context, n);
-        let operation = OperationBuilder::new("llvm.func", location)
-            .add_attributes(&[
-                (
-                    name_of("sym_name"),
-                    StringAttribute::new(self.context, name).into(),
-                ),
-                (name_of("function_type"), TypeAttribute::new(ty).into()),
-                (name_of("linkage"), self.attribute(linkage)),
-                (name_of("CConv"), self.attribute("#llvm.cconv<ccc>")),
-                (
-                    name_of("arg_attrs"),
-                    ArrayAttribute::new(self.context, &arguments).into(),
-                ),
-            ])
-            .add_regions([region])
-            .build();
-        let Ok(operation) = operation else {
-            unreachable!("llvm.func is built with all its attributes");
-        };
-        self.module.body().append_operation(operation);
-    }
-
-    fn declare_runtime(&mut self) {
-        use Parameter::{Shared, Size};
-        let (all_reduce, trace) = (syncbn_abi::symbols::ALL_REDUCE, syncbn_abi::symbols::TRACE);
-        let unknown = self.unknown();
-        self.function(
-            all_reduce,
-            &[Shared, Size, Shared, Size],
-            Some(Elem::I32),
-            true,
-            Region::new(),
-            unknown,
-        );
-        self.function(
-            trace,
-            &[Shared, Size, Size, Shared, Size],
-            None,
-            true,
-            Region::new(),
-            unknown,
-        );
-    }
-
-    /// A new function body with these parameters: its region, entry block and arguments.
-    fn body(
-        &mut self,
-        parameters: &[Parameter],
-        location: Location<'c>,
-    ) -> (Region<'c>, BlockRef<'c, 'c>, Vec<Val<'c>>) {
-        let elems: Vec<Elem> = parameters
-            .iter()
-            .map(|p| {
-                if *p == Parameter::Size {
-                    Elem::I64
-                } else {
-                    Elem::Ptr
-                }
-            })
-            .collect();
-        let types: Vec<(Type<'c>, Location<'c>)> = elems
-            .iter()
-            .map(|&elem| (self.llvm_type(Some(elem)), location))
-            .collect();
-        let region = Region::new();
-        let block = handle::block(&*region.append_block(Block::new(&types)));
-        let arguments = elems
-            .iter()
-            .enumerate()
-            .map(|(i, &elem)| match block.argument(i) {
-                Ok(a) => Val {
-                    value: handle::value(a),
-                    elem,
-                    lanes: 1,
-                },
-                Err(_) => unreachable!("the block was made with this argument"),
-            })
-            .collect();
-        (region, block, arguments)
     }
 
     /// The name of the kernel for an operator on these types; made on first use. `overlaps[i]` says whether
@@ -298,7 +145,7 @@ fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerEr
         Op::Conv(c) => {
             conv::forward(c, k, e).map_err(bug)?;
             if c.moments {
-                batch_norm::moments(k, &k.results[0], &k.results[1], e);
+                moments::moments(k, &k.results[0], &k.results[1], e);
             }
         }
         Op::ConvBackwardData(c) => conv::backward_data(c, k, e).map_err(bug)?,
@@ -308,11 +155,11 @@ fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerEr
         Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
             return Err(unsupported("is lowered only after bn-to-syncbn has replaced it"));
         }
-        Op::Moments(_) => batch_norm::moments(k, &k.operands[0], &k.results[0], e),
-        Op::BatchNormFinalize(b) => batch_norm::finalize(b, k, e),
+        Op::Moments(_) => moments::moments(k, &k.operands[0], &k.results[0], e),
+        Op::BatchNormFinalize(b) => moments::finalize(b, k, e),
         Op::Normalize(b) => batch_norm::normalize(b, k, e),
-        Op::BatchNormBackwardReduce(b) => batch_norm::backward_reduce(b, k, e),
-        Op::BatchNormBackwardData(b) => batch_norm::backward_data(b, k, e),
+        Op::BatchNormBackwardReduce(b) => batch_norm_backward::reduce(b, k, e),
+        Op::BatchNormBackwardData(b) => batch_norm_backward::data(b, k, e),
         Op::Unary(u) => elementwise::unary(u, k, e),
         Op::UnaryBackward(u) => elementwise::unary_backward(u, k, e),
         Op::Binary(b) => elementwise::binary(b, k, e),

@@ -7,11 +7,12 @@ use melior::ir::attribute::{FlatSymbolRefAttribute, StringAttribute, TypeAttribu
 use melior::ir::block::BlockLike;
 use melior::ir::operation::OperationBuilder;
 use melior::ir::{Attribute, Block, BlockRef, Identifier, Region};
-use syncbn_abi::{ElementType, Segment, StepArguments, symbols};
+use syncbn_abi::{ElementType, StepArguments, symbols};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
 
-use super::{Lowering, Parameter, Part, update, update_width};
+use super::function::Parameter;
+use super::{Lowering, Part, update, update_width};
 use crate::LowerError;
 use crate::emit::{Compare, Elem, Emitter, Val};
 use crate::handle;
@@ -23,8 +24,8 @@ pub const TRAIN_CONSTANTS: &str = "syncbn_train_constants";
 pub const INFER_CONSTANTS: &str = "syncbn_infer_constants";
 
 /// Pointers and sizes that a step function reads from its arguments once.
-struct Frame<'c> {
-    context: Val<'c>,
+pub(super) struct Frame<'c> {
+    pub(super) context: Val<'c>,
     arenas: Vec<(Arena, Val<'c>)>,
     inputs: Val<'c>,
     outputs: Val<'c>,
@@ -32,17 +33,17 @@ struct Frame<'c> {
     n: Val<'c>,
     total: Val<'c>,
     trace: Val<'c>,
-    several: Val<'c>,
+    pub(super) several: Val<'c>,
 }
 
 /// A step function under construction.
-struct Step<'c, 'g> {
-    graph: &'g Graph,
-    frame: Frame<'c>,
-    e: Emitter<'c>,
+pub(super) struct Step<'c, 'g> {
+    pub(super) graph: &'g Graph,
+    pub(super) frame: Frame<'c>,
+    pub(super) e: Emitter<'c>,
     region: Region<'c>,
     /// Status to return, by the block that returns it.
-    failures: Vec<(BlockRef<'c, 'c>, Val<'c>)>,
+    pub(super) failures: Vec<(BlockRef<'c, 'c>, Val<'c>)>,
 }
 
 macro_rules! field {
@@ -226,7 +227,12 @@ impl<'c> Lowering<'c> {
 }
 
 impl<'c> Step<'c, '_> {
-    fn call(&mut self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
+    pub(super) fn call(
+        &mut self,
+        name: &str,
+        arguments: &[Val<'c>],
+        result: Option<Elem>,
+    ) -> Option<Val<'c>> {
         let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.e.context, name).into();
         let segments = self.e.i32_array(&[arguments.len() as i32, 0]);
         let bundles = self.e.i32_array(&[]);
@@ -242,7 +248,7 @@ impl<'c> Step<'c, '_> {
             .copied()
     }
 
-    fn pointer(&mut self, location: Location) -> Val<'c> {
+    pub(super) fn pointer(&mut self, location: Location) -> Val<'c> {
         let table = match location.arena {
             Arena::Inputs => Some(self.frame.inputs),
             Arena::Outputs => Some(self.frame.outputs),
@@ -265,49 +271,8 @@ impl<'c> Step<'c, '_> {
         }
     }
 
-    fn new_block(&self) -> BlockRef<'c, 'c> {
+    pub(super) fn new_block(&self) -> BlockRef<'c, 'c> {
         handle::block(&*self.region.append_block(Block::new(&[])))
-    }
-
-    /// `if (ranks > 1) status = all_reduce(...)`, returning at once when the status is not 0. Neighbouring
-    /// tensors of one element type travel as one segment.
-    fn all_reduce(&mut self, id: NodeId, collective: i64) -> Result<(), LowerError> {
-        let segments = crate::schedule::segments(self.graph, id)?;
-        let (reduce, next, failed) = (self.new_block(), self.new_block(), self.new_block());
-        let several = self.frame.several;
-        self.e.branch(several, reduce, next, reduce);
-        let size = self.e.index((segments.len() * size_of::<Segment>()) as i64);
-        let byte = self.e.ty(Elem::I8, 1);
-        let elem_type: Attribute<'c> = TypeAttribute::new(byte).into();
-        let alignment = self.e.i64_attribute(align_of::<Segment>() as i64);
-        let attributes = [("elem_type", elem_type), ("alignment", alignment)];
-        let table = self.e.op1("llvm.alloca", &[size], (Elem::Ptr, 1), &attributes);
-        for (i, segment) in segments.iter().enumerate() {
-            let pointer = self.pointer(segment.location);
-            let elements = self.e.index(segment.elements as i64);
-            let kind = self.e.index(if segment.dtype == DType::F32 { 0 } else { 1 });
-            let fields = [
-                (offset_of!(Segment, data), pointer),
-                (offset_of!(Segment, elements), elements),
-                (offset_of!(Segment, element_type), kind),
-            ];
-            for (offset, value) in fields {
-                let offset = self.e.index((i * size_of::<Segment>() + offset) as i64);
-                let address = self.e.address(table, Elem::I8, offset);
-                self.e.store_scalar(address, value);
-            }
-        }
-        let (index, count) = (self.e.index(collective), self.e.index(segments.len() as i64));
-        let arguments = [self.frame.context, index, table, count];
-        let status = self.call(symbols::ALL_REDUCE, &arguments, Some(Elem::I32));
-        let Some(status) = status else {
-            unreachable!("the call has a result")
-        };
-        let zero = self.e.int(Elem::I32, 0);
-        let ok = self.e.compare(Compare::Eq, status, zero);
-        self.e.branch(ok, next, failed, next);
-        self.failures.push((failed, status));
-        Ok(())
     }
 
     /// Shows every floating-point result to the runtime when it asks for it.

@@ -6,6 +6,7 @@
 mod arith;
 mod control;
 mod index;
+mod lanes;
 mod math;
 mod memory;
 

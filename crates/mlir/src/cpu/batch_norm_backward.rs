@@ -1,0 +1,119 @@
+//! The two kernels of BatchNorm's backward pass.
+
+use syncbn_ir::ops::{BatchNormBackwardData, BatchNormBackwardReduce, UnaryFunction};
+
+use super::batch_norm::{Channel, Statistics};
+use super::channels::{channel_sums, per_channel};
+use super::kernel::{Image, Kernel, Tensor};
+use crate::emit::{Buffer, Elem, Emitter, Index, Val};
+
+/// Operands of the backward kernels: `x`, `dy` and what recomputes `z` before the activation.
+struct Backward<'c> {
+    x: Buffer<'c>,
+    dy: Buffer<'c>,
+    residual: Option<Buffer<'c>>,
+    statistics: Statistics<'c>,
+    activation: Option<UnaryFunction>,
+}
+
+impl<'c> Backward<'c> {
+    /// `scale`, `bias` and `residual` are the slots of those operands.
+    fn new(
+        k: &Kernel<'c>,
+        activation: Option<UnaryFunction>,
+        image: &Image<'c>,
+        [scale, bias, residual]: [usize; 3],
+    ) -> Self {
+        let strides = image.strides();
+        Backward {
+            x: k.operands[0].view(&strides),
+            dy: k.operands[1].view(&strides),
+            residual: k.operands.get(residual).map(|t| t.view(&strides)),
+            statistics: Statistics {
+                elem: k.operands[0].elem(),
+                mean: k.operands[2].flat(),
+                inv_std: k.operands[3].flat(),
+                scale: k.operands.get(scale).map(Tensor::flat),
+                bias: k.operands.get(bias).map(Tensor::flat),
+            },
+            activation,
+        }
+    }
+
+    /// `(xhat, dz)` at an index.
+    fn at(&self, e: &mut Emitter<'c>, channel: &Channel<'c>, at: &[Index<'c>]) -> (Val<'c>, Val<'c>) {
+        let x = e.load(&self.x, at, None);
+        let xhat = channel.xhat(e, x);
+        let dy = e.load(&self.dy, at, None);
+        let Some(f) = self.activation else {
+            return (xhat, dy);
+        };
+        let residual = self.residual.as_ref().map(|r| e.load(r, at, None));
+        let z = channel.affine(e, xhat, residual);
+        (xhat, e.unary_backward(f, z, dy))
+    }
+}
+
+/// `[sum dz, sum dz * xhat]`
+pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let image = k.image(&k.operands[0].ty);
+    let backward = Backward::new(k, op.activation, &image, [4, 5, 6]);
+    let result = k.results[0].flat();
+    let width = k.width(Elem::F64);
+    channel_sums(
+        e,
+        image,
+        width,
+        2,
+        &|e, c| backward.statistics.channel(e, c),
+        &|e, channel, at, sums| {
+            let (xhat, dz) = backward.at(e, channel, at);
+            let (xhat, dz) = (e.convert(xhat, Elem::F64), e.convert(dz, Elem::F64));
+            vec![e.add(sums[0], dz), e.fma(dz, xhat, sums[1])]
+        },
+        &|e, c, _, sums| {
+            e.store(&result, &[c], sums[0]);
+            let at = e.index_offset(c, image.channels);
+            e.store(&result, &[at], sums[1]);
+        },
+    );
+}
+
+/// `dx = scale * inv_std * (dz - B/N - xhat * G/N)`
+pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let image = k.image(&k.operands[0].ty);
+    let elem = k.operands[0].elem();
+    let backward = Backward::new(k, op.activation, &image, [4, 7, 8]);
+    let (sums, count) = (k.operands[5].flat(), k.operands[6].flat());
+    let results: Vec<Buffer<'c>> = k.results.iter().map(|t| t.view(&image.strides())).collect();
+    let n = e.load(&count, &[Index::constant(0)], None);
+    let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {
+        let channel = backward.statistics.channel(e, c);
+        let g_at = e.index_offset(c, image.channels);
+        let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));
+        let (b, g) = (e.div(b, n), e.div(g, n));
+        let (b, g) = (e.convert(b, elem), e.convert(g, elem));
+        let factor = match channel.scale {
+            Some(scale) => e.mul(scale, channel.inv_std),
+            None => channel.inv_std,
+        };
+        (channel, b, g, factor)
+    };
+    per_channel(
+        e,
+        image,
+        k.width(elem),
+        &prepare,
+        &|e, (channel, b, g, factor), at| {
+            let (xhat, dz) = backward.at(e, channel, at);
+            let centred = e.sub(dz, *b);
+            let minus = e.neg(xhat);
+            let rest = e.fma(minus, *g, centred);
+            let dx = e.mul(*factor, rest);
+            if let Some(dresidual) = results.get(1) {
+                e.store(dresidual, at, dz);
+            }
+            e.store(&results[0], at, dx);
+        },
+    );
+}

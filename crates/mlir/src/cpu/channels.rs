@@ -1,0 +1,67 @@
+//! Loops over `[n, channels, positions]` with work that is done once a channel.
+
+use super::kernel::Image;
+use crate::emit::{Elem, Emitter, Extent, Index, Val};
+
+/// Adds what stands at an index to the sums of its channel.
+type Add<'c, 'b, P> = &'b dyn Fn(&mut Emitter<'c>, &P, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
+/// Stores the sums of a channel.
+type Store<'c, 'b, P> = &'b dyn Fn(&mut Emitter<'c>, Index<'c>, &P, &[Val<'c>]);
+
+/// Runs `body` over `[n, channels, positions]` with what `channel` prepares once a channel. Lanes run over
+/// positions, or over channels where there is one position.
+pub fn per_channel<'c, P>(
+    e: &mut Emitter<'c>,
+    image: Image<'c>,
+    width: usize,
+    channel: &dyn Fn(&mut Emitter<'c>, Index<'c>) -> P,
+    body: &dyn Fn(&mut Emitter<'c>, &P, &[Index<'c>]),
+) {
+    if image.positions == 1 {
+        return e.map(&[image.n, Extent::Fixed(image.channels)], width, &|e, at| {
+            let prepared = channel(e, at[1]);
+            body(e, &prepared, &[at[0], at[1], Index::constant(0)]);
+        });
+    }
+    e.for_each(image.n, |e, n| {
+        e.for_each(Extent::Fixed(image.channels), |e, c| {
+            let prepared = channel(e, c);
+            e.map(&[Extent::Fixed(image.positions)], width, &|e, at| {
+                body(e, &prepared, &[n, c, at[0]])
+            });
+        });
+    });
+}
+
+/// Sums over samples and positions of every channel, in f64; `store` gets the channel and its sums.
+pub fn channel_sums<'c, P>(
+    e: &mut Emitter<'c>,
+    image: Image<'c>,
+    width: usize,
+    sums: usize,
+    channel: &dyn Fn(&mut Emitter<'c>, Index<'c>) -> P,
+    body: Add<'c, '_, P>,
+    store: Store<'c, '_, P>,
+) {
+    if image.positions == 1 {
+        return e.map(&[Extent::Fixed(image.channels)], width, &|e, at| {
+            let prepared = channel(e, at[0]);
+            let zero = e.zero(Elem::F64);
+            let start = vec![e.splat(zero, e.lanes); sums];
+            let total = e.fold(image.n, &start, |e, n, inner| {
+                body(e, &prepared, &[n, at[0], Index::constant(0)], inner)
+            });
+            store(e, at[0], &prepared, &total);
+        });
+    }
+    e.for_each(Extent::Fixed(image.channels), |e, c| {
+        let prepared = channel(e, c);
+        let elems = vec![Elem::F64; sums];
+        let total = e.sum_over(&[image.n], image.positions, width, &elems, &mut |e, at, inner| {
+            body(e, &prepared, &[at[0], c, at[1]], inner)
+        });
+        let lanes = std::mem::replace(&mut e.lanes, 1);
+        store(e, c, &prepared, &total);
+        e.lanes = lanes;
+    });
+}

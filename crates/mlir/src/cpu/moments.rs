@@ -1,0 +1,102 @@
+//! Moments of a BatchNorm's input, and what is made of their sum over ranks.
+
+use syncbn_ir::ops::{BatchNormFinalize, RunningVar};
+
+use super::channels::channel_sums;
+use super::kernel::{Kernel, Tensor};
+use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index};
+
+/// Moments `[m, m*mean, M2 + m*mean^2]`. Deviations are summed about the channel's first value, in f64, so
+/// that a large mean cancels before anything is squared.
+pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &mut Emitter<'c>) {
+    let image = k.image(&x.ty);
+    let (xb, result) = (x.view(&image.strides()), out.flat());
+    let samples = match image.n {
+        Extent::Batch(n) => e.convert(n, Elem::F64),
+        Extent::Fixed(n) => e.float(Elem::F64, n as f64),
+    };
+    let positions = e.float(Elem::F64, image.positions as f64);
+    let m = e.mul(samples, positions);
+    let zero = e.float(Elem::F64, 0.0);
+    let some = e.compare(Compare::Gt, m, zero);
+    e.store(&result, &[Index::constant(0)], m);
+    channel_sums(
+        e,
+        image,
+        k.width(Elem::F64),
+        2,
+        &|e, c| {
+            let first = e.load(&xb, &[Index::constant(0), c, Index::constant(0)], None);
+            e.convert(first, Elem::F64)
+        },
+        &|e, &pivot, at, sums| {
+            let v = e.load(&xb, at, None);
+            let v = e.convert(v, Elem::F64);
+            let d = e.sub(v, pivot);
+            vec![e.add(sums[0], d), e.fma(d, d, sums[1])]
+        },
+        &|e, c, &pivot, sums| {
+            let shift = e.div(sums[0], m);
+            let mean = e.add(pivot, shift);
+            let product = e.mul(sums[0], shift);
+            let m2 = e.sub(sums[1], product);
+            let first = e.mul(m, mean);
+            let second = e.fma(first, mean, m2);
+            // An empty rank contributes zeros, whatever lies in its buffers.
+            let (first, second) = (e.select(some, first, zero), e.select(some, second, zero));
+            let at = e.index_offset(c, 1);
+            e.store(&result, &[at], first);
+            let at = e.index_offset(c, 1 + image.channels);
+            e.store(&result, &[at], second);
+        },
+    );
+}
+
+/// Mean, inverse deviation and running statistics from summed moments.
+pub fn finalize<'c>(op: &BatchNormFinalize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (moments, running) = (k.operands[0].flat(), [k.operands[1].flat(), k.operands[2].flat()]);
+    let results: Vec<Buffer<'c>> = k.results.iter().map(Tensor::flat).collect();
+    let channels: i64 = k.results[1].ty.shape.sizes(0).iter().product::<usize>() as i64;
+    let elem = k.operands[1].elem();
+    let n = e.load(&moments, &[Index::constant(0)], None);
+    e.store(&results[0], &[Index::constant(0)], n);
+    let (zero, one) = (e.float(Elem::F64, 0.0), e.float(Elem::F64, 1.0));
+    let some = e.compare(Compare::Gt, n, zero);
+    let epsilon = e.float(Elem::F64, op.epsilon);
+    let (new, old) = (
+        e.float(Elem::F64, op.momentum),
+        e.float(Elem::F64, 1.0 - op.momentum),
+    );
+    let factor = match op.running_var {
+        RunningVar::Population => one,
+        RunningVar::Pytorch => {
+            let below = e.sub(n, one);
+            e.div(n, below)
+        }
+    };
+    e.map(&[Extent::Fixed(channels)], k.width(Elem::F64), &|e, at| {
+        let c = at[0];
+        let (i1, i2) = (e.index_offset(c, 1), e.index_offset(c, 1 + channels));
+        let (s1, s2) = (e.load(&moments, &[i1], None), e.load(&moments, &[i2], None));
+        let (mean, square) = (e.div(s1, n), e.div(s2, n));
+        let mean2 = e.mul(mean, mean);
+        let var = e.sub(square, mean2);
+        let var = e.max(var, zero);
+        let shifted = e.add(var, epsilon);
+        let root = e.sqrt(shifted);
+        let inv_std = e.div(one, root);
+        let saved = [e.select(some, mean, zero), e.select(some, inv_std, zero)];
+        e.store(&results[1], &[c], saved[0]);
+        e.store(&results[2], &[c], saved[1]);
+        let unbiased = e.mul(var, factor);
+        for (i, batch) in [mean, unbiased].into_iter().enumerate() {
+            let before = e.load(&running[i], &[c], None);
+            let before = e.convert(before, Elem::F64);
+            let kept = e.mul(before, old);
+            let after = e.fma(batch, new, kept);
+            let after = e.select(some, after, before);
+            let after = e.convert(after, elem);
+            e.store(&results[3 + i], &[c], after);
+        }
+    });
+}
