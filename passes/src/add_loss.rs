@@ -2,14 +2,14 @@
 //!
 //! Before:
 //! ```text
-//! output "logits" = %1
+//! output "logits" %1
 //! ```
 //! After, with `--loss cross-entropy` and `%1 : f32[batch, 10]`:
 //! ```text
 //! %2 = input {name = "target", role = target, ty = i64[batch]}
 //! %3 = softmax_cross_entropy(%1, %2)
-//! output "logits" = %1
-//! loss "loss" = %3
+//! output "logits" %1
+//! loss "loss" %3
 //! ```
 //!
 //! `--loss mse` takes a target of the output's type. It leaves alone a graph that has a loss.

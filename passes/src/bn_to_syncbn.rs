@@ -3,17 +3,17 @@
 //! Before:
 //! ```text
 //! %5:5 = batch_norm(%x, %scale, %bias, %mean, %var) {training = true, ...}
-//! %6:3 = batch_norm_backward(%x, %dy, %scale, %5:1, %5:2)
+//! %6:3 = batch_norm_backward(%x, %dy, %scale, %5#1, %5#2)
 //! ```
 //! After, with `--bn sync`:
 //! ```text
 //! %7 = moments(%x)
 //! %8 = all_reduce(%7) {scope = all}
 //! %9:5 = batch_norm_finalize(%8, %mean, %var)
-//! %10 = normalize(%x, %9:1, %9:2, %scale, %bias)
-//! %11 = batch_norm_backward_reduce(%x, %dy, %9:1, %9:2)
+//! %10 = normalize(%x, %9#1, %9#2, %scale, %bias)
+//! %11 = batch_norm_backward_reduce(%x, %dy, %9#1, %9#2)
 //! %12 = all_reduce(%11) {scope = all}
-//! %13 = batch_norm_backward_data(%x, %dy, %9:1, %9:2, %scale, %12, %9:0)
+//! %13 = batch_norm_backward_data(%x, %dy, %9#1, %9#2, %scale, %12, %9)
 //! dbias, dscale = the halves of %12
 //! ```
 //!

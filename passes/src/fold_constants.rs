@@ -2,12 +2,12 @@
 //!
 //! Before:
 //! ```text
-//! %0 = constant {value = dense<f32[2]>[1.0, 2.0]}
+//! %0 = constant [1.0, 2.0]
 //! %1 = unary(%0) {function = neg}
 //! ```
 //! After:
 //! ```text
-//! %1 = constant {value = dense<f32[2]>[-1.0, -2.0]}
+//! %1 = constant [-1.0, -2.0]
 //! ```
 //!
 //! Values are those of the reference evaluation, rounded to the element type. It leaves alone results that

@@ -23,7 +23,7 @@
 //! %11 = batch_norm_backward_reduce(%1, %d7, %mean, %inv_std, %scale, %bias, %r) {activation = silu}
 //! %13:2 = batch_norm_backward_data(%1, %d7, ..., %bias, %r) {activation = silu}
 //! ```
-//! Readers of `%10` other than the BatchNorm (the residual's gradient) read `%13:1`.
+//! Readers of `%10` other than the BatchNorm (the residual's gradient) read `%13#1`.
 //!
 //! Forward and backward are fused together or not at all: a value that only one of them still needs would be
 //! both stored and recomputed. So it leaves alone an activation whose input is an output or is read by

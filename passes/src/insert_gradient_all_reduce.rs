@@ -2,16 +2,16 @@
 //!
 //! Before:
 //! ```text
-//! loss "loss" = %1
-//! gradient "w" = %2
-//! gradient "bn.scale" = %3     // from sums that were already reduced
+//! loss "loss" %1
+//! gradient "w" %2
+//! gradient "bn.scale" %3     // from sums that were already reduced
 //! ```
 //! After:
 //! ```text
 //! %4:2 = all_reduce(%2, %1) {scope = all}
-//! loss "loss" = %4:1
-//! gradient "w" = %4:0
-//! gradient "bn.scale" = %3
+//! loss "loss" %4#1
+//! gradient "w" %4
+//! gradient "bn.scale" %3
 //! ```
 //!
 //! Operands stand in parameter order, the loss last. It leaves alone what is already the same on all ranks

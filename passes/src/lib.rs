@@ -77,9 +77,7 @@ pub fn inference_graph(
     run_pipeline(graph, &Selection::of(&["infer"]), cx, &mut |_, _| {})
 }
 
-/// Runs any selection of passes on a copy of a graph; `show` receives the graphs that the selection asks to
-/// see. Where there is no layout yet, that of the original network is kept for inference, so that parameters
-/// which the passes no longer need keep their place in weight files.
+/// Runs any selection of passes on a copy of a graph; `show` receives the graphs that the selection asks to see.
 pub fn run_pipeline(
     graph: &Graph,
     selection: &Selection,
@@ -87,10 +85,6 @@ pub fn run_pipeline(
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<(Graph, Report), PassError> {
     let mut graph = graph.clone();
-    graph.remove_dead();
-    if cx.options.mode == Mode::Infer && cx.layout.is_none() {
-        cx.layout = Some(Layout::of(&graph)?);
-    }
     let passes = run_passes(&mut graph, selection, &mut cx, show)?;
     let report = Report {
         passes,
@@ -99,3 +93,8 @@ pub fn run_pipeline(
     };
     Ok((graph, report))
 }
+
+/// The code of `docs/add-a-pass.md`, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/add-a-pass.md")]
+pub struct AddAPass;

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use syncbn_ir::Graph;
 
 use crate::error::PassError;
+use crate::options::Mode;
 use crate::pass::{Changes, Pass, PassContext};
 use crate::pipelines::{check_name, expand};
+use crate::plan_memory::Layout;
 
 /// After which passes the graph is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,6 +89,9 @@ pub struct PassRun {
 }
 
 /// Runs the selected passes. `show` receives a pass's name and the text of the graph after it.
+///
+/// Where inference is given no layout, it takes that of the network as it comes, so that running statistics
+/// which its passes no longer need keep their place in weight files.
 pub fn run_passes(
     graph: &mut Graph,
     selection: &Selection,
@@ -97,6 +102,11 @@ pub fn run_passes(
     let errors = verify(graph);
     if !errors.is_empty() {
         return Err(PassError::Invalid(errors));
+    }
+    if cx.options.mode == Mode::Infer && cx.layout.is_none() {
+        let mut live = graph.clone();
+        live.remove_dead();
+        cx.layout = Some(Layout::of(&live)?);
     }
     let mut runs = Vec::with_capacity(list.len());
     for pass in list {
@@ -140,5 +150,124 @@ fn broke(graph: &Graph, pass: &'static str, errors: Vec<String>) -> PassError {
         pass,
         errors,
         dump: written.is_ok().then_some(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"graph "g" {
+  %x = input "x" data : f32[batch, 2]
+  %a = identity(%x) : f32[batch, 2]
+  %y = unary(%a) {function = relu} : f32[batch, 2]
+  return output "y" %y
+}"#;
+
+    struct Breaks;
+
+    impl Pass for Breaks {
+        fn name(&self) -> &'static str {
+            "breaks"
+        }
+        fn summary(&self) -> &'static str {
+            "lets a result lie about its type"
+        }
+        fn run(&self, graph: &mut Graph, _: &mut PassContext) -> Result<Changes, PassError> {
+            for id in graph.nodes().collect::<Vec<_>>() {
+                graph.node_mut(id).outputs[0].ty.dtype = syncbn_ir::DType::F64;
+            }
+            Ok(1)
+        }
+    }
+
+    fn run(selection: &Selection) -> (Result<Vec<PassRun>, PassError>, Vec<String>) {
+        let mut graph = syncbn_ir::parse(TEXT).unwrap();
+        let mut shown = Vec::new();
+        let mut show = |pass: &str, text: &str| shown.push(format!("{pass}: {text}"));
+        let result = run_passes(&mut graph, selection, &mut PassContext::default(), &mut show);
+        (result, shown)
+    }
+
+    #[test]
+    fn a_pass_that_breaks_the_graph_is_named() {
+        let mut graph = syncbn_ir::parse(TEXT).unwrap();
+        let error = run_pass(&mut graph, &Breaks, &mut PassContext::default()).unwrap_err();
+        assert!(error.is_internal());
+        let PassError::Broke { dump: Some(path), .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("internal error: pass breaks broke the graph"),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(std::fs::read_to_string(path).unwrap().contains("identity"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_graph_that_is_broken_before_is_not_the_pass_s_fault() {
+        let mut graph = syncbn_ir::parse(TEXT).unwrap();
+        Breaks.run(&mut graph, &mut PassContext::default()).unwrap();
+        let selection = Selection::of(&["canonicalize"]);
+        let result = run_passes(
+            &mut graph,
+            &selection,
+            &mut PassContext::default(),
+            &mut |_, _| {},
+        );
+        assert!(matches!(result, Err(PassError::Invalid(_))), "{result:?}");
+    }
+
+    #[test]
+    fn passes_are_skipped_and_stopped_and_shown() {
+        let selection = Selection {
+            skip: vec!["fold-constants".to_string()],
+            stop_after: Some("recognize-composites".to_string()),
+            print_ir_after: PrintAfter::All,
+            ..Selection::of(&["train"])
+        };
+        let (result, shown) = run(&selection);
+        let names: Vec<&str> = result.unwrap().iter().map(|r| r.name).collect();
+        assert_eq!(names, ["canonicalize", "canonicalize", "recognize-composites"]);
+        assert_eq!(shown.len(), 3);
+        assert!(!shown[0].contains("identity"), "{}", shown[0]);
+        let one = Selection {
+            print_ir_after: PrintAfter::Passes(vec!["fold-constants".to_string()]),
+            ..Selection::of(&["clean"])
+        };
+        assert_eq!(run(&one).1.len(), 1);
+    }
+
+    #[test]
+    fn names_that_mean_nothing_are_refused() {
+        for selection in [
+            Selection::of(&["no-such-pass"]),
+            Selection {
+                skip: vec!["no-such-pass".to_string()],
+                ..Selection::of(&["clean"])
+            },
+            Selection {
+                stop_after: Some("no-such-pass".to_string()),
+                ..Selection::of(&["clean"])
+            },
+            Selection {
+                stop_after: Some("plan-memory".to_string()),
+                ..Selection::of(&["clean"])
+            },
+        ] {
+            let error = run(&selection).0.unwrap_err();
+            assert!(!error.is_internal(), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_pass_says_what_it_did() {
+        let (result, _) = run(&Selection::of(&["canonicalize", "canonicalize"]));
+        let changes: Vec<Changes> = result.unwrap().iter().map(|r| r.changes).collect();
+        assert_eq!(changes, [1, 0]);
     }
 }

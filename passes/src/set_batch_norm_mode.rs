@@ -3,14 +3,14 @@
 //! Before:
 //! ```text
 //! %5 = batch_norm(%0, %scale, %bias, %mean, %var) {epsilon = 1e-5, momentum = 0.1, ...}
-//! output "y" = %5
+//! output "y" %5
 //! ```
 //! After, for training with `--bn sync`, `local` or `group=K`:
 //! ```text
 //! %5:5 = batch_norm(%0, %scale, %bias, %mean, %var) {..., training = true}
-//! output "y" = %5:0
-//! statistic "running_mean" = %5:3
-//! statistic "running_var" = %5:4
+//! output "y" %5
+//! statistic "running_mean" %5#3
+//! statistic "running_var" %5#4
 //! ```
 //!
 //! - `--bn frozen` leaves the operator as it is and marks scale and bias as not trained.

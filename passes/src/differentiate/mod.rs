@@ -4,14 +4,14 @@
 //! ```text
 //! %1 = matmul(%x, %w)
 //! %2 = softmax_cross_entropy(%1, %target)
-//! loss "loss" = %2
+//! loss "loss" %2
 //! ```
 //! After:
 //! ```text
 //! %3 = softmax_cross_entropy_backward(%1, %target)
 //! %4 = matmul(%x, %3) {transpose_a = true}
-//! loss "loss" = %2
-//! gradient "w" = %4
+//! loss "loss" %2
+//! gradient "w" %4
 //! ```
 //!
 //! Every trained parameter becomes a `gradient` output, in the order of the parameters: of a rank's own
@@ -23,6 +23,7 @@
 
 mod accumulate;
 mod batch_norm;
+mod products;
 mod rules;
 
 use std::collections::BTreeSet;

@@ -1,14 +1,14 @@
 //! The derivative of every operator.
 
 use syncbn_ir::ops::{
-    AveragePoolBackward, BinaryFunction, Cast, Concat, Conv, ConvBackwardData, ConvBackwardWeight, MatMul,
-    MaxPoolBackward, MeanSquaredErrorBackward, Reduce, ReduceFunction, Slice, SoftmaxCrossEntropyBackward,
-    Transpose, Unary, UnaryBackward, UnaryFunction, literal,
+    AveragePoolBackward, BinaryFunction, Cast, Concat, MaxPoolBackward, MeanSquaredErrorBackward, Reduce,
+    ReduceFunction, Slice, SoftmaxCrossEntropyBackward, Transpose, Unary, UnaryBackward, UnaryFunction,
+    literal,
 };
 use syncbn_ir::{Dim, Literal, NodeId, Op, Shape, TensorType, Value};
 
 use super::accumulate::Backward;
-use super::{batch_norm, zeros};
+use super::{batch_norm, products, zeros};
 use crate::error::PassError;
 
 /// Contributes to the gradients of a node's operands, if a gradient arrived at the node.
@@ -30,8 +30,8 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
     let x = operands[0];
     match &op {
         Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => Ok(()),
-        Op::Conv(conv) => convolution(backward, conv, &name, &operands, dy),
-        Op::MatMul(product) => matmul(backward, product, &name, &operands, dy),
+        Op::Conv(conv) => products::convolution(backward, conv, &name, &operands, dy),
+        Op::MatMul(product) => products::matmul(backward, product, &name, &operands, dy),
         Op::BatchNorm(bn) if bn.training => batch_norm::training(backward, id, dy),
         Op::BatchNorm(bn) => batch_norm::inference(backward, id, bn, dy),
         Op::Unary(unary) => {
@@ -140,7 +140,7 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
     }
 }
 
-fn no_derivative(name: &str, op: &Op, where_: &str) -> PassError {
+pub(super) fn no_derivative(name: &str, op: &Op, where_: &str) -> PassError {
     PassError::Unsupported(format!(
         "node \"{name}\" ({}) has no derivative {where_}",
         op.name()
@@ -151,7 +151,7 @@ fn axis_size(ty: &TensorType, axis: usize) -> usize {
     ty.shape.0.get(axis).and_then(|d| d.fixed()).unwrap_or(0)
 }
 
-fn spatial(ty: &TensorType) -> Vec<usize> {
+pub(super) fn spatial(ty: &TensorType) -> Vec<usize> {
     ty.shape.0.iter().skip(2).filter_map(|d| d.fixed()).collect()
 }
 
@@ -179,90 +179,6 @@ fn loss(
         _ => return Err(no_derivative(name, op, "as a loss")),
     };
     backward.contribute(operands[0], dx);
-    Ok(())
-}
-
-fn convolution(
-    backward: &mut Backward,
-    conv: &Conv,
-    name: &str,
-    operands: &[Value],
-    dy: Value,
-) -> Result<(), PassError> {
-    if conv.moments || conv.activation.is_some() {
-        return Err(no_derivative(name, &Op::Conv(conv.clone()), "with an epilogue"));
-    }
-    let (x, w) = (operands[0], operands[1]);
-    let (x_ty, w_ty) = (backward.graph.ty(x).clone(), backward.graph.ty(w).clone());
-    if backward.needs(x) {
-        let op = ConvBackwardData {
-            strides: conv.strides.clone(),
-            pads: conv.pads.clone(),
-            dilations: conv.dilations.clone(),
-            groups: conv.groups,
-            input: spatial(&x_ty),
-        };
-        let dx = backward.add(op, name, &[dy, w])?;
-        backward.contribute(x, dx);
-    }
-    if backward.needs(w) {
-        let op = ConvBackwardWeight {
-            strides: conv.strides.clone(),
-            pads: conv.pads.clone(),
-            dilations: conv.dilations.clone(),
-            groups: conv.groups,
-            kernel: spatial(&w_ty),
-        };
-        let dw = backward.add(op, name, &[x, dy])?;
-        backward.contribute(w, dw);
-    }
-    if let Some(&bias) = operands.get(2)
-        && backward.needs(bias)
-    {
-        let axes = (0..x_ty.shape.rank()).filter(|&i| i != 1).collect();
-        let function = ReduceFunction::Sum;
-        let db = backward.add(
-            Reduce {
-                function,
-                axes,
-                keep_dims: false,
-            },
-            name,
-            &[dy],
-        )?;
-        backward.contribute(bias, db);
-    }
-    Ok(())
-}
-
-/// With `y = op(a) op(b)`: `d op(a) = dy op(b)^T` and `d op(b) = op(a)^T dy`, each transposed back.
-fn matmul(
-    backward: &mut Backward,
-    product: &MatMul,
-    name: &str,
-    operands: &[Value],
-    dy: Value,
-) -> Result<(), PassError> {
-    let (a, b) = (operands[0], operands[1]);
-    let (ta, tb) = (product.transpose_a, product.transpose_b);
-    let op = |transpose_a, transpose_b| MatMul {
-        transpose_a,
-        transpose_b,
-    };
-    if backward.needs(a) {
-        let da = match ta {
-            false => backward.add(op(false, !tb), name, &[dy, b])?,
-            true => backward.add(op(tb, true), name, &[b, dy])?,
-        };
-        backward.contribute(a, da);
-    }
-    if backward.needs(b) {
-        let db = match tb {
-            false => backward.add(op(!ta, false), name, &[a, dy])?,
-            true => backward.add(op(true, ta), name, &[dy, a])?,
-        };
-        backward.contribute(b, db);
-    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! ```text
 //! %1 = unary(%x) {function = neg} : f32[batch, 4]
 //! %2 = unary(%1) {function = relu} : f32[batch, 4]
-//! output "y" = %2
+//! output "y" %2
 //! ```
 //! After:
 //! ```text

@@ -35,7 +35,9 @@ impl Memory {
                 .filter(|((_, b), (width, _))| b + width > byte)
                 .map(|(&k, _)| k)
                 .collect();
-            gone.iter().for_each(|k| drop(self.0.remove(k)));
+            for key in gone {
+                self.0.remove(&key);
+            }
             self.0.insert((arena, byte), (dtype.bytes(), v));
         }
     }

@@ -1,0 +1,22 @@
+//! `syncbn-opt`: a graph in text form in, passes, a graph in text form out. See [`syncbn_passes::opt`].
+
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // A closed pipe behind this program is no reason to say more.
+    match syncbn_passes::opt::opt_main(&arguments) {
+        Ok(written) => {
+            let _ = std::io::stderr().write_all(written.messages.as_bytes());
+            match std::io::stdout().write_all(written.output.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
