@@ -7,6 +7,7 @@ use crate::binding::Binding;
 use crate::error::ImportError;
 use crate::importer::Importer;
 use crate::inputs::{Declared, declared};
+use crate::options::ImportOptions;
 use crate::proto::{GraphProto, ValueInfoProto};
 
 /// How to export from PyTorch so that BatchNorm is kept.
@@ -24,7 +25,11 @@ pub(crate) fn batch_norms(graph: &Graph) -> Vec<NodeId> {
 }
 
 /// Adds the warnings.
-pub(crate) fn check(importer: &mut Importer, file: &GraphProto) -> Result<(), ImportError> {
+pub(crate) fn check(
+    importer: &mut Importer,
+    file: &GraphProto,
+    options: &ImportOptions,
+) -> Result<(), ImportError> {
     let data = importer
         .graph
         .depends_on_data()
@@ -32,9 +37,10 @@ pub(crate) fn check(importer: &mut Importer, file: &GraphProto) -> Result<(), Im
     let layers = batch_norms(&importer.graph);
     let of_data: Vec<NodeId> = layers.into_iter().filter(|id| data.contains(id)).collect();
     folded_away(importer, file, of_data.len());
+    constant_weights(importer);
     single_values(importer, &of_data);
     frozen_statistics(importer, &of_data);
-    declared_shapes(importer, file);
+    declared_shapes(importer, file, options);
     unused_initializers(importer, file);
     Ok(())
 }
@@ -95,6 +101,30 @@ fn per_channel_affine(graph: &Graph) -> Option<String> {
     Some(graph.node(scales).name.clone())
 }
 
+/// Warns about layers whose weights are constants of the graph, which are never trained.
+fn constant_weights(importer: &mut Importer) {
+    let graph = &importer.graph;
+    let constant = |id: &NodeId| {
+        let weights = match graph.op(*id) {
+            Op::Conv(_) | Op::MatMul(_) => graph.operand(*id, 1),
+            _ => None,
+        };
+        weights.is_some_and(|w| matches!(graph.op(w.node), Op::Constant(_)))
+    };
+    let names: Vec<String> = graph
+        .nodes()
+        .filter(constant)
+        .map(|id| format!("\"{}\"", graph.node(id).name))
+        .collect();
+    if !names.is_empty() {
+        let text = format!(
+            "weights that are Constant nodes are not trained: those of {}",
+            names.join(", ")
+        );
+        importer.warn(text, Some("export weights as initializers"));
+    }
+}
+
 /// Warns about layers that had one value per channel when the file was exported.
 fn single_values(importer: &mut Importer, layers: &[NodeId]) {
     if importer.fixed_batch != Some(1) {
@@ -141,9 +171,13 @@ fn frozen_statistics(importer: &mut Importer, layers: &[NodeId]) {
     }
 }
 
-/// Warns where a declared shape differs from the inferred one.
-fn declared_shapes(importer: &mut Importer, file: &GraphProto) {
+/// Warns where a declared shape differs from the inferred one, unless `--input-shape` makes them differ.
+fn declared_shapes(importer: &mut Importer, file: &GraphProto, options: &ImportOptions) {
+    if !options.input_shapes.is_empty() {
+        return;
+    }
     let infos = file.value_info.iter().map(|i| ("value_info", i));
+    let mut texts = Vec::new();
     for (kind, info) in infos.chain(file.output.iter().map(|i| ("output", i))) {
         let Some(Binding::Value(value)) = importer.bindings.get(info.name()) else {
             continue;
@@ -151,15 +185,19 @@ fn declared_shapes(importer: &mut Importer, file: &GraphProto) {
         let Some(ty) = importer.graph.try_type(*value) else {
             continue;
         };
-        let inferred = ty.shape.0.clone();
-        if contradicts(info, &inferred, importer.fixed_batch) {
-            let text = format!(
-                "{kind} says another shape of \"{}\" than its node computes, {}; it is ignored",
-                info.name(),
-                ty.shape
-            );
-            importer.warn(text, None);
+        if contradicts(info, &ty.shape.0, importer.fixed_batch) {
+            let (name, shape) = (info.name(), &ty.shape);
+            texts.push(format!(
+                "{kind} says another shape of \"{name}\" than its node computes, {shape}"
+            ));
         }
+    }
+    if let Some(first) = texts.first() {
+        let text = match texts.len() {
+            1 => format!("{first}; it is ignored"),
+            n => format!("{first}; it is ignored, and so are {} more", n - 1),
+        };
+        importer.warn(text, None);
     }
 }
 

@@ -279,7 +279,7 @@ impl<'a> Importer<'a> {
         }
         self.graph.remove_dead();
         let tensors = classify::classify(&mut self, options)?;
-        checks::check(&mut self, file)?;
+        checks::check(&mut self, file, options)?;
         Ok(Imported {
             batch_norms: checks::batch_norms(&self.graph).len(),
             graph: self.graph,

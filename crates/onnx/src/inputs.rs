@@ -84,7 +84,7 @@ pub(crate) fn data_input(
         Element::Float(dtype) => dtype,
         Element::Signed(8) => DType::I64,
         other => {
-            let text = format!("input \"{name}\": elements of kind {other:?} are not supported");
+            let text = format!("input \"{name}\" has {} elements", other.describe());
             return Err(ImportError::unsupported(text).note("inputs are float, double or int64"));
         }
     };

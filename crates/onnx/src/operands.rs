@@ -97,11 +97,7 @@ impl Importer<'_> {
             let small = |ty: &syncbn_ir::TensorType| {
                 !ty.shape.has_batch() && ty.shape.elements_per_sample().is_some_and(|n| n <= MAX_FOLD)
             };
-            let source = matches!(
-                self.graph.op(id),
-                Op::Input(_) | Op::Parameter(_) | Op::Statistic(_)
-            );
-            if source || !self.graph.node(id).outputs.iter().all(|o| small(&o.ty)) {
+            if !is_cheap(self.graph.op(id)) || !self.graph.node(id).outputs.iter().all(|o| small(&o.ty)) {
                 return None;
             }
             let operands = self.graph.operands(id);
@@ -124,4 +120,23 @@ impl Importer<'_> {
         }
         done.remove(&value.node)?.into_iter().nth(value.slot)
     }
+}
+
+/// Whether an operator takes time in proportion to its operands and results, and reads nothing but these.
+fn is_cheap(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Constant(_)
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Reduce(_)
+            | Op::Expand(_)
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Concat(_)
+            | Op::Slice(_)
+            | Op::Cast(_)
+            | Op::Identity(_)
+            | Op::Dropout(_)
+    )
 }

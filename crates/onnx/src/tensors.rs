@@ -28,6 +28,15 @@ impl Element {
         }
     }
 
+    /// As in `32-bit integer`.
+    pub(crate) fn describe(self) -> String {
+        match self {
+            Element::Float(dtype) => dtype.name().to_string(),
+            Element::Signed(n) => format!("{}-bit integer", 8 * n),
+            Element::Unsigned(n) => format!("{}-bit unsigned", 8 * n),
+        }
+    }
+
     /// The element type with this ONNX number.
     pub(crate) fn new(number: i32) -> Result<Element, ImportError> {
         let unknown = || ImportError::user(format!("element type {number} is undefined or unknown"));

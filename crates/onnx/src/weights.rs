@@ -84,8 +84,7 @@ impl Importer<'_> {
         let longer = format!("{base}.{}", slot.name());
         let numbered = (2..).map(|i| format!("{longer}.{i}"));
         let mut names = [base, longer.clone()].into_iter().chain(numbered);
-        let taken =
-            |name: &str| self.tensor_names.contains(name) || self.initializers.iter().any(|i| i.name == name);
+        let taken = |name: &str| self.tensor_names.contains(name) || self.bindings.contains_key(name);
         names.find(|name| !taken(name)).unwrap_or(longer)
     }
 

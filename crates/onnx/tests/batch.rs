@@ -6,7 +6,7 @@ mod common;
 
 use common::model::{With, floats, info, longs, model, node, ramp};
 use common::{conv_bn, import_model, import_with, output_type, run};
-use syncbn_ir::{DType, TensorType};
+use syncbn_ir::{DType, Op, TensorType};
 use syncbn_onnx::{ErrorKind, ImportOptions};
 
 #[test]
@@ -186,4 +186,41 @@ fn precision_and_input_shape_override_the_file() {
         import_model(&file).unwrap().inputs,
         [("x".to_string(), vec![2, 6, 5])]
     );
+}
+
+#[test]
+fn lists_that_double_are_refused() {
+    // 60 joins of a list with itself would be 2^60 sizes.
+    let mut nodes = vec![node("Shape", "x", "s0")];
+    for i in 0..60 {
+        nodes.push(node("Concat", &format!("s{i} s{i}"), &format!("s{}", i + 1)).int("axis", 0));
+    }
+    nodes.push(node("Reshape", "x s60", "y"));
+    let errors = import_model(&model(17, &[0, 3, 2], vec![], nodes)).unwrap_err();
+    assert!(errors.to_string().contains("too large"), "{errors}");
+}
+
+#[test]
+fn same_padding_is_worked_out() {
+    for (auto_pad, pads) in [
+        ("SAME_UPPER", [0, 1, 1, 1]),
+        ("SAME_LOWER", [1, 1, 0, 1]),
+        ("VALID", [0; 4]),
+    ] {
+        let conv = node("Conv", "x w", "y")
+            .text("auto_pad", auto_pad)
+            .ints("strides", &[2, 2]);
+        let imported = import_model(&model(
+            17,
+            &[0, 2, 8, 7],
+            vec![ramp("w", &[3, 2, 3, 3], 0.1)],
+            vec![conv],
+        ))
+        .unwrap();
+        let found = imported.graph.nodes().find_map(|id| match imported.graph.op(id) {
+            Op::Conv(conv) => Some(conv.pads.clone()),
+            _ => None,
+        });
+        assert_eq!(found.unwrap(), pads, "{auto_pad}");
+    }
 }

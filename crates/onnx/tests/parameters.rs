@@ -139,3 +139,46 @@ fn init_fills_weights_that_are_inputs() {
     assert_eq!(data[0], ParameterData::KaimingNormal { fan_in: 50 });
     assert_eq!(data[1..], fills);
 }
+
+#[test]
+fn weights_in_constant_nodes_are_not_trained_and_warn() {
+    let nodes = vec![
+        node("Constant", "", "k").tensor("value", ramp("", &[2, 2, 1, 1], 0.1)),
+        node("Conv", "x k", "c"),
+        node("Conv", "c w", "y"),
+    ];
+    let file = model(17, &[0, 2, 4, 4], vec![ramp("w", &[2, 2, 1, 1], 0.1)], nodes);
+    let imported = import_model(&file).unwrap();
+    assert_eq!(names(&imported, TensorClass::Trained), ["w"]);
+    let text = "weights that are Constant nodes are not trained: those of \"c_node\"";
+    assert!(
+        imported.warnings.iter().any(|w| w.message == text),
+        "{:?}",
+        imported.warnings
+    );
+}
+
+#[test]
+fn values_keep_their_bits() {
+    let values = [1.0f32, -0.0, 1.1754944e-38, f32::MIN_POSITIVE / 2.0, 3.4e38, 0.1];
+    let nodes = || vec![node("MatMul", "x w", "y")];
+    let raw = floats("w", &[2, 3], &values);
+    let mut typed = raw.clone();
+    typed.raw_data = None;
+    typed.float_data = values.to_vec();
+    for tensor in [raw, typed] {
+        let imported = import_model(&model(17, &[0, 2], vec![tensor], nodes())).unwrap();
+        let found = imported.graph.nodes().find_map(|id| match imported.graph.op(id) {
+            Op::Parameter(p) => Some(p.data.clone()),
+            _ => None,
+        });
+        let Some(ParameterData::Values(literal)) = found else {
+            panic!("no parameter")
+        };
+        let expected: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(
+            (literal.dims.as_slice(), literal.to_bytes()),
+            ([2, 3].as_slice(), expected)
+        );
+    }
+}

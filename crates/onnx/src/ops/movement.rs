@@ -8,7 +8,7 @@ use crate::binding::Binding;
 use crate::error::ImportError;
 use crate::importer::Importer;
 use crate::initializers::as_integers;
-use crate::integers::Integers;
+use crate::integers::{Integers, MAX_ELEMENTS};
 
 type Imported = Result<Vec<Binding>, ImportError>;
 
@@ -32,9 +32,14 @@ pub(super) fn concat(cx: &mut Importer, node: &OnnxNode) -> Imported {
             ));
         }
         axis("axis", along, 1)?;
-        return Ok(vec![
-            Integers::vector(integers.iter().flat_map(|i| i.values.clone()).collect()).into(),
-        ]);
+        let length: usize = integers.iter().map(|i| i.values.len()).sum();
+        if length > MAX_ELEMENTS {
+            return Err(ImportError::unsupported(format!(
+                "a list of {length} integers is too large"
+            )));
+        }
+        let joined = integers.iter().flat_map(|i| i.values.clone()).collect();
+        return Ok(vec![Integers::vector(joined).into()]);
     }
     let operands = (0..count)
         .map(|i| cx.value(node, i))
