@@ -61,6 +61,31 @@ impl ImportError {
 pub struct ImportErrors(pub Vec<ImportError>);
 
 impl ImportErrors {
+    /// Errors in order; those of several nodes with one message become one that counts the nodes.
+    pub(crate) fn collect(errors: Vec<ImportError>) -> ImportErrors {
+        let mut list: Vec<(ImportError, usize)> = Vec::new();
+        for error in errors {
+            let same = |(known, _): &&mut (ImportError, usize)| {
+                known.node.is_some()
+                    && error.node.is_some()
+                    && (known.kind, &known.message) == (error.kind, &error.message)
+            };
+            match list.iter_mut().find(same) {
+                Some((_, more)) => *more += 1,
+                None => list.push((error, 0)),
+            }
+        }
+        let counted = list.into_iter().map(|(mut error, more)| {
+            match more {
+                0 => {}
+                1 => error.message += " (and 1 other node)",
+                _ => error.message += &format!(" (and {more} other nodes)"),
+            }
+            error
+        });
+        ImportErrors(counted.collect())
+    }
+
     /// User if any error is the user's.
     pub fn kind(&self) -> ErrorKind {
         if self.0.iter().any(|e| e.kind == ErrorKind::User) {

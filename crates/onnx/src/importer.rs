@@ -275,7 +275,7 @@ impl<'a> Importer<'a> {
             self.errors.push(ImportError::user("the graph has no data input"));
         }
         if !self.errors.is_empty() {
-            return Err(ImportErrors(self.errors));
+            return Err(ImportErrors::collect(self.errors));
         }
         self.graph.remove_dead();
         let tensors = classify::classify(&mut self, options)?;

@@ -16,7 +16,8 @@ fn all_unknown_operators_are_reported_at_once() {
     let nodes = vec![
         node("Erf", "x", "a"),
         node("Relu", "a", "b"),
-        node("Tan", "b", "y"),
+        node("Tan", "b", "c"),
+        node("Erf", "c", "y"),
     ];
     let errors = import_model(&model(17, &[0, 4], vec![], nodes)).unwrap_err();
     assert_eq!(errors.kind(), ErrorKind::Unsupported);
@@ -24,8 +25,8 @@ fn all_unknown_operators_are_reported_at_once() {
     assert_eq!(
         texts,
         [
-            "node \"a_node\" (Erf): operator Erf (opset 17) is not supported",
-            "node \"y_node\" (Tan): operator Tan (opset 17) is not supported"
+            "node \"a_node\" (Erf): operator Erf (opset 17) is not supported (and 1 other node)",
+            "node \"c_node\" (Tan): operator Tan (opset 17) is not supported"
         ]
     );
 }
