@@ -168,3 +168,71 @@ pub fn opt_main(arguments: &[String]) -> Result<Written, String> {
     };
     optimize(&text, &arguments)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{BatchNormMode, Loss, Mode};
+
+    #[test]
+    fn arguments_are_read() {
+        let line = "g.ir --passes=clean,plan-memory --bn=group=4 --loss=mse --mode=infer --batch=7 --running-var=population --skip=canonicalize";
+        let words: Vec<&str> = line.split(' ').collect();
+        let parsed = Arguments::parse(&words).unwrap();
+        assert_eq!(parsed.file.as_deref(), Some("g.ir"));
+        assert_eq!(parsed.selection.passes, ["clean", "plan-memory"]);
+        assert_eq!(parsed.selection.skip, ["canonicalize"]);
+        assert_eq!(parsed.options.batch_norm, BatchNormMode::Group(4));
+        assert_eq!(parsed.options.loss, Loss::MeanSquaredError);
+        assert_eq!(parsed.options.mode, Mode::Infer);
+        assert_eq!(parsed.options.batch_bound, 7);
+        assert_eq!(parsed.options.running_var, RunningVar::Population);
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        for (argument, expected) in [
+            (
+                "--bn=none",
+                "--bn: \"none\" is none of sync, local, frozen, group=K",
+            ),
+            ("--bn=group=0", "group=0"),
+            ("--batch=0", "--batch: \"0\" is not a positive number"),
+            ("--passes", "--passes needs a value"),
+            ("--pass=clean", "unknown option --pass=clean"),
+        ] {
+            let error = Arguments::parse(&[argument]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(Arguments::parse(&["a.ir", "b.ir"]).is_err());
+    }
+
+    #[test]
+    fn errors_of_passes_come_back() {
+        let text = "graph \"g\" {\n  %x = input \"x\" data : f32[batch, 2]\n  return output \"y\" %x\n}\n";
+        let arguments = Arguments::parse(&["--passes=differentiate", "--print-ir-after-all"]).unwrap();
+        let error = optimize(text, &arguments).unwrap_err();
+        assert!(error.contains("no loss to differentiate"), "{error}");
+        let arguments = Arguments::parse(&["--passes=add-loss", "--print-ir-after-all"]).unwrap();
+        let written = optimize(text, &arguments).unwrap();
+        assert!(
+            written.messages.contains("// after add-loss"),
+            "{}",
+            written.messages
+        );
+        assert!(
+            written.output.contains("softmax_cross_entropy"),
+            "{}",
+            written.output
+        );
+    }
+
+    #[test]
+    fn help_lists_every_pass() {
+        let written = opt_main(&["--pass-help".to_string()]).unwrap();
+        for pass in pipelines::PASSES {
+            assert!(written.output.contains(pass.name()));
+            assert!(written.output.contains(pass.summary()));
+        }
+    }
+}

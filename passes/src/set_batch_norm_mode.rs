@@ -16,7 +16,8 @@
 //! - `--bn frozen` leaves the operator as it is and marks scale and bias as not trained.
 //! - Inference leaves the operator as it is too.
 //! - A BatchNorm whose input depends on no data (weight standardisation) normalises with its own statistics in
-//!   training, unless frozen; with `training_mode=1` in the file it always does.
+//!   training, unless frozen; with `training_mode=1` in the file it always does. Where the graph computes its
+//!   statistics, there are none that could be frozen: it then normalises with its own in training.
 //! - Where two BatchNorms update one statistic (a module that is called twice), the second starts from what
 //!   the first left, and the statistic is one output.
 //!
@@ -57,7 +58,9 @@ impl Pass for SetBatchNormMode {
             let own = !operands.first().is_some_and(|x| of_batch.contains(&x.node));
             let training = match cx.options.mode {
                 Mode::Infer => own && op.onnx_training,
-                Mode::Train if cx.options.batch_norm == BatchNormMode::Frozen => own && op.onnx_training,
+                Mode::Train if cx.options.batch_norm == BatchNormMode::Frozen => {
+                    own && (op.onnx_training || computed_statistics(graph, &operands))
+                }
                 Mode::Train => true,
             };
             let slots = operands.iter().skip(1).take(2).map(|v| v.node);
@@ -76,6 +79,22 @@ impl Pass for SetBatchNormMode {
         }
         Ok(changes)
     }
+}
+
+/// Whether a BatchNorm's mean or variance is the result of trained parameters, as exporters write a BatchNorm
+/// of a weight that keeps no running statistics.
+fn computed_statistics(graph: &Graph, operands: &[Value]) -> bool {
+    let mut reached: Vec<NodeId> = operands.iter().skip(3).map(|v| v.node).collect();
+    let mut seen = BTreeSet::new();
+    while let Some(id) = reached.pop() {
+        if matches!(graph.op(id), Op::Parameter(p) if p.trained) {
+            return true;
+        }
+        if seen.insert(id) {
+            reached.extend(graph.operands(id).iter().map(|v| v.node));
+        }
+    }
+    false
 }
 
 /// Replaces one node by its training form. `next` holds, for every statistic, its value so far in this step.

@@ -6,6 +6,7 @@ mod gradients;
 mod memory;
 mod networks;
 mod preserve;
+mod random;
 mod ranks;
 mod raw_networks;
 mod structure;

@@ -91,7 +91,8 @@ fn execute(graph: &Graph, plan: &Plan, data: &Named, state: &State, n: usize) ->
     memory
 }
 
-fn check(name: &str, graph: &Graph, report: &Report, state: &State) {
+/// Fails unless the planned graph computes in flat memory what the reference evaluation computes.
+pub fn check_memory(name: &str, graph: &Graph, report: &Report, state: &State) {
     let plan = report.plan.as_ref().unwrap();
     let n = 5;
     let data = inputs(graph, n, 17);
@@ -151,7 +152,7 @@ fn training_in_flat_memory() {
                 },
             )
             .unwrap();
-            check(&format!("{name} {batch_norm:?}"), &graph, &report, &state);
+            check_memory(&format!("{name} {batch_norm:?}"), &graph, &report, &state);
         }
     }
 }
@@ -165,7 +166,7 @@ fn inference_in_flat_memory() {
         let layout = training.plan.unwrap().layout;
         let (graph, report) = inference_graph(&network, &options(), Some(&layout)).unwrap();
         assert_eq!(report.plan.as_ref().unwrap().layout, layout, "{name}");
-        check(name, &graph, &report, &state);
+        check_memory(name, &graph, &report, &state);
         // What is prepared is not touched by the step, and the step reads no constants of its own making.
         for &id in &report.plan.as_ref().unwrap().step {
             for output in &graph.node(id).outputs {

@@ -2,7 +2,9 @@
 
 use syncbn_ir::{Builder, DType, Graph, GraphError, Value};
 
-use crate::raw_networks::{arithmetic, shared_batch_norm, shared_scale, weight_standardised};
+use crate::raw_networks::{
+    arithmetic, shared_batch_norm, shared_scale, weight_standardised, weight_standardised_by_graph,
+};
 
 /// Builds a network.
 pub type Build = fn() -> Result<Graph, GraphError>;
@@ -15,6 +17,7 @@ pub const NETWORKS: &[(&str, Build)] = &[
     ("dense", dense),
     ("strided", strided),
     ("weight-standardised", weight_standardised),
+    ("weight-standardised-by-graph", weight_standardised_by_graph),
     ("shared-batch-norm", shared_batch_norm),
     ("shared-scale", shared_scale),
     ("arithmetic", arithmetic),

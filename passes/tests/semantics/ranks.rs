@@ -1,6 +1,6 @@
 //! Any split of a batch gives what one rank gives on the whole batch.
 
-use syncbn_ir::{OutputKind, initial_state};
+use syncbn_ir::{Graph, OutputKind, initial_state};
 use syncbn_passes::{BatchNormMode, Options, training_graph};
 
 use crate::networks::NETWORKS;
@@ -10,29 +10,31 @@ use crate::support::{after, assert_close, difference, inputs, joined, options, r
 const DEFINITION: &[&str] = &["clean", "set-batch-norm-mode", "add-loss", "differentiate"];
 
 fn check(counts: &[usize], tolerance: f64) {
-    let n = counts.iter().sum();
     for (name, build) in NETWORKS {
-        let network = build().unwrap();
-        let definition = after(&network, DEFINITION, &options());
-        let (graph, _) = training_graph(&network, &options()).unwrap();
-        let state = initial_state(&network, 3).unwrap();
-        let data = inputs(&definition, n, 5);
-        let expected = run(&definition, &split(&data, &[n]), &state);
-        let found = run(&graph, &split(&data, counts), &state);
-        assert_eq!(definition.outputs.len(), graph.outputs.len(), "{name}");
-        for output in &definition.outputs {
-            let what = format!("{name}, {counts:?}, {:?} {}", output.kind, output.name);
-            let expected = joined(&definition, &expected, output.kind, &output.name);
-            let joined = joined(&graph, &found, output.kind, &output.name);
-            assert_close(&what, &joined, &expected, tolerance);
-            // What is not of samples is the same, to the bit, on every rank.
-            if !definition.ty(output.value).shape.has_batch() {
-                for rank in &found {
-                    assert_eq!(
-                        rank.get(output.kind, &output.name),
-                        found[0].get(output.kind, &output.name)
-                    );
-                }
+        check_split(name, &build().unwrap(), counts, tolerance);
+    }
+}
+
+/// Fails unless ranks with these numbers of samples give what one rank gives on all of them.
+pub fn check_split(name: &str, network: &Graph, counts: &[usize], tolerance: f64) {
+    let n = counts.iter().sum();
+    let definition = after(network, DEFINITION, &options());
+    let (graph, _) = training_graph(network, &options()).unwrap();
+    let state = initial_state(network, 3).unwrap();
+    let data = inputs(&definition, n, 5);
+    let expected = run(&definition, &split(&data, &[n]), &state);
+    let found = run(&graph, &split(&data, counts), &state);
+    assert_eq!(definition.outputs.len(), graph.outputs.len(), "{name}");
+    for output in &definition.outputs {
+        let what = format!("{name}, {counts:?}, {:?} {}", output.kind, output.name);
+        let expected = joined(&definition, &expected, output.kind, &output.name);
+        let joined = joined(&graph, &found, output.kind, &output.name);
+        assert_close(&what, &joined, &expected, tolerance);
+        // What is not of samples is the same, to the bit, on every rank.
+        if !definition.ty(output.value).shape.has_batch() {
+            for rank in &found {
+                let first = found[0].get(output.kind, &output.name);
+                assert_eq!(rank.get(output.kind, &output.name), first, "{what}");
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use syncbn_ir::ops::{
-    BatchNorm, Binary, BinaryFunction, Cast, Conv, MatMul, Parameter, ParameterData, Reshape, RunningVar,
-    Slice, Statistic, Transpose, Unary, UnaryFunction, literal,
+    BatchNorm, Binary, BinaryFunction, Cast, Conv, MatMul, Parameter, ParameterData, Reduce, ReduceFunction,
+    Reshape, RunningVar, Slice, Statistic, Transpose, Unary, UnaryFunction, literal,
 };
 use syncbn_ir::training::Generator;
 use syncbn_ir::{DType, Graph, GraphError, Literal, Output, OutputKind, Shape, TensorType, Value};
@@ -67,6 +67,20 @@ impl Raw {
         self.0.add_value(Binary { function }, "", &[a, b])
     }
 
+    /// Mean and variance of every channel, axis 1 of three.
+    fn moments(&mut self, x: Value) -> Result<(Value, Value), GraphError> {
+        let mean_of = |keep_dims: bool| Reduce {
+            function: ReduceFunction::Mean,
+            axes: vec![0, 2],
+            keep_dims,
+        };
+        let mean = self.0.add_value(mean_of(false), "", &[x])?;
+        let spread = self.0.add_value(mean_of(true), "", &[x])?;
+        let off = self.binary(BinaryFunction::Sub, x, spread)?;
+        let square = self.binary(BinaryFunction::Mul, off, off)?;
+        Ok((mean, self.0.add_value(mean_of(false), "", &[square])?))
+    }
+
     fn matmul(&mut self, a: Value, b: Value) -> Result<Value, GraphError> {
         let op = MatMul {
             transpose_a: false,
@@ -88,16 +102,28 @@ impl Raw {
 
 /// The weights of a convolution go through a BatchNorm of their own.
 pub fn weight_standardised() -> Result<Graph, GraphError> {
+    standardised(false)
+}
+
+/// The same, with the statistics of the weights computed by the graph, as exporters write it.
+pub fn weight_standardised_by_graph() -> Result<Graph, GraphError> {
+    standardised(true)
+}
+
+fn standardised(by_graph: bool) -> Result<Graph, GraphError> {
     let mut net = Raw(Graph::new("ws"));
     let x = net.input(&[2, 4, 4])?;
     let w = net.parameter("w", &[3, 2, 3, 3])?;
     let (scale, bias) = (net.parameter("scale", &[3])?, net.parameter("bias", &[3])?);
-    let (mean, var) = (net.statistic("mean", 3, 0.0)?, net.statistic("var", 3, 1.0)?);
     let reshape = |sizes: &[usize]| Reshape {
         shape: Shape::fixed(sizes),
     };
     let flat = net.0.add_value(reshape(&[1, 3, 18]), "", &[w])?;
-    let flat = net.batch_norm("ws", &[flat, scale, bias, mean, var], true)?;
+    let (mean, var) = match by_graph {
+        true => net.moments(flat)?,
+        false => (net.statistic("mean", 3, 0.0)?, net.statistic("var", 3, 1.0)?),
+    };
+    let flat = net.batch_norm("ws", &[flat, scale, bias, mean, var], !by_graph)?;
     let w = net.0.add_value(reshape(&[3, 2, 3, 3]), "", &[flat])?;
     let conv = Conv {
         strides: vec![1, 1],

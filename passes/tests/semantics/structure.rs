@@ -52,7 +52,7 @@ fn collectives() {
         let (graph, _) = training_graph(&network, &options()).unwrap();
         let expected = match *name {
             // The weights' BatchNorm is not synchronised.
-            "weight-standardised" => 3,
+            "weight-standardised" | "weight-standardised-by-graph" => 3,
             // Nothing needs the gradient of the input, so that pair of sums joins the gradients.
             "batch-norm-first" => 2,
             _ => 2 * layers + 1,
