@@ -15,7 +15,7 @@ use petgraph::visit::EdgeRef;
 use crate::ops::Op;
 use crate::types::TensorType;
 
-/// A node of a [`Graph`]. Ids are never used again after a removal.
+/// A node of a [`Graph`]. The id of a removed node may name another one later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(u32);
 
