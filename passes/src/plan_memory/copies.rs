@@ -110,6 +110,11 @@ fn statistic(graph: &mut Graph, buffers: &mut Buffers, index: usize) -> Result<(
                 graph.set_operand(user, slot, copy)?;
             }
         }
+        for output in &mut graph.outputs {
+            if output.value == source && output.kind != OutputKind::Statistic {
+                output.value = copy;
+            }
+        }
     }
     for &v in &chain[..between] {
         buffers.join(v, source);

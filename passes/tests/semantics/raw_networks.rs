@@ -164,7 +164,15 @@ pub fn shared_batch_norm() -> Result<Graph, GraphError> {
     let y = net.batch_norm("first", &[y, scale, bias, mean, var], false)?;
     let y = net.matmul(y, w)?;
     let y = net.batch_norm("second", &[y, scale, bias, mean, var], false)?;
-    Ok(net.output(y))
+    let mut graph = net.output(y);
+    // The old value of a statistic that the step updates in place.
+    let kind = OutputKind::Output;
+    graph.outputs.push(Output {
+        kind,
+        name: "before".to_string(),
+        value: mean,
+    });
+    Ok(graph)
 }
 
 /// A scale that is also multiplied with an activation: its gradient is the sum of a global and a local part.
