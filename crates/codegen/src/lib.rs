@@ -103,8 +103,14 @@ fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenE
         }
     }
     module.verify().map_err(failed)?;
+    // Kernels come with their vectors and blocks chosen; LLVM's own loop transformations would only copy code.
+    let passes = PassBuilderOptions::create();
+    passes.set_loop_vectorization(false);
+    passes.set_loop_slp_vectorization(false);
+    passes.set_loop_unrolling(false);
+    passes.set_loop_interleaving(false);
     module
-        .run_passes(PASSES, &machine, PassBuilderOptions::create())
+        .run_passes(PASSES, &machine, passes)
         .map_err(failed)?;
     let buffer = |file_type| machine.write_to_memory_buffer(module, file_type).map_err(failed);
     match emit {
