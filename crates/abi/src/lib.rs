@@ -11,7 +11,8 @@
 //! |---|---|---|
 //! | weights | one a process, shared by its ranks | parameters; the trained ones first, in `[0, trained_bytes)` |
 //! | gradients | one a rank | gradients, at the byte offsets that the trained parameters have in `weights` |
-//! | velocity | one a process | SGD's momentum buffer, at the same offsets |
+//! | velocity | one a process | SGD's momentum buffer or AdamW's first moment, at the same offsets |
+//! | second moment | one a process, only under AdamW | AdamW's second moment, at the same offsets |
 //! | statistics | one a rank | running means and variances |
 //! | prepared | one a process | what inference derives from weights alone (folded BatchNorm) |
 //! | step | one a rank | everything else; valid within one call |
@@ -34,6 +35,8 @@ pub mod symbols {
     pub const INFER_STEP: &str = "syncbn_infer_step";
     /// `i32 (const UpdateArguments*)`: the SGD update of elements `[begin, end)` of the trained weights.
     pub const UPDATE_SGD: &str = "syncbn_update_sgd";
+    /// `i32 (const AdamWArguments*)`: the AdamW update of elements `[begin, end)` of the trained weights.
+    pub const UPDATE_ADAMW: &str = "syncbn_update_adamw";
     /// `const u8[]`: the JSON text of [`crate::Model`].
     pub const MODEL: &str = "syncbn_model";
     /// `u64`: the length of [`MODEL`] in bytes.
@@ -112,6 +115,49 @@ pub struct UpdateArguments {
     pub momentum: f64,
     /// Weight decay.
     pub weight_decay: f64,
+}
+
+/// The arguments of [`symbols::UPDATE_ADAMW`], after PyTorch's `AdamW` (Loshchilov and Hutter 2019). In step
+/// `t = 1, 2, …`:
+///
+/// ```text
+/// p -= lr*weight_decay * p
+/// m = beta1*m + (1 - beta1)*g
+/// v = beta2*v + (1 - beta2)*g^2
+/// p -= lr/(1 - beta1^t) * m / (sqrt(v)/sqrt(1 - beta2^t) + epsilon)
+/// ```
+///
+/// Moments are 0 before the first step. Hyper-parameters are f64; what of them is the same for all elements
+/// is computed in f64, and rounded to the model's element type only when that is f32.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWArguments {
+    /// The weights arena.
+    pub weights: *mut u8,
+    /// Summed gradients.
+    pub gradients: *const u8,
+    /// The first moment, `m`: the velocity arena.
+    pub first_moment: *mut u8,
+    /// The second moment, `v`.
+    pub second_moment: *mut u8,
+    /// First element (not byte) to update.
+    pub begin: i64,
+    /// One past the last element to update.
+    pub end: i64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// `1 - beta1^t`
+    pub correction1: f64,
+    /// `1 - beta2^t`
+    pub correction2: f64,
 }
 
 /// One contiguous piece of an all-reduce.
@@ -366,7 +412,7 @@ pub struct Node {
 pub struct Arenas {
     /// Weights.
     pub weights: u64,
-    /// The part of `weights` that is trained; also the size of gradients and of velocity.
+    /// The part of `weights` that is trained; also the size of gradients, of velocity and of the second moment.
     pub trained: u64,
     /// Statistics of one rank.
     pub statistics: u64,

@@ -26,8 +26,12 @@ pub struct State {
     pub parameters: Named,
     /// Running statistics by name: one entry a rank, or a single entry that all ranks start from.
     pub statistics: Vec<Named>,
-    /// The optimiser's velocity by parameter; empty before the first step.
+    /// SGD's velocity or AdamW's first moment by parameter; empty before the first step.
     pub velocity: Named,
+    /// AdamW's second moment by parameter; empty before the first step.
+    pub second_moment: Named,
+    /// Training steps so far.
+    pub steps: u64,
 }
 
 /// The graph's outputs on one rank.

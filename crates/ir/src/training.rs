@@ -1,23 +1,10 @@
-//! Whole training steps on the reference evaluation: start values and stochastic gradient descent. For tests.
+//! Whole training steps on the reference evaluation: start values and updates. For tests.
 
 use crate::graph::{Graph, OutputKind};
 use crate::interpreter::{EvalError, Named, RankInputs, RankOutputs, State, evaluate};
 use crate::ops::{Op, ParameterData};
+use crate::optimizer::Optimizer;
 use crate::tensor::Array;
-
-/// Stochastic gradient descent: `d = g + weight_decay * p`; `v = d` in the first step, then `momentum * v + d`;
-/// `p -= learning_rate * v`, or with Nesterov `p -= learning_rate * (d + momentum * v)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sgd {
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Momentum.
-    pub momentum: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-    /// Whether the step looks ahead.
-    pub nesterov: bool,
-}
 
 /// One training step: evaluates the graph, moves the parameters along its `gradient` outputs and takes over
 /// its `statistic` outputs. Gradients are rank 0's: after the gradient all-reduce they are the same everywhere.
@@ -25,16 +12,15 @@ pub fn train_step(
     graph: &Graph,
     ranks: &[RankInputs],
     state: &mut State,
-    sgd: &Sgd,
+    optimizer: &impl Optimizer,
 ) -> Result<Vec<RankOutputs>, EvalError> {
     let outputs = evaluate(graph, ranks, state)?;
     if let Some(first) = outputs.first() {
         for (name, gradient) in first.of_kind(OutputKind::Gradient) {
-            if let Some(parameter) = state.parameters.get_mut(name) {
-                descend(parameter, gradient, name, &mut state.velocity, sgd);
-            }
+            optimizer.update(state, name, gradient);
         }
     }
+    state.steps += 1;
     if state.statistics.len() != ranks.len() {
         let start = state.statistics.first().cloned().unwrap_or_default();
         state.statistics = vec![start; ranks.len()];
@@ -45,23 +31,6 @@ pub fn train_step(
         }
     }
     Ok(outputs)
-}
-
-fn descend(parameter: &mut Array, gradient: &Array, name: &str, velocity: &mut Named, sgd: &Sgd) {
-    let pairs = parameter.data.iter().zip(&gradient.data);
-    let direction: Vec<f64> = pairs.map(|(&p, &g)| g + sgd.weight_decay * p).collect();
-    let v = match velocity.get(name) {
-        None => direction.clone(),
-        Some(v) => {
-            let pairs = v.data.iter().zip(&direction);
-            pairs.map(|(&v, &d)| sgd.momentum * v + d).collect()
-        }
-    };
-    for ((p, &d), &v) in parameter.data.iter_mut().zip(&direction).zip(&v) {
-        let step = if sgd.nesterov { d + sgd.momentum * v } else { v };
-        *p -= sgd.learning_rate * step;
-    }
-    velocity.insert(name.to_string(), Array::new(&parameter.dims, v));
 }
 
 /// Start values of all parameters and statistics. Random ones depend on the seed and the tensor's name only.

@@ -19,8 +19,9 @@ use crate::{
     error::{Error, Kind, Result},
     execution::{Execution, Purpose},
     initial::store,
+    optimizer::{Optimizer, Update},
     program::Program,
-    rank::{Update, sample_bytes, target_bytes},
+    rank::{sample_bytes, target_bytes},
     report,
     sampler::{Share, below},
     train,
@@ -54,10 +55,15 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
     train::check_bound("--batch", batch, model.batch_bound)?;
     let ranks = flags.place.ranks.unwrap_or(1) as usize;
     let training = mode == Mode::Train;
+    let optimizer = Optimizer::Sgd {
+        momentum: 0.9,
+        weight_decay: 0.0,
+        nesterov: false,
+    };
     let purpose = Purpose {
         ranks,
         capacity: batch,
-        train: training,
+        train: training.then_some(optimizer),
         infer: !training,
     };
     if training {
@@ -90,14 +96,8 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
         if training {
             execution.train_step(&data, &order, &share, false)?;
             // Small enough that random labels cannot drive the weights away in the measured time.
-            let (lr, momentum) = (1e-6, 0.9);
-            execution.update(Update {
-                lr,
-                momentum,
-                weight_decay: 0.0,
-                nesterov: false,
-                first: step == 0,
-            })?;
+            let lr = 1e-6;
+            execution.update(Update { optimizer, lr, step })?;
         } else {
             execution.infer(&data, batch, |_, _| ())?;
         }

@@ -1,10 +1,11 @@
 //! The command line of a produced executable.
 
+mod optimization;
+pub use optimization::{Optimization, OptimizerName, ScheduleName};
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::schedule::Schedule;
 
 /// A compiled network: trains data-parallel with synchronised BatchNorm, and infers.
 #[derive(Debug, Parser)]
@@ -41,13 +42,6 @@ pub enum Device {
     Cpu,
     /// The GPUs.
     Cuda,
-}
-
-/// The optimiser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Optimizer {
-    /// d = g + weight_decay*p; v = d in the first step, else momentum*v + d; p -= lr*v.
-    Sgd,
 }
 
 /// What `bench` measures.
@@ -99,24 +93,9 @@ pub struct Train {
     /// Steps, over as many passes as that takes
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: Option<u64>,
-    /// Optimiser
-    #[arg(long, value_enum, default_value_t = Optimizer::Sgd)]
-    pub optimizer: Optimizer,
-    /// Learning rate
-    #[arg(long, value_name = "F", default_value_t = 0.05, value_parser = not_negative)]
-    pub lr: f64,
-    /// Momentum
-    #[arg(long, value_name = "F", default_value_t = 0.9, value_parser = not_negative)]
-    pub momentum: f64,
-    /// Weight decay, on every trained parameter
-    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = not_negative)]
-    pub weight_decay: f64,
-    /// Nesterov's form of momentum
-    #[arg(long)]
-    pub nesterov: bool,
-    /// Learning rate over the run: `constant`, or `cosine`: lr * (1 + cos(pi * t / T)) / 2 in step t = 0 … T-1
-    #[arg(long, value_enum, default_value_t = Schedule::Constant)]
-    pub schedule: Schedule,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub optimization: Optimization,
     /// Seed of the samples' order
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -130,7 +109,8 @@ pub struct Train {
     #[arg(long, value_name = "SAFETENSORS")]
     pub weights: Option<PathBuf>,
     /// Save parameters and running statistics here at each epoch's end, at the end, and when interrupted.
-    /// The optimiser's state is not saved yet: a continued run starts without momentum
+    /// The optimiser's state is not saved yet: a continued run starts with
+    /// empty moments
     #[arg(long, value_name = "SAFETENSORS")]
     pub save: Option<PathBuf>,
     /// Write one JSON object a line: steps have step, epoch, loss, lr and images_per_s (step and epoch count
@@ -197,19 +177,61 @@ pub struct Info {
     pub json: bool,
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
-        Ok(_) => Err("must be a finite number, 0 or more".into()),
-        Err(cause) => Err(cause.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::{optimizer::Optimizer, schedule::Shape};
+
+    fn optimization(flags: &str) -> Optimization {
+        let all = ["m", "train", "--data", "d.npz"]
+            .into_iter()
+            .chain(flags.split_whitespace());
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Train(train) => train.optimization,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_optimiser() {
+        let sgd = optimization("");
+        let expected = Optimizer::Sgd {
+            momentum: 0.9,
+            weight_decay: 0.0,
+            nesterov: false,
+        };
+        assert_eq!(sgd.optimizer().unwrap(), expected);
+        assert_eq!(sgd.learning_rate(10, 5).unwrap().base, 0.05);
+        let adamw = optimization("--optimizer adamw --schedule step --step-size 2");
+        let expected = Optimizer::AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        };
+        assert_eq!(adamw.optimizer().unwrap(), expected);
+        let rate = adamw.learning_rate(20, 5).unwrap();
+        assert_eq!(
+            (rate.base, rate.shape),
+            (
+                0.001,
+                Shape::Step {
+                    steps: 10,
+                    gamma: 0.1
+                }
+            )
+        );
+        let decayed = optimization("--optimizer adamw --weight-decay 0").optimizer();
+        assert!(matches!(
+            decayed.unwrap(),
+            Optimizer::AdamW {
+                weight_decay: 0.0,
+                ..
+            }
+        ));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -217,12 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_exist_yet_are_refused() {
+    fn values_that_do_not_exist_are_refused() {
         for flags in [
-            ["--optimizer", "adamw"],
-            ["--schedule", "step"],
-            ["--warmup", "5"],
+            ["--optimizer", "adagrad"],
+            ["--schedule", "linear"],
+            ["--warmup", "0.5"],
+            ["--step-size", "0"],
             ["--lr", "-1"],
+            ["--beta1", "1"],
+            ["--epsilon", "inf"],
         ] {
             let mut all = vec!["m", "train", "--data", "d.npz"];
             all.extend(flags);

@@ -6,7 +6,7 @@ use syncbn_abi::Model;
 
 use crate::{
     error::{Error, Result},
-    program::{Program, StepFunction, UpdateFunction},
+    program::{AdamWFunction, Program, StepFunction, UpdateFunction},
     run,
 };
 
@@ -15,6 +15,7 @@ use crate::{
 std::arch::global_asm!(
     ".weak syncbn_train_step",
     ".weak syncbn_update_sgd",
+    ".weak syncbn_update_adamw",
     ".weak syncbn_infer_prepare",
     ".weak syncbn_infer_step",
     ".pushsection .data.rel.ro.syncbn_rt_functions, \"aw\", @progbits",
@@ -22,20 +23,22 @@ std::arch::global_asm!(
     ".globl syncbn_rt_functions",
     ".hidden syncbn_rt_functions",
     ".type syncbn_rt_functions, @object",
-    ".size syncbn_rt_functions, 32",
+    ".size syncbn_rt_functions, 40",
     "syncbn_rt_functions:",
     ".quad syncbn_train_step",
     ".quad syncbn_update_sgd",
+    ".quad syncbn_update_adamw",
     ".quad syncbn_infer_prepare",
     ".quad syncbn_infer_step",
     ".popsection",
 );
 
-/// Four addresses; None where the model lacks the function.
+/// Five addresses; None where the model lacks the function.
 #[repr(C)]
 struct Functions {
     train_step: Option<StepFunction>,
     update_sgd: Option<UpdateFunction>,
+    update_adamw: Option<AdamWFunction>,
     infer_prepare: Option<StepFunction>,
     infer_step: Option<StepFunction>,
 }
@@ -75,6 +78,7 @@ fn bind() -> Result<Program> {
         data,
         train_step: functions.train_step,
         update_sgd: functions.update_sgd,
+        update_adamw: functions.update_adamw,
         infer_prepare: functions.infer_prepare,
         infer_step: functions.infer_step,
     })

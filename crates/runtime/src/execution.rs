@@ -15,8 +15,9 @@ use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     initial,
+    optimizer::{Optimizer, Update},
     program::Program,
-    rank::{Memory, Rank, Step, Update},
+    rank::{Memory, Rank, Step},
     sampler::Share,
 };
 
@@ -36,8 +37,8 @@ pub struct Purpose {
     pub ranks: usize,
     /// Largest batch of one rank.
     pub capacity: u64,
-    /// Whether it trains.
-    pub train: bool,
+    /// The optimiser, if it trains.
+    pub train: Option<Optimizer>,
     /// Whether it infers.
     pub infer: bool,
 }
@@ -52,7 +53,7 @@ impl Execution {
         interrupted: Arc<AtomicBool>,
     ) -> Result<Self> {
         let model = &program.model;
-        let mut memory = Memory::new(model)?;
+        let mut memory = Memory::new(model, purpose.train.is_some_and(Optimizer::has_second_moment))?;
         match weights {
             Some(path) => {
                 checkpoint::load(path, model, memory.weights.bytes(), memory.statistics.bytes())?;
@@ -76,7 +77,7 @@ impl Execution {
         let collectives = Arc::new(Collectives::new(model, purpose.ranks));
         let mut ranks = Vec::with_capacity(purpose.ranks);
         for index in 0..purpose.ranks {
-            let both = (purpose.train, purpose.infer);
+            let both = (purpose.train.is_some(), purpose.infer);
             let mut rank = Rank::new(model, index, Arc::clone(&collectives), purpose.capacity, both)?;
             rank.statistics.bytes().copy_from_slice(memory.statistics.bytes());
             ranks.push(rank);
@@ -146,13 +147,13 @@ impl Execution {
 
     /// Updates the weights with the gradients of the last step.
     pub fn update(&self, update: Update) -> Result<()> {
-        let (_, function) = self.program.training()?;
+        let (_, functions) = self.program.training()?;
         let width = self.program.model.element_type.bytes();
         let slices = (self.program.model.arenas.trained / width, width, self.crew.len());
         let memory = Arc::clone(&self.memory);
         self.crew.run(move |rank| {
             let memory = memory.read().unwrap_or_else(PoisonError::into_inner);
-            rank.update(function, &memory, slices, update)
+            rank.update(functions, &memory, slices, update)
         })
     }
 

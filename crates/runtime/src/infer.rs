@@ -32,7 +32,7 @@ pub fn run(program: &Arc<Program>, flags: &cli::Infer, interrupted: Arc<AtomicBo
     let purpose = Purpose {
         ranks,
         capacity: batch,
-        train: false,
+        train: None,
         infer: true,
     };
     let execution = Execution::start(program, purpose, flags.weights.as_deref(), interrupted)?;

@@ -67,6 +67,7 @@ pub mod infer;
 pub mod info;
 pub mod initial;
 pub mod launcher;
+pub mod optimizer;
 pub mod panics;
 pub mod program;
 pub mod rank;

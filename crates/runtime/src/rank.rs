@@ -2,7 +2,7 @@
 
 use std::{ptr, sync::Arc};
 
-use syncbn_abi::{Model, StepArguments, Target, Tensor, UpdateArguments};
+use syncbn_abi::{Model, StepArguments, Target, Tensor};
 
 use crate::{
     all_reduce::slice_of,
@@ -10,7 +10,8 @@ use crate::{
     collectives::{Collectives, Context},
     data::Dataset,
     error::{Error, Result},
-    program::{StepFunction, UpdateFunction},
+    optimizer::{Arguments, Slice, Update},
+    program::{StepFunction, Updates},
 };
 
 /// What all ranks of a process share. Steps only read the weights; updates write disjoint slices.
@@ -18,8 +19,10 @@ use crate::{
 pub struct Memory {
     /// Parameters.
     pub weights: Arena,
-    /// SGD's momentum buffer.
+    /// SGD's momentum buffer, AdamW's first moment.
     pub velocity: Arena,
+    /// AdamW's second moment; empty under SGD.
+    pub second_moment: Arena,
     /// What inference derives from weights and statistics.
     pub prepared: Arena,
     /// The running statistics that inference uses.
@@ -27,34 +30,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Zeroed memory for `model`.
-    pub fn new(model: &Model) -> Result<Self> {
+    /// Zeroed memory for `model`, with or without the second moment.
+    pub fn new(model: &Model, second_moment: bool) -> Result<Self> {
         let arenas = &model.arenas;
+        let trained = |wanted: bool| if wanted { arenas.trained } else { 0 };
         Ok(Memory {
             weights: Arena::zeroed(arenas.weights, "the weights")?,
-            velocity: Arena::zeroed(
-                if model.train { arenas.trained } else { 0 },
-                "the momentum buffer",
-            )?,
+            velocity: Arena::zeroed(trained(model.train), "the momentum buffer")?,
+            second_moment: Arena::zeroed(trained(second_moment), "the second moment")?,
             prepared: Arena::zeroed(arenas.prepared, "prepared weights")?,
             statistics: Arena::zeroed(arenas.statistics, "running statistics")?,
         })
     }
-}
-
-/// Hyper-parameters of one update.
-#[derive(Debug, Clone, Copy)]
-pub struct Update {
-    /// Learning rate.
-    pub lr: f64,
-    /// Momentum.
-    pub momentum: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-    /// Nesterov's form.
-    pub nesterov: bool,
-    /// Whether this is the first step.
-    pub first: bool,
 }
 
 /// How a training step runs.
@@ -215,27 +202,31 @@ impl Rank {
     /// Updates this rank's slice of the trained weights with its gradients, which are those of all ranks.
     pub fn update(
         &mut self,
-        function: UpdateFunction,
+        functions: Updates,
         memory: &Memory,
         (elements, element_bytes, ranks): (u64, u64, usize),
         update: Update,
     ) -> Result<()> {
         let (begin, end) = slice_of(elements as usize, element_bytes as usize, self.index(), ranks);
-        let arguments = UpdateArguments {
+        let arguments = update.arguments(Slice {
             weights: memory.weights.as_ptr(),
             gradients: self.gradients.as_ptr(),
             velocity: memory.velocity.as_ptr(),
+            second_moment: memory.second_moment.as_ptr(),
             begin: begin as i64,
             end: end as i64,
-            first: i64::from(update.first),
-            nesterov: i64::from(update.nesterov),
-            lr: update.lr,
-            momentum: update.momentum,
-            weight_decay: update.weight_decay,
-        };
+        });
+        if matches!(arguments, Arguments::AdamW(_)) && memory.second_moment.is_empty() && end > begin {
+            return Err(Error::internal("AdamW has no memory for the second moment"));
+        }
         // SAFETY: the slices of the ranks are disjoint, lie within the trained part, and nothing else uses
-        // weights and velocity during an update.
-        let status = unsafe { function(&raw const arguments) };
+        // weights and moments during an update.
+        let status = unsafe {
+            match arguments {
+                Arguments::Sgd(arguments) => (functions.sgd)(&raw const arguments),
+                Arguments::AdamW(arguments) => (functions.adamw)(&raw const arguments),
+            }
+        };
         self.check(status, "the update")
     }
 

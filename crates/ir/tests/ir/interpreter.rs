@@ -5,7 +5,8 @@ use crate::support::{array, assert_close, inputs, named};
 use proptest::prelude::*;
 use syncbn_ir::training::Generator;
 use syncbn_ir::{
-    EvalError, Output, OutputKind, RankInputs, Sgd, State, Value, evaluate, initial_state, parse, train_step,
+    AdamW, EvalError, Output, OutputKind, RankInputs, Sgd, State, Value, evaluate, initial_state, parse,
+    train_step,
 };
 
 proptest! {
@@ -109,6 +110,38 @@ fn nesterov_looks_ahead() {
         &array(&[1, 1], &[2.0 - 0.1 * 1.5 * gradient]),
         1e-15,
     );
+}
+
+#[test]
+fn adamw_divides_corrected_means() {
+    let graph = parse(LEAST_SQUARES).unwrap();
+    let mut state = initial_state(&graph, 0).unwrap();
+    let (learning_rate, beta1, beta2, epsilon, weight_decay) = (0.1, 0.5_f64, 0.75_f64, 1e-3, 0.25);
+    let adamw = AdamW {
+        learning_rate,
+        beta1,
+        beta2,
+        epsilon,
+        weight_decay,
+    };
+    // The gradient is 4w - 2/3. The means are written as weighted sums of all gradients so far.
+    let (mut w, mut gradients): (f64, Vec<f64>) = (2.0, Vec::new());
+    for t in 1..=3 {
+        train_step(&graph, &ranks(), &mut state, &adamw).unwrap();
+        gradients.push(4.0 * w - 2.0 / 3.0);
+        let mean = |beta: f64, power: i32| {
+            let ages = (0..t).rev();
+            let terms = gradients
+                .iter()
+                .zip(ages)
+                .map(|(g, age)| beta.powi(age) * g.powi(power));
+            terms.sum::<f64>() * (1.0 - beta) / (1.0 - beta.powi(t))
+        };
+        let step = mean(beta1, 1) / (mean(beta2, 2).sqrt() + epsilon);
+        w -= learning_rate * (step + weight_decay * w);
+        assert_close(&state.parameters["w"], &array(&[1, 1], &[w]), 1e-14);
+    }
+    assert_eq!(state.steps, 3);
 }
 
 #[test]

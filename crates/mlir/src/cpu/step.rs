@@ -55,11 +55,11 @@ macro_rules! field {
 }
 
 impl<'c> Lowering<'c> {
-    /// The training step and the update.
+    /// The training step and the updates.
     pub(super) fn training(&mut self, part: Part) -> Result<(), LowerError> {
         self.declare_constants(TRAIN_CONSTANTS);
         self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, part.graph, part.step, true)?;
-        self.update();
+        self.updates();
         Ok(())
     }
 
@@ -76,23 +76,23 @@ impl<'c> Lowering<'c> {
         self.step(symbols::INFER_STEP, INFER_CONSTANTS, part.graph, part.step, false)
     }
 
-    fn update(&mut self) {
+    /// The update of each optimiser.
+    fn updates(&mut self) {
         let location = self.unknown();
-        let (region, block, arguments) = self.body(&[Parameter::Exclusive], location);
-        let mut e = Emitter::new(self.context, location, block);
         let width = update_width(self.vector_bytes, self.dtype);
-        update::sgd(&mut e, arguments[0], super::elem(self.dtype), width);
-        let status = e.int(Elem::I32, 0);
-        e.op("llvm.return", &[status], &[], &[]);
-        let name = symbols::UPDATE_SGD;
-        self.function(
-            name,
-            &[Parameter::Exclusive],
-            Some(Elem::I32),
-            true,
-            region,
-            location,
-        );
+        let updates: [(&str, update::Build<'c>); 2] = [
+            (symbols::UPDATE_SGD, update::sgd),
+            (symbols::UPDATE_ADAMW, update::adamw),
+        ];
+        for (name, build) in updates {
+            let parameters = [Parameter::Exclusive];
+            let (region, block, arguments) = self.body(&parameters, location);
+            let mut e = Emitter::new(self.context, location, block);
+            build(&mut e, arguments[0], super::elem(self.dtype), width);
+            let status = e.int(Elem::I32, 0);
+            e.op("llvm.return", &[status], &[], &[]);
+            self.function(name, &parameters, Some(Elem::I32), true, region, location);
+        }
     }
 
     /// Declares the data that holds a graph's constants.

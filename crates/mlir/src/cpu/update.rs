@@ -1,8 +1,12 @@
-//! The optimiser's update, over a range of the flat arena of trained parameters.
+//! The optimisers' updates, over a range of the flat arena of trained parameters.
 
-use syncbn_abi::UpdateArguments;
+use syncbn_abi::{AdamWArguments, UpdateArguments};
 
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
+
+/// Builds the body of an update from the pointer to its arguments, the parameters' type and the number of
+/// them that fit in a vector.
+pub type Build<'c> = fn(&mut Emitter<'c>, Val<'c>, Elem, usize);
 
 /// Reads a field of the argument structure.
 fn field<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, offset: usize, elem: Elem) -> Val<'c> {
@@ -11,41 +15,27 @@ fn field<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, offset: usize, elem: Elem)
     e.load_scalar(address, elem)
 }
 
-macro_rules! field {
-    ($e:expr, $arguments:expr, $name:ident, $elem:expr) => {
-        field(
-            $e,
-            $arguments,
-            std::mem::offset_of!(UpdateArguments, $name),
-            $elem,
-        )
+/// Reads fields of one type: `fields!(e, arguments, Struct, F64, [lr, momentum])`.
+macro_rules! fields {
+    ($e:expr, $arguments:expr, $structure:ty, $elem:ident, [$($name:ident),+]) => {
+        [$(field($e, $arguments, std::mem::offset_of!($structure, $name), Elem::$elem)),+]
     };
 }
 
 /// Builds the body of `syncbn_update_sgd`: `d = g + weight_decay*p`, `v = first ? d : momentum*v + d`,
 /// `p -= lr * (nesterov ? d + momentum*v : v)`.
 pub fn sgd<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
-    let [weights, gradients, velocity] = [
-        field!(e, arguments, weights, Elem::Ptr),
-        field!(e, arguments, gradients, Elem::Ptr),
-        field!(e, arguments, velocity, Elem::Ptr),
-    ]
-    .map(|pointer| Buffer::new(pointer, elem, &[1]));
-    let begin = field!(e, arguments, begin, Elem::I64);
-    let end = field!(e, arguments, end, Elem::I64);
+    type Of = UpdateArguments;
+    let [weights, gradients, velocity] =
+        fields!(e, arguments, Of, Ptr, [weights, gradients, velocity]).map(|p| Buffer::new(p, elem, &[1]));
+    let range = fields!(e, arguments, Of, I64, [begin, end]);
+    let flags = fields!(e, arguments, Of, I64, [first, nesterov]);
     let zero = e.index(0);
-    let first = field!(e, arguments, first, Elem::I64);
-    let first = e.compare(Compare::Ne, first, zero);
-    let nesterov = field!(e, arguments, nesterov, Elem::I64);
-    let nesterov = e.compare(Compare::Ne, nesterov, zero);
-    let [lr, momentum, decay] = [
-        field!(e, arguments, lr, Elem::F64),
-        field!(e, arguments, momentum, Elem::F64),
-        field!(e, arguments, weight_decay, Elem::F64),
-    ]
-    .map(|v| e.convert(v, elem));
+    let [first, nesterov] = flags.map(|flag| e.compare(Compare::Ne, flag, zero));
+    let [lr, momentum, decay] =
+        fields!(e, arguments, Of, F64, [lr, momentum, weight_decay]).map(|v| e.convert(v, elem));
     let minus_lr = e.neg(lr);
-    let one = |e: &mut Emitter<'c>, at: Index<'c>| {
+    for_elements(e, range, width, |e, at| {
         let p = e.load(&weights, &[at], None);
         let g = e.load(&gradients, &[at], None);
         let old = e.load(&velocity, &[at], None);
@@ -57,7 +47,80 @@ pub fn sgd<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize
         let p = e.fma(minus_lr, step, p);
         e.store(&velocity, &[at], v);
         e.store(&weights, &[at], p);
-    };
+    });
+}
+
+/// Builds the body of `syncbn_update_adamw`, by the formula of [`AdamWArguments`].
+pub fn adamw<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
+    type Of = AdamWArguments;
+    let pointers = fields!(
+        e,
+        arguments,
+        Of,
+        Ptr,
+        [weights, gradients, first_moment, second_moment]
+    );
+    let [weights, gradients, first_moment, second_moment] = pointers.map(|p| Buffer::new(p, elem, &[1]));
+    let range = fields!(e, arguments, Of, I64, [begin, end]);
+    let [lr, beta1, beta2, epsilon] = fields!(e, arguments, Of, F64, [lr, beta1, beta2, epsilon]);
+    let [decay, correction1, correction2] =
+        fields!(e, arguments, Of, F64, [weight_decay, correction1, correction2]);
+    let one = e.float(Elem::F64, 1.0);
+    let rest1 = e.sub(one, beta1);
+    let rest2 = e.sub(one, beta2);
+    let minus_lr = e.neg(lr);
+    let minus_decay = e.mul(minus_lr, decay);
+    let minus_rate = e.div(minus_lr, correction1);
+    let root = e.sqrt(correction2);
+    let scale = e.div(one, root);
+    let scalars = [
+        beta1,
+        rest1,
+        beta2,
+        rest2,
+        epsilon,
+        minus_decay,
+        minus_rate,
+        scale,
+    ];
+    let [
+        beta1,
+        rest1,
+        beta2,
+        rest2,
+        epsilon,
+        minus_decay,
+        minus_rate,
+        scale,
+    ] = scalars.map(|v| e.convert(v, elem));
+    for_elements(e, range, width, |e, at| {
+        let p = e.load(&weights, &[at], None);
+        let g = e.load(&gradients, &[at], None);
+        let m = e.load(&first_moment, &[at], None);
+        let v = e.load(&second_moment, &[at], None);
+        let new = e.mul(rest1, g);
+        let m = e.fma(beta1, m, new);
+        let new = e.mul(rest2, g);
+        let new = e.mul(new, g);
+        let v = e.fma(beta2, v, new);
+        let root = e.sqrt(v);
+        let denominator = e.fma(root, scale, epsilon);
+        let step = e.div(m, denominator);
+        let p = e.fma(minus_decay, p, p);
+        let p = e.fma(minus_rate, step, p);
+        e.store(&first_moment, &[at], m);
+        e.store(&second_moment, &[at], v);
+        e.store(&weights, &[at], p);
+    });
+}
+
+/// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest.
+fn for_elements<'c>(
+    e: &mut Emitter<'c>,
+    [begin, end]: [Val<'c>; 2],
+    width: usize,
+    one: impl Fn(&mut Emitter<'c>, Index<'c>),
+) {
     let count = e.sub(end, begin);
     let lanes = e.index(width as i64);
     let chunks = e.div(count, lanes);

@@ -19,10 +19,11 @@ use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     execution::{Execution, Purpose},
+    optimizer::{Optimizer, Update},
     program::Program,
-    rank::Update,
     report,
     sampler::{Sampler, Share},
+    schedule::LearningRate,
 };
 
 use self::{
@@ -36,6 +37,8 @@ struct Plan {
     ranks: usize,
     capacity: u64,
     steps: u64,
+    optimizer: Optimizer,
+    learning_rate: LearningRate,
 }
 
 /// Runs `train`.
@@ -48,6 +51,7 @@ pub fn run(program: &Arc<Program>, flags: &cli::Train, interrupted: Arc<AtomicBo
             .map_err(|error| error.note("--val needs inference"))?;
     }
     check_outputs(flags)?;
+    let optimizer = flags.optimization.optimizer()?;
     let full = full_counts(model.batch_bound, flags)?;
     counts::check_groups(model, full.len())?;
     let data = Arc::new(Dataset::read(model, &flags.data, true)?);
@@ -56,12 +60,12 @@ pub fn run(program: &Arc<Program>, flags: &cli::Train, interrupted: Arc<AtomicBo
         .as_ref()
         .map(|path| Dataset::read(model, path, true).map(Arc::new));
     let validation = validation.transpose()?;
-    let plan = plan(data.samples(), full, flags)?;
+    let plan = plan(data.samples(), full, optimizer, flags)?;
     counts::check(model, &plan.sampler, plan.steps)?;
     let purpose = Purpose {
         ranks: plan.ranks,
         capacity: plan.capacity,
-        train: true,
+        train: Some(optimizer),
         infer: validation.is_some(),
     };
     let execution = Execution::start(program, purpose, flags.weights.as_deref(), interrupted)?;
@@ -89,18 +93,12 @@ fn train(
             order = Arc::new(plan.sampler.order(epoch));
         }
         share = Arc::new(plan.sampler.share(place));
-        let lr = flags.schedule.lr(flags.lr, step, plan.steps);
+        let lr = plan.learning_rate.at(step);
         let start = Instant::now();
         let loss = execution.train_step(data, &order, &share, false)?;
         if loss.is_finite() {
-            let (momentum, weight_decay, nesterov) = (flags.momentum, flags.weight_decay, flags.nesterov);
-            execution.update(Update {
-                lr,
-                momentum,
-                weight_decay,
-                nesterov,
-                first: step == 0,
-            })?;
+            let optimizer = plan.optimizer;
+            execution.update(Update { optimizer, lr, step })?;
         }
         let images_per_s = share.total() as f64 / start.elapsed().as_secs_f64();
         let line = StepLine {
@@ -202,7 +200,7 @@ pub fn check_bound(flag: &str, batch: u64, bound: u64) -> Result<()> {
     )))
 }
 
-fn plan(samples: u64, full: Vec<u64>, flags: &cli::Train) -> Result<Plan> {
+fn plan(samples: u64, full: Vec<u64>, optimizer: Optimizer, flags: &cli::Train) -> Result<Plan> {
     let capacity = full.iter().copied().max().unwrap_or(0);
     let ranks = full.len();
     let seed = (!flags.no_shuffle).then_some(flags.seed);
@@ -211,11 +209,16 @@ fn plan(samples: u64, full: Vec<u64>, flags: &cli::Train) -> Result<Plan> {
     let steps = flags
         .steps
         .unwrap_or_else(|| epochs.saturating_mul(sampler.steps_per_epoch()));
+    let learning_rate = flags
+        .optimization
+        .learning_rate(steps, sampler.steps_per_epoch())?;
     Ok(Plan {
         sampler,
         ranks,
         capacity,
         steps,
+        optimizer,
+        learning_rate,
     })
 }
 

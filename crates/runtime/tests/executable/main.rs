@@ -7,6 +7,7 @@ mod errors;
 mod fake_model;
 mod harness;
 mod inference;
+mod optimizers;
 mod training;
 
 use libtest_mimic::{Arguments, Trial};
@@ -16,7 +17,13 @@ fn main() {
         let program = || Ok(fake_model::program(&description));
         std::process::exit(syncbn_runtime::run::main(program, std::env::args_os().collect()));
     }
-    let tests = [training::TESTS, inference::TESTS, errors::TESTS].concat();
+    let tests = [
+        training::TESTS,
+        inference::TESTS,
+        optimizers::TESTS,
+        errors::TESTS,
+    ]
+    .concat();
     let trial = |(name, test): (&'static str, fn())| {
         Trial::test(name, move || {
             test();

@@ -3,10 +3,11 @@
 
 mod description;
 mod inference;
+mod update;
 
 use std::{ffi::c_void, slice};
 
-use syncbn_abi::{ElementType, Segment, StepArguments, UpdateArguments, trace_output};
+use syncbn_abi::{ElementType, Segment, StepArguments, trace_output};
 use syncbn_runtime::{
     collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
     program::Program,
@@ -14,6 +15,7 @@ use syncbn_runtime::{
 
 use description::model;
 use inference::{infer_prepare, infer_step};
+use update::{update_adamw, update_sgd};
 
 pub const FEATURES: usize = 3;
 pub const CLASSES: usize = 4;
@@ -215,34 +217,6 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
     }
 }
 
-unsafe extern "C" fn update_sgd<T: Element>(arguments: *const UpdateArguments) -> i32 {
-    // SAFETY: the runtime passes arguments that match the description below, with disjoint slices.
-    unsafe {
-        let a = &*arguments;
-        let (begin, count) = (a.begin as usize, (a.end - a.begin) as usize);
-        let offset = begin * size_of::<T>();
-        let p: &mut [T] = at(a.weights, offset, count);
-        let g: &[T] = at(a.gradients.cast_mut(), offset, count);
-        let v: &mut [T] = at(a.velocity, offset, count);
-        for i in 0..count {
-            let d = g[i].get() + a.weight_decay * p[i].get();
-            let next = if a.first != 0 {
-                d
-            } else {
-                a.momentum * v[i].get() + d
-            };
-            v[i] = T::round(next);
-            let step = if a.nesterov != 0 {
-                d + a.momentum * next
-            } else {
-                next
-            };
-            p[i] = T::round(p[i].get() - a.lr * step);
-        }
-        0
-    }
-}
-
 /// The program in an element type (`f32`, `f64`) and BatchNorm mode: `f64 sync`.
 pub fn program(description: &str) -> Program {
     let (element_type, mode) = description.split_once(' ').unwrap();
@@ -264,6 +238,7 @@ pub fn program(description: &str) -> Program {
             data: &BIAS32,
             train_step: Some(train_step::<f32>),
             update_sgd: Some(update_sgd::<f32>),
+            update_adamw: Some(update_adamw::<f32>),
             infer_prepare: Some(infer_prepare::<f32>),
             infer_step: Some(infer_step::<f32>),
         }
@@ -273,6 +248,7 @@ pub fn program(description: &str) -> Program {
             data: &BIAS64,
             train_step: Some(train_step::<f64>),
             update_sgd: Some(update_sgd::<f64>),
+            update_adamw: Some(update_adamw::<f64>),
             infer_prepare: Some(infer_prepare::<f64>),
             infer_step: Some(infer_step::<f64>),
         }
