@@ -1,6 +1,6 @@
 //! The optimisers, in plain float64 arithmetic.
 
-use crate::interpreter::{Named, State};
+use crate::interpreter::State;
 use crate::tensor::Array;
 
 /// Moves a parameter along its gradient.
