@@ -1,0 +1,4 @@
+//! Wrong use: the exit code, a message that names what is wrong and what to do, and nothing half-written.
+
+mod compiler;
+mod executable;

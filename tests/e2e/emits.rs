@@ -1,0 +1,122 @@
+//! The text forms of a compilation.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::support::fixture;
+use crate::support::run::{compile, listing};
+
+/// What `--emit LEVEL -o -` prints.
+fn emit(level: &str, precision: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("dev/syncbnnet_w4.onnx");
+    let arguments = [
+        model.to_str().unwrap(),
+        "--emit",
+        level,
+        "-o",
+        "-",
+        "--precision",
+        precision,
+    ];
+    let outcome = compile(folder.path(), &arguments).ok();
+    assert!(listing(folder.path()).is_empty());
+    outcome.text().to_string()
+}
+
+#[track_caller]
+fn has(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(
+            text.contains(word),
+            "\"{word}\" is not in\n{}",
+            &text[..text.len().min(3000)]
+        );
+    }
+}
+
+#[test]
+fn graphs_parse_back_to_the_same_text() {
+    let graph = emit("graph", "f32");
+    has(
+        &graph,
+        &["batch_norm", "conv", "f32[batch, 3, 16, 16]", "stem.conv.weight"],
+    );
+    let parsed = syncbn_ir::parse(&graph).unwrap();
+    assert_eq!(syncbn_ir::print(&parsed), graph);
+
+    let optimized = emit("graph-opt", "f64");
+    has(
+        &optimized,
+        &["all_reduce", "f64[batch, 3, 16, 16]", "gradient \"fc.weight\""],
+    );
+    // The training graph and the inference graph stand one after the other.
+    let graphs: Vec<&str> = optimized
+        .split_inclusive("\n}\n")
+        .filter(|g| !g.trim().is_empty())
+        .collect();
+    assert_eq!(graphs.len(), 2, "{optimized}");
+    for graph in graphs {
+        let parsed = syncbn_ir::parse(graph).unwrap();
+        assert_eq!(syncbn_ir::print(&parsed).trim(), graph.trim());
+    }
+}
+
+#[test]
+fn mlir_is_accepted_by_mlir_opt() {
+    let text = emit("mlir", "f32");
+    has(&text, &["scf.for", "vector.fma", "arith.", "func"]);
+    let dialect = emit("mlir-llvm", "f32");
+    has(&dialect, &["llvm.func", "llvm.intr.fma"]);
+    assert!(!dialect.contains("scf.for"));
+    let Some(program) = mlir_opt() else {
+        eprintln!("mlir-opt-22 is not installed: the MLIR was not parsed");
+        return;
+    };
+    for text in [text, dialect] {
+        let mut child = Command::new(&program)
+            .args(["--verify-each", "-o", "/dev/null"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+fn mlir_opt() -> Option<&'static str> {
+    let names = ["mlir-opt-22", "/usr/lib/llvm-22/bin/mlir-opt"];
+    names.into_iter().find(|name| {
+        let version = Command::new(name).arg("--version").stdout(Stdio::null()).status();
+        version.is_ok_and(|s| s.success())
+    })
+}
+
+#[test]
+fn llvm_and_assembly_define_the_entry_points() {
+    let llvm = emit("llvm", "f64");
+    has(&llvm, &["target triple = \"x86_64", "define", "<8 x double>"]);
+    let assembly = emit("asm", "f32");
+    has(&assembly, &[".text", ".globl", "vfmadd"]);
+}
+
+#[test]
+fn an_object_file_is_an_object_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("dev/mlp_bn1d.onnx");
+    compile(
+        folder.path(),
+        &[model.to_str().unwrap(), "--emit", "obj", "-o", "m.o"],
+    )
+    .ok();
+    let bytes = std::fs::read(folder.path().join("m.o")).unwrap();
+    assert_eq!(bytes[..4], *b"\x7fELF");
+    // The type of the file at byte 16: 1 is a relocatable object.
+    assert_eq!(bytes[16], 1);
+}
