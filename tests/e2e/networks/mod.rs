@@ -5,5 +5,6 @@ mod check;
 mod convolutions;
 mod heads;
 mod norms;
+mod optimizers;
 mod pools;
 mod residual;
