@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use syncbn_codegen::{Cpu, CpuFlag, Emit};
-use syncbn_ir::DType;
 use syncbn_ir::ops::RunningVar;
-use syncbn_onnx::{ImportOptions, Imported};
+use syncbn_ir::{DType, Graph};
+use syncbn_onnx::ImportOptions;
 use syncbn_passes::{BatchNormMode, Loss, PrintAfter};
 
 use crate::compile::{Graphs, Planned, cannot_write, finish, lower, optimize};
@@ -21,7 +21,7 @@ use crate::{Error, Mode, Options, worker};
 #[derive(Debug, Parser)]
 #[command(name = "syncbn-compile", version, about)]
 struct Arguments {
-    /// The network, as an ONNX file.
+    /// The network: an ONNX file, or a graph in text form whose name ends in `.ir`.
     #[arg(value_name = "MODEL.onnx", required_unless_present = "pass_help")]
     model: Option<PathBuf>,
 
@@ -298,17 +298,25 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         return write_text(output, &bytes);
     }
     let mut compiled = finish(&imported.graph, graphs, &options)?;
-    compiled
-        .model
-        .warnings
-        .extend(imported.warnings.iter().map(|w| w.message.clone()));
+    compiled.model.warnings.extend(imported.warnings);
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
     Ok(())
 }
 
-fn import(arguments: &Arguments, model: &Path) -> Result<Imported, Error> {
+/// A network as read.
+struct Network {
+    graph: Graph,
+    dtype: DType,
+    fixed_batch: Option<usize>,
+    warnings: Vec<String>,
+}
+
+fn import(arguments: &Arguments, model: &Path) -> Result<Network, Error> {
+    if model.extension().is_some_and(|e| e == "ir") {
+        return read_text(model);
+    }
     let imported = syncbn_onnx::import(
         model,
         &ImportOptions {
@@ -325,10 +333,31 @@ fn import(arguments: &Arguments, model: &Path) -> Result<Imported, Error> {
     for note in &imported.notes {
         say(&format!("note: {note}"));
     }
-    Ok(imported)
+    Ok(Network {
+        graph: imported.graph,
+        dtype: imported.dtype,
+        fixed_batch: imported.fixed_batch,
+        warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
+    })
 }
 
-fn options(arguments: &Arguments, imported: &Imported) -> Options {
+/// Reads a graph in text form: what `--emit graph` writes, or one written by hand.
+fn read_text(path: &Path) -> Result<Network, Error> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::user(format!("cannot read {shown}: {e}"), "check the path"))?;
+    let graph = syncbn_ir::parse(&text)
+        .map_err(|e| Error::user(format!("{shown}: {e}"), "docs/ir.md has the grammar"))?;
+    let dtype = crate::model::element_type(&graph)?;
+    Ok(Network {
+        graph,
+        dtype,
+        fixed_batch: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn options(arguments: &Arguments, imported: &Network) -> Options {
     let own = imported.fixed_batch.filter(|&n| n > 1);
     Options {
         mode: arguments.mode,

@@ -49,6 +49,7 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             loss_output: options.loss_output.clone(),
             input_gradients: false,
             batch_bound: options.batch,
+            bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
         });
         cx.layout = layout.clone();
         let pipeline = if mode == syncbn_passes::Mode::Train {
@@ -90,6 +91,11 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
         .infers()
         .then(|| run(syncbn_passes::Mode::Infer))
         .transpose()?;
+    if let Some(Planned { plan: Some(plan), .. }) = &train
+        && !plan.layout.parameters.iter().any(|p| p.trained)
+    {
+        warnings.push("no parameter is trained: training changes running statistics only".to_string());
+    }
     Ok(Graphs {
         train,
         infer,

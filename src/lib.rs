@@ -1,11 +1,20 @@
 //! The driver: a network becomes an executable. [`compile`] takes a graph from the ONNX importer or from the
 //! Rust builder through the passes, the lowering and the linker.
 //!
+//! `examples/syncbn_net.rs` shows the whole way from the builder to a trained network:
+//!
 //! ```no_run
+//! use syncbn_compile::ir::{Builder, DType};
 //! use syncbn_compile::{Options, compile};
-//! # fn network() -> Result<syncbn_ir::Graph, syncbn_ir::GraphError> { unimplemented!() }
-//! let graph = network()?;
-//! compile(&graph, &Options::default())?.write_executable("model.bin".as_ref())?;
+//!
+//! let mut net = Builder::new("mlp", DType::F32);
+//! let x = net.input("x", &[20])?;
+//! let y = net.linear("fc1", x, 64).build()?;
+//! let y = net.batch_norm("bn", y)?;
+//! let y = net.relu(y)?;
+//! let logits = net.linear("fc2", y, 10).build()?;
+//! net.output("logits", logits);
+//! compile(&net.finish(), &Options::default())?.write_executable("model.bin".as_ref())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -6,12 +6,14 @@ use std::process::{Command, Stdio};
 use crate::support::fixture;
 use crate::support::run::{compile, listing};
 
-/// What `--emit LEVEL -o -` prints.
+/// What `--emit LEVEL -o -` prints, for one processor whatever the machine is.
 fn emit(level: &str, precision: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let model = fixture("dev/syncbnnet_w4.onnx");
     let arguments = [
         model.to_str().unwrap(),
+        "--cpu",
+        "x86-64-v3",
         "--emit",
         level,
         "-o",
@@ -65,7 +67,7 @@ fn graphs_parse_back_to_the_same_text() {
 #[test]
 fn mlir_is_accepted_by_mlir_opt() {
     let text = emit("mlir", "f32");
-    has(&text, &["scf.for", "vector.fma", "arith.", "func"]);
+    has(&text, &["scf.for", "vector<8xf32>", "arith.", "llvm.func"]);
     let dialect = emit("mlir-llvm", "f32");
     has(&dialect, &["llvm.func", "llvm.intr.fma"]);
     assert!(!dialect.contains("scf.for"));
@@ -74,7 +76,7 @@ fn mlir_is_accepted_by_mlir_opt() {
         return;
     };
     for text in [text, dialect] {
-        let mut child = Command::new(&program)
+        let mut child = Command::new(program)
             .args(["--verify-each", "-o", "/dev/null"])
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
@@ -101,7 +103,7 @@ fn mlir_opt() -> Option<&'static str> {
 #[test]
 fn llvm_and_assembly_define_the_entry_points() {
     let llvm = emit("llvm", "f64");
-    has(&llvm, &["target triple = \"x86_64", "define", "<8 x double>"]);
+    has(&llvm, &["target triple = \"x86_64", "define", "<4 x double>"]);
     let assembly = emit("asm", "f32");
     has(&assembly, &[".text", ".globl", "vfmadd"]);
 }

@@ -72,8 +72,9 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
     } else {
         program.inference()?;
     }
-    let data = Arc::new(random_data(model, batch * ranks as u64));
+    // The arenas come first: their allocation fails with an error where memory is short.
     let execution = Execution::start(program, purpose, None, interrupted)?;
+    let data = Arc::new(random_data(model, batch * ranks as u64));
     let share = Arc::new(Share {
         begin: 0,
         counts: vec![batch; ranks],

@@ -1,7 +1,7 @@
 //! The comparison of an executable with the reference evaluation.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use syncbn_ir::training::Generator;
 use syncbn_ir::{Array, Graph, OutputKind, RankInputs, Sgd, State, evaluate, initial_state, train_step};
@@ -113,7 +113,7 @@ fn data(case: &Case, samples: usize, random: &mut Generator) -> (Array, Array) {
     (x, target)
 }
 
-fn reference(case: &Case, onnx: &PathBuf, samples: usize, x: &Array, target: &Array) -> Reference {
+fn reference(case: &Case, onnx: &Path, samples: usize, x: &Array, target: &Array) -> Reference {
     let import = ImportOptions {
         dtype: Some(syncbn_ir::DType::F64),
         ..ImportOptions::default()
@@ -211,7 +211,7 @@ fn check_slope(graph: &Graph, rank: &[RankInputs], gradients: &Arrays) {
 fn compare(
     case: &Case,
     executable: &Executable,
-    data: &std::path::Path,
+    data: &Path,
     reference: &Reference,
     precision: &str,
     tolerance: f64,

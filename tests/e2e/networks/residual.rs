@@ -37,7 +37,7 @@ fn resnet_bottleneck() {
 #[test]
 fn squeeze_and_excitation() {
     let mut net = Net::new(&[3, 7, 7]);
-    let x = net.conv(&"x".to_string(), &[12, 3, 3, 3], &[("pads", Ints(&[1, 1, 1, 1]))]);
+    let x = net.conv("x", &[12, 3, 3, 3], &[("pads", Ints(&[1, 1, 1, 1]))]);
     let x = net.bn(&x, 12);
     let x = net.silu(&x);
     let gate = net.node("GlobalAveragePool", &[&x], &[]);

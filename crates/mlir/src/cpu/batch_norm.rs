@@ -39,12 +39,7 @@ impl<'c> Statistics<'c> {
     /// Loads what one channel needs.
     pub fn channel(&self, e: &mut Emitter<'c>, c: Index<'c>) -> Channel<'c> {
         let mean = e.load(&self.mean, &[c], None);
-        let high = e.convert(mean, self.elem);
-        let low = (self.elem == Elem::F32).then(|| {
-            let back = e.convert(high, Elem::F64);
-            let low = e.sub(mean, back);
-            e.convert(low, self.elem)
-        });
+        let (high, low) = e.split(mean, self.elem);
         let inv_std = e.load(&self.inv_std, &[c], None);
         let inv_std = e.convert(inv_std, self.elem);
         let scale = self.scale.as_ref().map(|b| e.load(b, &[c], None));

@@ -182,6 +182,17 @@ impl<'c> Emitter<'c> {
         self.op1(name, &[v], (to, v.lanes), &[])
     }
 
+    /// An f64 value as its rounding to `to`, and what rounding took from it unless that is nothing.
+    pub fn split(&mut self, v: Val<'c>, to: Elem) -> (Val<'c>, Option<Val<'c>>) {
+        let high = self.convert(v, to);
+        if to == Elem::F64 {
+            return (high, None);
+        }
+        let back = self.convert(high, Elem::F64);
+        let low = self.sub(v, back);
+        (high, Some(self.convert(low, to)))
+    }
+
     /// The same bits as another element type of the same size.
     pub fn bitcast(&mut self, v: Val<'c>, to: Elem) -> Val<'c> {
         self.op1("arith.bitcast", &[v], (to, v.lanes), &[])

@@ -40,7 +40,10 @@ impl Progress {
             lr,
             images_per_s,
         } = line;
-        let text = format!("epoch {epoch} loss {loss:.5} lr {lr:.5} {images_per_s:.0} images/s");
+        let text = format!(
+            "epoch {epoch} loss {loss:.5} lr {:?} {images_per_s:.0} images/s",
+            *lr as f32
+        );
         match &self.bar {
             Some(bar) => {
                 bar.set_message(text);
