@@ -160,15 +160,15 @@ const NEEDED: [(&str, &[&str]); 2] = [
     (
         "train",
         &[
+            "plan-memory",
             "set-batch-norm-mode",
             "add-loss",
             "differentiate",
             "bn-to-syncbn",
             "insert-gradient-all-reduce",
-            "plan-memory",
         ],
     ),
-    ("infer", &["set-batch-norm-mode", "plan-memory"]),
+    ("infer", &["plan-memory", "set-batch-norm-mode"]),
 ];
 
 /// Refuses graphs that flags took a needed pass from.
