@@ -7,8 +7,6 @@ use syncbn_mlir::LowerError;
 use syncbn_onnx::{ErrorKind, ImportErrors};
 use syncbn_passes::PassError;
 
-use crate::diagnostic::{Diagnostic, Severity};
-
 /// Whose matter an error is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -22,28 +20,29 @@ pub enum Kind {
     Environment,
 }
 
-/// An error of a compilation: one diagnostic for each thing that is wrong.
+/// An error of a compilation. Displays as one paragraph for each thing that is wrong, each beginning with
+/// `error:`, `unsupported:` or `internal error:`, and a note that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Whose matter it is.
     pub kind: Kind,
-    /// What is wrong: at least one.
-    pub diagnostics: Vec<Diagnostic>,
+    text: String,
 }
 
 impl Error {
-    fn of(kind: Kind, message: impl fmt::Display, help: Option<&str>) -> Error {
-        let severity = match kind {
-            Kind::Internal => Severity::InternalError,
-            Kind::User | Kind::Environment => Severity::Error,
-            Kind::Unsupported => Severity::Unsupported,
+    fn of(kind: Kind, message: impl fmt::Display, note: Option<&str>) -> Error {
+        let head = match kind {
+            Kind::Internal => "internal error",
+            Kind::User | Kind::Environment => "error",
+            Kind::Unsupported => "unsupported",
         };
         let message = message.to_string();
         // Messages of lower crates may carry their own head.
         let message = message.strip_prefix("internal error: ").unwrap_or(&message);
+        let note = note.map(|n| format!("\n  note: {n}")).unwrap_or_default();
         Error {
             kind,
-            diagnostics: vec![Diagnostic::new(severity, message, help)],
+            text: format!("{head}: {message}{note}"),
         }
     }
 
@@ -75,8 +74,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: Vec<String> = self.diagnostics.iter().map(Diagnostic::to_string).collect();
-        f.write_str(&all.join("\n"))
+        f.write_str(&self.text)
     }
 }
 
@@ -88,18 +86,9 @@ impl From<ImportErrors> for Error {
             ErrorKind::User => Kind::User,
             ErrorKind::Unsupported => Kind::Unsupported,
         };
-        let diagnostic = |e: syncbn_onnx::ImportError| Diagnostic {
-            severity: match e.kind {
-                ErrorKind::User => Severity::Error,
-                ErrorKind::Unsupported => Severity::Unsupported,
-            },
-            place: e.node,
-            message: e.message,
-            help: e.note,
-        };
         Error {
             kind,
-            diagnostics: errors.0.into_iter().map(diagnostic).collect(),
+            text: errors.to_string(),
         }
     }
 }

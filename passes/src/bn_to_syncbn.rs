@@ -169,6 +169,7 @@ fn half(
         axis: 0,
         begin: range.start,
         end: range.end,
+        step: std::num::NonZeroUsize::MIN,
     };
     let part = patch.add(graph, slice, name, &[sums])?;
     let dtype = graph.ty(like).dtype;

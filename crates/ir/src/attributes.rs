@@ -1,5 +1,6 @@
 //! Attributes of operators: the values that the printer writes and the parser reads.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::ops::{ParameterData, Role, Scope, UnaryFunction};
@@ -54,6 +55,19 @@ impl AttributeValue for usize {
     }
 }
 
+/// A step; 1 is not written.
+impl AttributeValue for NonZeroUsize {
+    fn to_attribute(&self) -> Attribute {
+        Attribute::Int(self.get() as i64)
+    }
+    fn from_attribute(attribute: &Attribute) -> Option<NonZeroUsize> {
+        usize::from_attribute(attribute).and_then(NonZeroUsize::new)
+    }
+    fn missing() -> Option<NonZeroUsize> {
+        Some(NonZeroUsize::MIN)
+    }
+}
+
 impl AttributeValue for f64 {
     fn to_attribute(&self) -> Attribute {
         Attribute::Float(*self)
@@ -101,6 +115,18 @@ impl AttributeValue for Vec<usize> {
     fn from_attribute(attribute: &Attribute) -> Option<Vec<usize>> {
         match attribute {
             Attribute::Ints(v) => v.iter().map(|&i| usize::try_from(i).ok()).collect(),
+            _ => None,
+        }
+    }
+}
+
+impl AttributeValue for Vec<i64> {
+    fn to_attribute(&self) -> Attribute {
+        Attribute::Ints(self.clone())
+    }
+    fn from_attribute(attribute: &Attribute) -> Option<Vec<i64>> {
+        match attribute {
+            Attribute::Ints(v) => Some(v.clone()),
             _ => None,
         }
     }
@@ -188,6 +214,7 @@ words!(
     Role,
     crate::ops::BinaryFunction,
     crate::ops::ReduceFunction,
+    crate::ops::ResizeMode,
     crate::ops::RunningVar
 );
 

@@ -16,6 +16,8 @@ pub(crate) enum Binding {
     /// A floating-point initializer, or an input that `--init` fills. It enters the graph where it is used,
     /// because the slot decides what it becomes.
     Weight(Weight),
+    /// Several, of which `SequenceAt` picks one.
+    Sequence(Rc<Vec<Binding>>),
     /// The node that should have computed it had an error.
     Failed,
 }

@@ -187,6 +187,10 @@ impl<'a> Importer<'a> {
                 "input \"{}\" is an integer tensor; only shape arithmetic on integers is supported",
                 node.input(i).unwrap_or_default()
             ))),
+            Binding::Sequence(_) => Err(ImportError::unsupported(format!(
+                "input \"{}\" is a sequence",
+                node.input(i).unwrap_or_default()
+            ))),
             Binding::Failed => Err(ImportError::user(format!("input {i} is missing"))),
         }
     }

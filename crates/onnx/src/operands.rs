@@ -33,7 +33,7 @@ impl Importer<'_> {
             Binding::Value(value) => Some(self.graph.ty(*value).shape.clone()),
             Binding::Integers(integers) => Some(Shape::fixed(&integers.dims)),
             Binding::Weight(weight) => Some(Shape::fixed(&self.initializers[weight.index].dims)),
-            Binding::Failed => None,
+            Binding::Sequence(_) | Binding::Failed => None,
         }
     }
 
@@ -70,7 +70,7 @@ impl Importer<'_> {
                 self.weight_literal(&weight)?.map(|literal| literal.to_f64())
             }
             Binding::Value(value) => self.fold(value).map(|array| array.data),
-            Binding::Weight(_) | Binding::Failed => None,
+            Binding::Weight(_) | Binding::Sequence(_) | Binding::Failed => None,
         })
     }
 
@@ -135,6 +135,7 @@ fn is_cheap(op: &Op) -> bool {
             | Op::Transpose(_)
             | Op::Concat(_)
             | Op::Slice(_)
+            | Op::Pad(_)
             | Op::Cast(_)
             | Op::Identity(_)
             | Op::Dropout(_)

@@ -1,14 +1,16 @@
 //! The derivative of every operator.
 
+use std::num::NonZeroUsize;
+
 use syncbn_ir::ops::{
-    AveragePoolBackward, BinaryFunction, Cast, Concat, MaxPoolBackward, MeanSquaredErrorBackward, Reduce,
-    ReduceFunction, Slice, SoftmaxCrossEntropyBackward, Transpose, Unary, UnaryBackward, UnaryFunction,
-    literal,
+    AveragePoolBackward, BinaryFunction, Cast, MaxPoolBackward, MeanSquaredErrorBackward, Pad, Reduce,
+    ReduceFunction, ResizeBackward, Slice, SoftmaxCrossEntropyBackward, Transpose, Unary, UnaryBackward,
+    UnaryFunction, literal,
 };
 use syncbn_ir::{Dim, Literal, NodeId, Op, Shape, TensorType, Value};
 
 use super::accumulate::Backward;
-use super::{batch_norm, products, zeros};
+use super::{batch_norm, products};
 use crate::error::PassError;
 
 /// Contributes to the gradients of a node's operands, if a gradient arrived at the node.
@@ -69,15 +71,35 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
                 let size = axis_size(backward.graph.ty(operand), concat.axis);
                 let end = begin + size;
                 if backward.needs(operand) {
-                    let axis = concat.axis;
-                    let part = backward.add(Slice { axis, begin, end }, &name, &[dy])?;
+                    let slice = Slice {
+                        axis: concat.axis,
+                        begin,
+                        end,
+                        step: NonZeroUsize::MIN,
+                    };
+                    let part = backward.add(slice, &name, &[dy])?;
                     backward.contribute(operand, part);
                 }
                 begin = end;
             }
             Ok(())
         }
-        Op::Slice(slice) => pad_back(backward, slice, &name, x, dy),
+        Op::Slice(slice) => {
+            let dx = backward.add(unslice(slice, backward.graph.ty(x)), &name, &[dy])?;
+            backward.contribute(x, dx);
+            Ok(())
+        }
+        Op::Pad(pad) => {
+            let slice = Slice {
+                axis: pad.axis,
+                begin: pad.before,
+                end: axis_size(backward.graph.ty(y), pad.axis) - pad.after,
+                step: pad.step,
+            };
+            let dx = backward.add(slice, &name, &[dy])?;
+            backward.contribute(x, dx);
+            Ok(())
+        }
         Op::Cast(_) => {
             let dtype = backward.graph.ty(x).dtype;
             if dtype.is_float() && backward.graph.ty(y).dtype.is_float() {
@@ -118,6 +140,18 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
             backward.contribute(x, dx);
             Ok(())
         }
+        Op::Resize(resize) => {
+            let resize = ResizeBackward {
+                mode: resize.mode,
+                input: spatial(backward.graph.ty(x)),
+                slope: resize.slope.clone(),
+                shift: resize.shift.clone(),
+                divisor: resize.divisor.clone(),
+            };
+            let dx = backward.add(resize, &name, &[dy])?;
+            backward.contribute(x, dx);
+            Ok(())
+        }
         Op::SoftmaxCrossEntropy(_) | Op::MeanSquaredError(_) => {
             Err(no_derivative(&name, &op, "where it is not the loss itself"))
         }
@@ -133,6 +167,7 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
         | Op::UnaryBackward(_)
         | Op::MaxPoolBackward(_)
         | Op::AveragePoolBackward(_)
+        | Op::ResizeBackward(_)
         | Op::SoftmaxCrossEntropyBackward(_)
         | Op::MeanSquaredErrorBackward(_) => {
             Err(no_derivative(&name, &op, "in a graph that is already lowered"))
@@ -253,31 +288,13 @@ fn reduction(
     Ok(())
 }
 
-/// A slice's gradient between zeros.
-fn pad_back(
-    backward: &mut Backward,
-    slice: &Slice,
-    name: &str,
-    x: Value,
-    dy: Value,
-) -> Result<(), PassError> {
-    let ty = backward.graph.ty(x).clone();
-    let axis = slice.axis;
-    let mut parts = Vec::new();
-    for (size, middle) in [(slice.begin, true), (axis_size(&ty, axis) - slice.end, false)] {
-        if size > 0 {
-            let mut part = ty.clone();
-            part.shape.0[axis] = Dim::Fixed(size);
-            parts.push(zeros(backward.graph, name, part)?);
-        }
-        if middle {
-            parts.push(dy);
-        }
+/// The reverse of a slice of a value of this type: its indices where they were, zeros elsewhere.
+fn unslice(slice: &Slice, ty: &TensorType) -> Pad {
+    let last = (slice.end - 1 - slice.begin) / slice.step * slice.step.get() + slice.begin;
+    Pad {
+        axis: slice.axis,
+        before: slice.begin,
+        after: axis_size(ty, slice.axis) - 1 - last,
+        step: slice.step,
     }
-    let dx = match parts.as_slice() {
-        &[only] => only,
-        parts => backward.add(Concat { axis }, name, parts)?,
-    };
-    backward.contribute(x, dx);
-    Ok(())
 }

@@ -5,6 +5,7 @@
 mod gradients;
 mod memory;
 mod networks;
+mod operators;
 mod preserve;
 mod random;
 mod ranks;

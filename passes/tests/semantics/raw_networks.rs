@@ -215,6 +215,7 @@ pub fn arithmetic() -> Result<Graph, GraphError> {
             axis: 1,
             begin: 1,
             end: 4,
+            step: std::num::NonZeroUsize::MIN,
         },
         "",
         &[y],

@@ -23,6 +23,8 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
     /// A float.
     Float(f32),
+    /// Text.
+    Text(&'a str),
 }
 
 /// Attributes of a node.
@@ -75,6 +77,14 @@ impl Net {
     pub fn node(&mut self, op: &str, inputs: &[&str], attributes: Attributes) -> String {
         let name = self.name(op);
         self.named(op, &name, inputs, attributes)
+    }
+
+    /// A node with several outputs.
+    pub fn nodes(&mut self, op: &str, inputs: &[&str], count: usize, attributes: Attributes) -> Vec<String> {
+        let name = self.name(op);
+        let outputs: Vec<String> = (0..count).map(|i| format!("{name}.{i}")).collect();
+        self.push(op, &name, inputs, outputs.clone(), attributes);
+        outputs
     }
 
     fn named(&mut self, op: &str, name: &str, inputs: &[&str], attributes: Attributes) -> String {
@@ -295,6 +305,10 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
         Attribute::Float(f) => {
             attribute.f = Some(*f);
             AttributeType::Float
+        }
+        Attribute::Text(text) => {
+            attribute.s = Some(text.as_bytes().to_vec());
+            AttributeType::String
         }
     };
     attribute.r#type = Some(kind as i32);

@@ -85,12 +85,15 @@ mod batch_statistics;
 mod collective;
 mod conv;
 mod elementwise;
+mod function;
 mod loss;
 mod matmul;
 mod pool;
 mod positions;
 mod reduce;
+mod resize;
 mod shape;
+mod slice;
 mod slide;
 mod source;
 mod sync_batch_norm;
@@ -99,14 +102,17 @@ mod window;
 pub use batch_norm::{BatchNorm, BatchNormBackward, RunningVar};
 pub use collective::{AllReduce, Scope};
 pub use conv::{Conv, ConvBackwardData, ConvBackwardWeight};
-pub use elementwise::{Binary, BinaryFunction, Unary, UnaryBackward, UnaryFunction, broadcast};
+pub use elementwise::{Binary, Unary, UnaryBackward, broadcast};
+pub use function::{BinaryFunction, UnaryFunction};
 pub use loss::{
     MeanSquaredError, MeanSquaredErrorBackward, SoftmaxCrossEntropy, SoftmaxCrossEntropyBackward,
 };
 pub use matmul::MatMul;
 pub use pool::{AveragePool, AveragePoolBackward, MaxPool, MaxPoolBackward};
 pub use reduce::{Reduce, ReduceFunction};
-pub use shape::{Cast, Concat, Dropout, Expand, Identity, Reshape, Slice, Transpose};
+pub use resize::{Coordinates, Resize, ResizeBackward, ResizeMode};
+pub use shape::{Cast, Concat, Dropout, Expand, Identity, Reshape, Transpose};
+pub use slice::{Pad, Slice};
 pub use source::{Constant, Input, Parameter, ParameterData, Role, Statistic};
 pub use sync_batch_norm::{
     BatchNormBackwardData, BatchNormBackwardReduce, BatchNormFinalize, Moments, Normalize,
@@ -172,8 +178,8 @@ ops! {
     Moments, BatchNormFinalize, Normalize, BatchNormBackwardReduce, BatchNormBackwardData,
     AllReduce,
     Unary, UnaryBackward, Binary,
-    Reduce, Expand, Reshape, Transpose, Concat, Slice, Cast, Identity, Dropout,
-    MaxPool, MaxPoolBackward, AveragePool, AveragePoolBackward,
+    Reduce, Expand, Reshape, Transpose, Concat, Slice, Pad, Cast, Identity, Dropout,
+    MaxPool, MaxPoolBackward, AveragePool, AveragePoolBackward, Resize, ResizeBackward,
     SoftmaxCrossEntropy, SoftmaxCrossEntropyBackward, MeanSquaredError, MeanSquaredErrorBackward,
 }
 

@@ -38,18 +38,6 @@ operator! {
 }
 
 operator! {
-    /// Operands: `x`. Results: indices `begin..end` of `axis`.
-    Slice = "slice" {
-        /// The axis; not the batch.
-        axis: usize,
-        /// First index.
-        begin: usize,
-        /// One past the last index.
-        end: usize,
-    }
-}
-
-operator! {
     /// Operands: `x`. Results: `x` in another element type; integers truncate. The reference evaluation computes in
     /// float64 throughout, so there a cast to a floating-point type changes nothing.
     Cast = "cast" {
@@ -166,35 +154,6 @@ impl Operator for Concat {
                 data.extend(&x.data[i * block..(i + 1) * block]);
             }
         }
-        Ok(vec![Array::new(&dims, data)])
-    }
-}
-
-impl Operator for Slice {
-    fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        expect_operands(operands, 1..=1)?;
-        let x = operands[0];
-        let size = x.shape.0.get(self.axis).and_then(|d| d.fixed());
-        if !size.is_some_and(|n| self.begin < self.end && self.end <= n) {
-            return Err(format!(
-                "{}..{} is no range of axis {} of {x}",
-                self.begin, self.end, self.axis
-            ));
-        }
-        let mut result = x.clone();
-        result.shape.0[self.axis] = Dim::Fixed(self.end - self.begin);
-        Ok(vec![result])
-    }
-    fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
-        let x = operands[0];
-        let mut dims = x.dims.clone();
-        dims[self.axis] = self.end - self.begin;
-        let strides = x.strides();
-        let start = self.begin * strides[self.axis];
-        let data = positions(&dims, &strides)
-            .into_iter()
-            .map(|p| x.data[start + p])
-            .collect();
         Ok(vec![Array::new(&dims, data)])
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn check(op: &Op) -> Result<(), String> {
         | Op::Transpose(_)
         | Op::Concat(_)
         | Op::Slice(_)
+        | Op::Pad(_)
         | Op::Cast(_)
         | Op::Identity(_)
         | Op::Dropout(_)
@@ -49,6 +50,8 @@ pub(super) fn check(op: &Op) -> Result<(), String> {
         | Op::MaxPoolBackward(_)
         | Op::AveragePool(_)
         | Op::AveragePoolBackward(_)
+        | Op::Resize(_)
+        | Op::ResizeBackward(_)
         | Op::SoftmaxCrossEntropy(_)
         | Op::SoftmaxCrossEntropyBackward(_)
         | Op::MeanSquaredError(_)
@@ -70,6 +73,12 @@ fn check_function(function: Option<UnaryFunction>) -> Result<(), String> {
     match function {
         Some(UnaryFunction::Clip { min, max }) if min.is_nan() || max.is_nan() => {
             Err(format!("clip bounds {min} and {max} must be numbers"))
+        }
+        Some(UnaryFunction::HardSigmoid { alpha, beta }) if !(alpha.is_finite() && beta.is_finite()) => Err(
+            format!("hard_sigmoid of slope {alpha} and offset {beta}: must be finite"),
+        ),
+        Some(UnaryFunction::LeakyRelu { alpha }) if !alpha.is_finite() => {
+            Err(format!("leaky_relu of slope {alpha}: must be finite"))
         }
         _ => Ok(()),
     }

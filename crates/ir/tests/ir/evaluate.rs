@@ -243,6 +243,7 @@ fn shapes_change_without_values_changing() {
         axis: 1,
         begin: 1,
         end: 3,
+        step: std::num::NonZeroUsize::MIN,
     };
     assert_eq!(result(slice, &[&x]), array(&[2, 2], &[2.0, 3.0, 5.0, 6.0]));
     let y = array(&[2, 1], &[-1.0, -2.0]);

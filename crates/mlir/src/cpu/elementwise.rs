@@ -1,11 +1,11 @@
 //! Operators whose result element depends on single elements of the operands: elementwise functions and
 //! moves. One strided form serves all: the result's axes, and a stride for each operand.
 
-use syncbn_ir::ops::{Binary, Concat, Slice, Transpose, Unary, UnaryBackward};
-use syncbn_ir::{Shape, TensorType};
+use syncbn_ir::ops::{Binary, Concat, Pad, Slice, Transpose, Unary, UnaryBackward};
+use syncbn_ir::{Dim, Shape, TensorType};
 
 use super::kernel::{Kernel, Tensor, fixed, plain_strides};
-use crate::emit::{Buffer, Emitter, Extent, Val};
+use crate::emit::{Buffer, Elem, Emitter, Extent, Val};
 
 /// Strides with which a tensor is read along the axes of `shape`, to which it broadcasts.
 fn broadcast_strides(ty: &TensorType, shape: &Shape) -> Vec<i64> {
@@ -174,11 +174,12 @@ pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     }
 }
 
-/// `begin..end` of one axis.
+/// Every `step`-th of `begin..end` of one axis.
 pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
-    let strides = plain_strides(&x.ty);
+    let mut strides = plain_strides(&x.ty);
     let offset = op.begin as i64 * strides[op.axis];
+    strides[op.axis] *= op.step.get() as i64;
     strided(
         k,
         e,
@@ -186,4 +187,44 @@ pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         &[(x, strides, offset), whole(y, &y.ty.shape)],
         &|_, v| v[0],
     );
+}
+
+/// Element `i` of the axis is that of `x` at `(i - before) / step`, where there is one, else 0.
+pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let (dims, axis) = (&y.ty.shape.0, op.axis);
+    let (xs, ys) = (plain_strides(&x.ty), plain_strides(&y.ty));
+    // Axes before and after the padded one are walked through as one each.
+    let first = usize::from(y.ty.shape.has_batch());
+    let product = |dims: &[Dim]| dims.iter().map(|&d| fixed(d)).product();
+    let (outer, inner): (i64, i64) = (product(&dims[first..axis]), product(&dims[axis + 1..]));
+    let batch = if first == 1 {
+        k.extent(dims[0])
+    } else {
+        Extent::Fixed(1)
+    };
+    let extents = [
+        batch,
+        Extent::Fixed(outer),
+        Extent::Fixed(fixed(dims[axis])),
+        Extent::Fixed(inner),
+    ];
+    let view = |t: &Tensor<'c>, own: &[i64]| {
+        let size = fixed(t.ty.shape.0[axis]);
+        t.view(&[outer * size * inner, size * inner, own[axis], 1])
+    };
+    let (xb, yb) = (view(x, &xs), view(y, &ys));
+    let size = fixed(x.ty.shape.0[axis]);
+    // Without elements after the axis, lanes go along the axis itself.
+    let rank = if inner == 1 { 3 } else { 4 };
+    e.map(&extents[..rank], k.width(Elem::I64), &|e, at| {
+        let from = e.index_offset(at[2], -(op.before as i64));
+        let (source, exact) = e.index_divide(from, op.step.get() as i64);
+        let below = e.index_below(source, size);
+        let guard = e.both(exact, Some(below));
+        let mut read = at.to_vec();
+        read[2] = source;
+        let v = e.load(&xb, &read, guard);
+        e.store(&yb, at, v);
+    });
 }

@@ -15,6 +15,7 @@ mod matmul;
 mod moments;
 mod pool;
 mod reduce;
+mod resize;
 mod step;
 mod update;
 
@@ -169,10 +170,13 @@ fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerEr
         Op::Transpose(t) => elementwise::transpose(t, k, e),
         Op::Concat(c) => elementwise::concat(c, k, e),
         Op::Slice(s) => elementwise::slice(s, k, e),
+        Op::Pad(p) => elementwise::pad(p, k, e),
         Op::MaxPool(p) => pool::max_forward(p, k, e),
         Op::MaxPoolBackward(p) => pool::max_backward(p, k, e),
         Op::AveragePool(p) => pool::average_forward(p, k, e),
         Op::AveragePoolBackward(p) => pool::average_backward(p, k, e),
+        Op::Resize(r) => resize::forward(r, k, e),
+        Op::ResizeBackward(r) => resize::backward(r, k, e),
         Op::SoftmaxCrossEntropy(_) => loss::cross_entropy(k, e),
         Op::SoftmaxCrossEntropyBackward(_) => loss::cross_entropy_backward(k, e),
         Op::MeanSquaredError(_) => loss::squared_error(k, e),

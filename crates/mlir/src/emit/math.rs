@@ -29,13 +29,7 @@ impl<'c> Emitter<'c> {
         let (ln2_high, ln2_low) = (self.float(elem, -ln2_high), self.float(elem, -ln2_low));
         let r = self.fma(k, ln2_high, x);
         let r = self.fma(k, ln2_low, r);
-        let mut factorial = (1..=degree).map(f64::from).product::<f64>();
-        let mut p = self.float(elem, 1.0 / factorial);
-        for i in (0..degree).rev() {
-            factorial /= f64::from(i + 1);
-            let coefficient = self.float(elem, 1.0 / factorial);
-            p = self.fma(p, r, coefficient);
-        }
+        let p = self.taylor(r, 0, degree);
         let k = self.convert(k, bits);
         let bias = self.int(bits, bias);
         let mantissa = self.int(bits, mantissa);
@@ -43,6 +37,49 @@ impl<'c> Emitter<'c> {
         let power = self.shift_left(exponent, mantissa);
         let power = self.bitcast(power, elem);
         self.mul(p, power)
+    }
+
+    /// The sum of `r^(i - least) / i!` for `i` in `least..=degree`.
+    fn taylor(&mut self, r: Val<'c>, least: i32, degree: i32) -> Val<'c> {
+        let elem = r.elem;
+        let mut factorial = (1..=degree).map(f64::from).product::<f64>();
+        let mut p = self.float(elem, 1.0 / factorial);
+        for i in (least..degree).rev() {
+            factorial /= f64::from(i + 1);
+            let coefficient = self.float(elem, 1.0 / factorial);
+            p = self.fma(p, r, coefficient);
+        }
+        p
+    }
+
+    /// `tanh(x) = m / (m + 2)` with `m = exp(2x) - 1`, which near 0 is the Taylor polynomial without its 1, so
+    /// that small results have all their digits.
+    pub fn tanh(&mut self, x: Val<'c>) -> Val<'c> {
+        let elem = x.elem;
+        let degree = if elem == Elem::F32 { 7 } else { 13 };
+        let (one, two) = (self.float(elem, 1.0), self.float(elem, 2.0));
+        let twice = self.add(x, x);
+        let power = self.exp(twice);
+        let far = self.sub(power, one);
+        let near = self.taylor(twice, 1, degree);
+        let near = self.mul(twice, near);
+        let bound = self.float(elem, std::f64::consts::LN_2 / 2.0);
+        let minus_bound = self.float(elem, -std::f64::consts::LN_2 / 2.0);
+        let below = self.compare(Compare::Lt, twice, bound);
+        let above = self.compare(Compare::Gt, twice, minus_bound);
+        let is_near = self.and(below, above);
+        let m = self.select(is_near, near, far);
+        let sum = self.add(m, two);
+        self.div(m, sum)
+    }
+
+    /// `min(max(x, low), high)`; NaN stays NaN.
+    fn clamp(&mut self, x: Val<'c>, low: f64, high: f64) -> Val<'c> {
+        let (low, high) = (self.float(x.elem, low), self.float(x.elem, high));
+        let below = self.compare(Compare::Lt, x, low);
+        let above = self.compare(Compare::Gt, x, high);
+        let y = self.select(above, high, x);
+        self.select(below, low, y)
     }
 
     /// `ln(x)` of a scalar, by the C library.
@@ -79,13 +116,25 @@ impl<'c> Emitter<'c> {
                 let s = self.sigmoid(x);
                 self.mul(x, s)
             }
-            UnaryFunction::Clip { min, max } => {
-                let (min, max) = (self.float(elem, min), self.float(elem, max));
-                let below = self.compare(Compare::Lt, x, min);
-                let above = self.compare(Compare::Gt, x, max);
-                let y = self.select(above, max, x);
-                self.select(below, min, y)
+            UnaryFunction::Clip { min, max } => self.clamp(x, min, max),
+            UnaryFunction::HardSigmoid { alpha, beta } => {
+                let (alpha, beta) = (self.float(elem, alpha), self.float(elem, beta));
+                let y = self.fma(x, alpha, beta);
+                self.clamp(y, 0.0, 1.0)
             }
+            UnaryFunction::HardSwish => {
+                let (sixth, half) = (self.float(elem, 1.0 / 6.0), self.float(elem, 0.5));
+                let gate = self.fma(x, sixth, half);
+                let gate = self.clamp(gate, 0.0, 1.0);
+                self.mul(x, gate)
+            }
+            UnaryFunction::LeakyRelu { alpha } => {
+                let (zero, alpha) = (self.float(elem, 0.0), self.float(elem, alpha));
+                let positive = self.compare(Compare::Gt, x, zero);
+                let scaled = self.mul(x, alpha);
+                self.select(positive, x, scaled)
+            }
+            UnaryFunction::Tanh => self.tanh(x),
             UnaryFunction::Neg => self.neg(x),
             UnaryFunction::Sqrt => self.sqrt(x),
             UnaryFunction::Rsqrt => {
@@ -126,6 +175,40 @@ impl<'c> Emitter<'c> {
                 let below = self.compare(Compare::Le, x, max);
                 let inside = self.and(above, below);
                 self.select(inside, dy, zero)
+            }
+            UnaryFunction::HardSigmoid { alpha, beta } => {
+                let (alpha, beta) = (self.float(elem, alpha), self.float(elem, beta));
+                let one = self.float(elem, 1.0);
+                let y = self.fma(x, alpha, beta);
+                let above = self.compare(Compare::Gt, y, zero);
+                let below = self.compare(Compare::Lt, y, one);
+                let inside = self.and(above, below);
+                let slope = self.select(inside, alpha, zero);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::HardSwish => {
+                let (third, half) = (self.float(elem, 1.0 / 3.0), self.float(elem, 0.5));
+                let (low, high) = (self.float(elem, -3.0), self.float(elem, 3.0));
+                let one = self.float(elem, 1.0);
+                let slope = self.fma(x, third, half);
+                let below = self.compare(Compare::Le, x, low);
+                let above = self.compare(Compare::Ge, x, high);
+                let slope = self.select(above, one, slope);
+                let slope = self.select(below, zero, slope);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::LeakyRelu { alpha } => {
+                let alpha = self.float(elem, alpha);
+                let positive = self.compare(Compare::Gt, x, zero);
+                let scaled = self.mul(dy, alpha);
+                self.select(positive, dy, scaled)
+            }
+            UnaryFunction::Tanh => {
+                let one = self.float(elem, 1.0);
+                let y = self.tanh(x);
+                let square = self.mul(y, y);
+                let slope = self.sub(one, square);
+                self.mul(dy, slope)
             }
             UnaryFunction::Neg => self.neg(dy),
             UnaryFunction::Sqrt => {

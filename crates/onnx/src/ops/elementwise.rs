@@ -35,6 +35,33 @@ pub(super) fn sigmoid(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::Sigmoid)
 }
 
+pub(super) fn tanh(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    unary(cx, node, UnaryFunction::Tanh)
+}
+
+pub(super) fn hard_swish(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    unary(cx, node, UnaryFunction::HardSwish)
+}
+
+pub(super) fn hard_sigmoid(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    let (alpha, beta) = (slope(node, "alpha", 0.2)?, slope(node, "beta", 0.5)?);
+    unary(cx, node, UnaryFunction::HardSigmoid { alpha, beta })
+}
+
+pub(super) fn leaky_relu(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    let alpha = slope(node, "alpha", 0.01)?;
+    unary(cx, node, UnaryFunction::LeakyRelu { alpha })
+}
+
+/// A finite float attribute.
+fn slope(node: &OnnxNode, name: &str, default: f32) -> Result<f64, ImportError> {
+    let value = node.float(name)?.unwrap_or(default);
+    if !value.is_finite() {
+        return Err(ImportError::user(format!("attribute {name} is {value}")));
+    }
+    Ok(f64::from(value))
+}
+
 pub(super) fn neg(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::Neg)
 }

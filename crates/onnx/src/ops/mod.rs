@@ -8,9 +8,11 @@ mod identity;
 mod integer;
 mod matmul;
 mod movement;
+mod pad;
 mod pool;
 mod reduce;
 mod reshape;
+mod resize;
 mod shape;
 mod slice;
 mod softmax;
@@ -46,7 +48,10 @@ const OPERATORS: &[(&str, i64, Handler)] = &[
     ("Gather", 1, shape::gather),
     ("Gemm", 1, matmul::gemm),
     ("GlobalAveragePool", 1, pool::global_average_pool),
+    ("HardSigmoid", 1, elementwise::hard_sigmoid),
+    ("HardSwish", 14, elementwise::hard_swish),
     ("Identity", 1, identity::identity),
+    ("LeakyRelu", 1, elementwise::leaky_relu),
     ("LogSoftmax", 1, softmax::softmax),
     ("MatMul", 1, matmul::matmul),
     ("Max", 1, integer::max),
@@ -54,23 +59,29 @@ const OPERATORS: &[(&str, i64, Handler)] = &[
     ("Min", 1, integer::min),
     ("Mul", 1, elementwise::mul),
     ("Neg", 1, elementwise::neg),
+    ("Pad", 1, pad::pad),
     ("Range", 11, integer::range),
     ("ReduceMean", 1, reduce::reduce_mean),
     ("ReduceProd", 1, integer::reduce_prod),
     ("ReduceSum", 1, reduce::reduce_sum),
     ("Relu", 1, elementwise::relu),
     ("Reshape", 5, reshape::reshape),
+    ("Resize", 10, resize::resize),
+    ("SequenceAt", 11, slice::sequence_at),
     ("Shape", 1, shape::shape),
     ("Sigmoid", 1, elementwise::sigmoid),
     ("Size", 1, shape::size),
     ("Slice", 1, slice::slice),
     ("Softmax", 1, softmax::softmax),
     ("Split", 2, slice::split),
+    ("SplitToSequence", 11, slice::split_to_sequence),
     ("Sqrt", 1, elementwise::sqrt),
     ("Squeeze", 1, reshape::squeeze),
     ("Sub", 1, elementwise::sub),
+    ("Tanh", 1, elementwise::tanh),
     ("Transpose", 1, movement::transpose),
     ("Unsqueeze", 1, reshape::unsqueeze),
+    ("Upsample", 7, resize::upsample),
     ("Where", 9, integer::where_),
 ];
 

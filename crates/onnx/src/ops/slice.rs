@@ -1,6 +1,9 @@
-//! Slice and Split.
+//! Slice, Split and SplitToSequence.
 
-use syncbn_ir::ops::Slice;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+
+use syncbn_ir::ops::{Reshape, Slice};
 use syncbn_ir::{Dim, Value};
 
 use crate::attributes::{OnnxNode, axis};
@@ -8,7 +11,7 @@ use crate::binding::Binding;
 use crate::error::ImportError;
 use crate::importer::Importer;
 use crate::initializers::as_integers;
-use crate::integers::Integers;
+use crate::integers::{Integers, MAX_ELEMENTS};
 
 type Imported = Result<Vec<Binding>, ImportError>;
 
@@ -64,7 +67,7 @@ fn clamp(start: i64, end: i64, size: usize) -> (usize, usize) {
     (at(start), at(end))
 }
 
-/// `Slice` with step 1, on axes other than the batch.
+/// `Slice` with positive steps, on axes other than the batch.
 pub(super) fn slice(cx: &mut Importer, node: &OnnxNode) -> Imported {
     if let Some(data) = as_integers(&cx.binding(node, 0)?) {
         return slice_integers(cx, node, &data);
@@ -73,12 +76,13 @@ pub(super) fn slice(cx: &mut Importer, node: &OnnxNode) -> Imported {
     for range in ranges(cx, node)? {
         let ty = cx.ty(x);
         let at = axis("axis", range.axis, ty.shape.rank())?;
-        if range.step != 1 {
-            return Err(ImportError::unsupported(format!(
+        let step = usize::try_from(range.step).ok().and_then(NonZeroUsize::new);
+        let step = step.ok_or_else(|| {
+            ImportError::unsupported(format!(
                 "Slice (opset {}) with a step of {}",
                 node.opset, range.step
-            )));
-        }
+            ))
+        })?;
         x = match ty.shape.0[at] {
             Dim::Fixed(size) => {
                 let (begin, end) = clamp(range.start, range.end, size);
@@ -87,12 +91,18 @@ pub(super) fn slice(cx: &mut Importer, node: &OnnxNode) -> Imported {
                         "its range of axis {at} of {ty} is empty"
                     )));
                 }
-                if (begin, end) == (0, size) {
+                if (begin, end, range.step) == (0, size, 1) {
                     continue;
                 }
-                cx.add(node, Slice { axis: at, begin, end }, &[x])?
+                let slice = Slice {
+                    axis: at,
+                    begin,
+                    end,
+                    step,
+                };
+                cx.add(node, slice, &[x])?
             }
-            Dim::Batch if range.start == 0 && range.end >= i64::from(i32::MAX) => continue,
+            Dim::Batch if range.start == 0 && range.end >= i64::from(i32::MAX) && range.step == 1 => continue,
             Dim::Batch => {
                 return Err(ImportError::unsupported(format!(
                     "Slice (opset {}) of the batch axis",
@@ -193,21 +203,97 @@ pub(super) fn split(cx: &mut Importer, node: &OnnxNode) -> Imported {
         }
         return Ok(results);
     }
-    let x: Value = cx.value(node, 0)?;
+    let (x, at, size) = split_axis(cx, node, given)?;
+    let sizes = parts(cx, node, size)?;
+    slices(cx, node, x, at, &sizes)
+}
+
+/// The value to split, the axis and its size.
+fn split_axis(cx: &mut Importer, node: &OnnxNode, given: i64) -> Result<(Value, usize, usize), ImportError> {
+    let x = cx.value(node, 0)?;
     let ty = cx.ty(x);
     let at = axis("axis", given, ty.shape.rank())?;
-    let Dim::Fixed(size) = ty.shape.0[at] else {
-        return Err(ImportError::unsupported(format!(
-            "Split (opset {}) of the batch axis",
+    match ty.shape.0[at] {
+        Dim::Fixed(size) => Ok((x, at, size)),
+        Dim::Batch => Err(ImportError::unsupported(format!(
+            "{} (opset {}) of the batch axis",
+            node.proto.op_type(),
             node.opset
-        )));
-    };
+        ))),
+    }
+}
+
+/// Neighbouring parts of an axis.
+fn slices(cx: &mut Importer, node: &OnnxNode, x: Value, axis: usize, sizes: &[usize]) -> Imported {
     let mut begin = 0;
     let mut results = Vec::new();
-    for part in parts(cx, node, size)? {
+    for part in sizes {
         let end = begin + part;
-        results.push(cx.add(node, Slice { axis: at, begin, end }, &[x])?.into());
+        let slice = Slice {
+            axis,
+            begin,
+            end,
+            step: NonZeroUsize::MIN,
+        };
+        results.push(cx.add(node, slice, &[x])?.into());
         begin = end;
     }
     Ok(results)
+}
+
+/// `SplitToSequence`: parts of given sizes, or of one size, the last one smaller; without either, of size 1.
+pub(super) fn split_to_sequence(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    node.expect_inputs(1, 2)?;
+    let keep = node.flag("keepdims", true)?;
+    let (x, at, size) = split_axis(cx, node, node.int("axis")?.unwrap_or(0))?;
+    let given = node.input(1).map(|_| cx.integers(node, 1)).transpose()?;
+    let chunk = match given.as_ref().map(|g| g.dims.len()) {
+        None => Some(1),
+        Some(0) => cx.integers_of(node, 1)?.first().copied(),
+        Some(_) => None,
+    };
+    let sizes = match chunk {
+        Some(chunk) => {
+            let chunk = usize::try_from(chunk).ok().filter(|&n| n > 0);
+            let chunk = chunk.ok_or_else(|| ImportError::user("split is not positive"))?;
+            if size.div_ceil(chunk) > MAX_ELEMENTS {
+                return Err(ImportError::unsupported("a sequence of too many parts"));
+            }
+            (0..size).step_by(chunk).map(|i| chunk.min(size - i)).collect()
+        }
+        None => {
+            let list = cx.integers_of(node, 1)?;
+            let sizes: Option<Vec<usize>> = list.iter().map(|&n| usize::try_from(n).ok()).collect();
+            let total = |s: &[usize]| s.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+            let sizes = sizes.filter(|s| total(s) == Some(size) && !s.contains(&0));
+            sizes.ok_or_else(|| {
+                ImportError::user(format!(
+                    "parts of sizes {list:?} do not make up an axis of size {size}"
+                ))
+            })?
+        }
+    };
+    let mut parts = slices(cx, node, x, at, &sizes)?;
+    if given.is_none() && !keep {
+        for part in &mut parts {
+            if let Binding::Value(value) = *part {
+                let mut shape = cx.ty(value).shape;
+                shape.0.remove(at);
+                *part = cx.add(node, Reshape { shape }, &[value])?.into();
+            }
+        }
+    }
+    Ok(vec![Binding::Sequence(Rc::new(parts))])
+}
+
+/// `SequenceAt` a position that is known.
+pub(super) fn sequence_at(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    node.expect_inputs(2, 2)?;
+    let Binding::Sequence(parts) = cx.binding(node, 0)? else {
+        return Err(ImportError::user("input 0 is no sequence"));
+    };
+    let &[position] = cx.integers_of(node, 1)?.as_slice() else {
+        return Err(ImportError::user("the position is not one integer"));
+    };
+    Ok(vec![parts[axis("position", position, parts.len())?].clone()])
 }

@@ -12,15 +12,17 @@ import sys
 import onnx
 
 OPERATORS = """Add AveragePool BatchNormalization Cast CastLike Clip Concat ConstantOfShape Conv Div Dropout Expand
-Flatten Gemm GlobalAveragePool Identity MatMul MaxPool Mul Neg ReduceMean ReduceSum Relu Reshape Sigmoid Slice
-Split Sqrt Squeeze Sub Transpose Unsqueeze""".split()
+Flatten Gemm GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul Neg Pad ReduceMean
+ReduceSum Relu Reshape Resize Sigmoid Slice Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Upsample""".split()
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 LIMIT = 30_000
 # Batch statistics and random masks are no part of an imported (inference) graph; sequences, empty tensors and
-# products of other ranks than 2 have no counterpart.
+# products of other ranks than 2 have no counterpart. Padding is with zeros, and resampling reads the nearest element
+# or is linear.
 EXCLUDED = (
     "training_mode training_dropout sequence _empty_set zero_size allowzero_reordered start_out_of_bounds "
-    "matmul_1d matmul_3d matmul_4d matmul_bcast neg_steps"
+    "matmul_1d matmul_3d matmul_4d matmul_bcast neg_steps constant_pad cubic antialias crop_and_resize not_larger "
+    "not_smaller"
 ).split()
 
 

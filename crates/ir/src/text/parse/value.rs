@@ -101,6 +101,10 @@ impl Parser {
                     _ => self.error_at(at, format!("`{number}` is not a number")),
                 }
             }
+            Kind::Punctuation('[') if self.list_has_negatives() => {
+                self.next += 1;
+                Ok(Attribute::Ints(self.list(']', |p| p.number_as("an integer"))?))
+            }
             Kind::Punctuation('[') => {
                 let dims = self.dims()?;
                 let fixed: Option<Vec<i64>> = dims.iter().map(|d| i64::try_from(d.fixed()?).ok()).collect();
@@ -109,6 +113,13 @@ impl Parser {
             Kind::Word(word) => self.word_attribute(&word),
             _ => self.expected("an attribute's value"),
         }
+    }
+
+    /// Whether the list that starts here has a negative number, and so is no list of sizes.
+    fn list_has_negatives(&self) -> bool {
+        let rest = self.tokens.iter().skip(self.next);
+        let mut items = rest.take_while(|t| t.kind != Kind::Punctuation(']'));
+        items.any(|t| matches!(&t.kind, Kind::Number(n) if n.starts_with('-')))
     }
 
     fn word_attribute(&mut self, word: &str) -> Parsed<Attribute> {
