@@ -155,8 +155,40 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     finish(graph, graphs, options)
 }
 
+/// Passes without which an executable would run and compute something else.
+const NEEDED: [(&str, &[&str]); 2] = [
+    (
+        "train",
+        &[
+            "plan-memory",
+            "set-batch-norm-mode",
+            "add-loss",
+            "differentiate",
+            "bn-to-syncbn",
+            "insert-gradient-all-reduce",
+        ],
+    ),
+    ("infer", &["plan-memory", "set-batch-norm-mode"]),
+];
+
+/// Refuses graphs that flags took a needed pass from.
+fn check_passes(graphs: &Graphs) -> Result<(), Error> {
+    for ((part, needed), planned) in NEEDED.iter().zip([&graphs.train, &graphs.infer]) {
+        let Some(planned) = planned else { continue };
+        let ran = |name: &str| planned.runs.iter().any(|run| run.name == name);
+        if let Some(missing) = needed.iter().find(|name| !ran(name)) {
+            return Err(Error::user(
+                format!("pass {missing} did not run, and an executable cannot {part} without it"),
+                "change --passes, --skip or --stop-after, or emit a text form with --emit",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Code generation and description of optimised graphs.
 pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compiled, Error> {
+    check_passes(&graphs)?;
     let cpu = Cpu::new(options.cpu);
     let mut data = Bytes::default();
     let described = model::describe(graph, &graphs, options, &cpu, &mut data)?;

@@ -7,6 +7,8 @@ use syncbn_mlir::LowerError;
 use syncbn_onnx::{ErrorKind, ImportErrors};
 use syncbn_passes::PassError;
 
+use crate::diagnostic::{Diagnostic, Severity};
+
 /// Whose matter an error is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -20,29 +22,28 @@ pub enum Kind {
     Environment,
 }
 
-/// An error of a compilation. Displays as one paragraph for each thing that is wrong, each beginning with
-/// `error:`, `unsupported:` or `internal error:`, and a note that says what to do.
+/// An error of a compilation: one diagnostic for each thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Whose matter it is.
     pub kind: Kind,
-    text: String,
+    /// What is wrong: at least one.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Error {
-    fn of(kind: Kind, message: impl fmt::Display, note: Option<&str>) -> Error {
-        let head = match kind {
-            Kind::Internal => "internal error",
-            Kind::User | Kind::Environment => "error",
-            Kind::Unsupported => "unsupported",
+    fn of(kind: Kind, message: impl fmt::Display, help: Option<&str>) -> Error {
+        let severity = match kind {
+            Kind::Internal => Severity::InternalError,
+            Kind::User | Kind::Environment => Severity::Error,
+            Kind::Unsupported => Severity::Unsupported,
         };
         let message = message.to_string();
         // Messages of lower crates may carry their own head.
         let message = message.strip_prefix("internal error: ").unwrap_or(&message);
-        let note = note.map(|n| format!("\n  note: {n}")).unwrap_or_default();
         Error {
             kind,
-            text: format!("{head}: {message}{note}"),
+            diagnostics: vec![Diagnostic::new(severity, message, help)],
         }
     }
 
@@ -74,7 +75,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        let all: Vec<String> = self.diagnostics.iter().map(Diagnostic::to_string).collect();
+        f.write_str(&all.join("\n"))
     }
 }
 
@@ -86,9 +88,18 @@ impl From<ImportErrors> for Error {
             ErrorKind::User => Kind::User,
             ErrorKind::Unsupported => Kind::Unsupported,
         };
+        let diagnostic = |e: syncbn_onnx::ImportError| Diagnostic {
+            severity: match e.kind {
+                ErrorKind::User => Severity::Error,
+                ErrorKind::Unsupported => Severity::Unsupported,
+            },
+            place: e.node,
+            message: e.message,
+            help: e.note,
+        };
         Error {
             kind,
-            text: errors.to_string(),
+            diagnostics: errors.0.into_iter().map(diagnostic).collect(),
         }
     }
 }

@@ -21,6 +21,7 @@
 pub mod cli;
 mod compile;
 mod data;
+mod diagnostic;
 mod error;
 mod link;
 mod model;
@@ -30,6 +31,7 @@ mod runtime;
 mod worker;
 
 pub use compile::{Compiled, Graphs, compile, lower, optimize};
+pub use diagnostic::{Diagnostic, MessageFormat, Severity};
 pub use error::{Error, Kind};
 pub use options::{Mode, Options};
 pub use syncbn_codegen::CpuFlag;

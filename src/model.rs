@@ -41,9 +41,6 @@ pub fn describe(
             .collect()
     };
     let parameters = tensors(&plan.layout.parameters)?;
-    if let Some(train) = &graphs.train {
-        check_gradients(&train.graph, &parameters)?;
-    }
     let statistics = tensors(&plan.layout.statistics)?;
     let mut collectives = Vec::new();
     if let Some(train) = &graphs.train {
@@ -237,20 +234,6 @@ fn target(graph: &Graph, loss: Loss) -> Result<Target, Error> {
             let classes = graph.ty(logits).shape.0[1].fixed().unwrap_or(0) as u64;
             Ok(Target::Classes { classes, shape })
         }
-    }
-}
-
-/// Every trained parameter needs a gradient: the optimiser would otherwise read what nothing wrote.
-fn check_gradients(graph: &Graph, parameters: &[Parameter]) -> Result<(), Error> {
-    let missing = parameters
-        .iter()
-        .find(|p| p.trained && graph.output(OutputKind::Gradient, &p.name).is_none());
-    match missing {
-        Some(p) => Err(Error::user(
-            format!("the training graph has no gradient of parameter \"{}\"", p.name),
-            "let differentiate and insert-gradient-all-reduce run, or compile with --mode infer",
-        )),
-        None => Ok(()),
     }
 }
 

@@ -16,7 +16,10 @@ pub fn write_atomically(
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new().prefix(".syncbn-").tempfile_in(folder)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".syncbn-")
+        .tempfile_in(folder)
+        .map_err(plain)?;
     write(temporary.as_file_mut())?;
     temporary.as_file_mut().flush()?;
     let mode = if executable { 0o777 } else { 0o666 };
@@ -28,6 +31,12 @@ pub fn write_atomically(
     // Some file systems cannot sync a folder; the rename is atomic all the same.
     let _ = File::open(folder).and_then(|f| f.sync_all());
     Ok(())
+}
+
+/// The system's own error: tempfile adds the temporary path, which means nothing to the user.
+fn plain(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    io::Error::new(error.kind(), text.split(" at path ").next().unwrap_or(&text))
 }
 
 /// The process's file mode mask, as the kernel reports it (reading it otherwise means changing it).

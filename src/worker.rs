@@ -2,7 +2,7 @@
 //! turns that into an error that names the kernel.
 
 use std::env;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -14,10 +14,23 @@ pub fn is_worker() -> bool {
     env::var_os(VARIABLE).is_some()
 }
 
+/// Set in the child when the parent's standard error is a terminal; the child's is a pipe.
+const COLOURS: &str = "SYNCBN_COMPILE_COLOURS";
+
+/// Whether messages are coloured: on a terminal, unless `NO_COLOR` is set.
+pub fn wants_colours() -> bool {
+    let terminal = std::io::stderr().is_terminal() || env::var_os(COLOURS).is_some();
+    terminal && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
 /// Runs this program again as the child and passes its result on.
 pub fn run() -> Result<ExitCode, String> {
     let program = env::current_exe().map_err(|e| format!("the compiler's own path is unknown: {e}"))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if wants_colours() {
+        command.env(COLOURS, "1");
+    }
+    let mut child = command
         .args(env::args_os().skip(1))
         .env(VARIABLE, "1")
         .stderr(Stdio::piped())

@@ -1,9 +1,9 @@
 //! What passes need to know of values: whether they differ from rank to rank.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncbn_ir::ops::Scope;
-use syncbn_ir::{Graph, NodeId, Op};
+use syncbn_ir::{Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
 
@@ -42,4 +42,21 @@ pub fn replicated(graph: &Graph) -> Result<BTreeSet<NodeId>, PassError> {
         }
     }
     Ok(set)
+}
+
+/// For every node the number of all-reduces on the longest chain that ends in it, itself included.
+pub fn collective_levels(graph: &Graph) -> Result<BTreeMap<NodeId, usize>, PassError> {
+    let mut levels: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for id in graph.topological()? {
+        let operands = graph.operands(id);
+        let before = operands.iter().filter_map(|v| levels.get(&v.node)).max();
+        let own = usize::from(matches!(graph.op(id), Op::AllReduce(_)));
+        levels.insert(id, before.copied().unwrap_or(0) + own);
+    }
+    Ok(levels)
+}
+
+/// Whether a node of the graph reads what this one computes; graph outputs do not count.
+pub fn is_awaited(graph: &Graph, id: NodeId) -> bool {
+    (0..graph.node(id).outputs.len()).any(|slot| !graph.users(Value { node: id, slot }).is_empty())
 }

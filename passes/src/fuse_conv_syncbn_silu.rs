@@ -20,10 +20,15 @@
 //! ...
 //! %7 = normalize(%1, %mean, %inv_std, %scale, %bias, %r) {activation = silu}
 //! ...
-//! %11 = batch_norm_backward_reduce(%1, %d7, %mean, %inv_std, %scale, %bias, %r) {activation = silu}
-//! %13:2 = batch_norm_backward_data(%1, %d7, ..., %bias, %r) {activation = silu}
+//! %11:2 = batch_norm_backward_reduce(%1, %d7, %mean, %inv_std, %scale, %bias, %r) {activation = silu}
+//! %13 = batch_norm_backward_data(%1, %11#1, %mean, %inv_std, %scale, %12, %count)
 //! ```
-//! Readers of `%10` other than the BatchNorm (the residual's gradient) read `%13#1`.
+//! Readers of `%10` other than the BatchNorm (the residual's gradient) read `%11#1`, which is written once. It is
+//! there before the sums have gone over the ranks: a BatchNorm in the shortcut sums it without waiting, and both
+//! sums can travel together. Without a residual nothing stores the gradient of the pre-activation, and both
+//! backward nodes recompute it.
+//!
+//! Any function of one number is fused: its derivative is a function of the pre-activation, which is recomputed.
 //!
 //! Forward and backward are fused together or not at all: a value that only one of them still needs would be
 //! both stored and recomputed. So it leaves alone an activation whose input is an output or is read by
@@ -144,11 +149,7 @@ fn activation_into_normalize(
         return Ok(None);
     };
     let function = op.function;
-    let fusible = matches!(
-        function,
-        UnaryFunction::Relu | UnaryFunction::Silu | UnaryFunction::Sigmoid | UnaryFunction::Clip { .. }
-    );
-    if !fusible || graph.is_output(z) {
+    if graph.is_output(z) {
         return Ok(None);
     }
     let mut gradient = None;
@@ -233,8 +234,8 @@ fn fuse_backward(
     let (&[reduce], true) = (reduces.as_slice(), datas.len() <= 1) else {
         return Ok(false);
     };
-    // Whoever else reads `dz` can have it from the data gradient only, and only with a residual.
-    if rest && (normalized.residual.is_none() || datas.is_empty()) {
+    // Whoever else reads `dz` can have it from the sums only, and only with a residual.
+    if rest && normalized.residual.is_none() {
         return Ok(false);
     }
     let residual: Vec<PatchValue> = normalized.residual.into_iter().map(PatchValue::Old).collect();
@@ -242,24 +243,24 @@ fn fuse_backward(
     let seen = [x, dy, mean, inv_std].map(PatchValue::Old);
     let operands = [&seen, [scale, bias].map(PatchValue::Old).as_slice(), &residual].concat();
     let op = BatchNormBackwardReduce { activation };
-    let sums = patch.add(graph, op, &graph.node(reduce).name, &operands)?;
-    patch.replace(reduce.into(), sums);
-    if let &[data] = datas.as_slice() {
+    let own = patch.add(graph, op, &graph.node(reduce).name, &operands)?;
+    patch.replace(reduce.into(), own);
+    if normalized.residual.is_some() {
+        // This takes the data gradient along: it reads the stored `dz` and needs no activation.
+        patch.replace(dz, own.slot(1));
+    } else if let &[data] = datas.as_slice() {
         let old = graph.operands(data);
         // Sums that are not reduced over ranks come straight from the node that is replaced.
         let sums = if old[5] == Value::from(reduce) {
-            sums
+            own
         } else {
             old[5].into()
         };
         let rest = [scale.into(), sums, old[6].into(), bias.into()];
-        let operands = [&seen, rest.as_slice(), &residual].concat();
+        let operands = [&seen, rest.as_slice()].concat();
         let op = BatchNormBackwardData { activation };
         let dx = patch.add(graph, op, &graph.node(data).name, &operands)?;
         patch.replace(data.into(), dx);
-        if normalized.residual.is_some() {
-            patch.replace(dz, dx.slot(1));
-        }
     }
     Ok(true)
 }

@@ -30,6 +30,7 @@ Reads a graph in text form, runs passes, writes the graph to standard output.
   --loss-output=NAME       the output that the loss is taken of
   --input-gradients        takes gradients of data inputs too
   --batch=N                largest batch of one rank (default 32)
+  --bucket-bytes=N         bytes of gradients that one all-reduce sums (default 26214400)
   --pass-help              lists all passes
 ";
 
@@ -107,18 +108,19 @@ impl Arguments {
                 let message = || format!("{flag}: \"{value}\" is none of pytorch, population");
                 self.options.running_var = rule.ok_or_else(message)?;
             }
-            "--batch" => {
-                let value = needed()?;
-                let n = value.parse().ok().filter(|&n: &usize| n > 0);
-                self.options.batch_bound =
-                    n.ok_or_else(|| format!("{flag}: \"{value}\" is not a positive number"))?;
-            }
+            "--batch" => self.options.batch_bound = positive(flag, needed()?)?,
+            "--bucket-bytes" => self.options.bucket_bytes = positive(flag, needed()?)? as u64,
             "--pass-help" => self.help = Some(pipelines::help()),
             "--help" | "-h" => self.help = Some(HELP.to_string()),
             _ => return Ok(false),
         }
         Ok(true)
     }
+}
+
+fn positive(flag: &str, value: &str) -> Result<usize, String> {
+    let n = value.parse().ok().filter(|&n: &usize| n > 0);
+    n.ok_or_else(|| format!("{flag}: \"{value}\" is not a positive number"))
 }
 
 /// What a run of `syncbn-opt` writes.

@@ -91,7 +91,14 @@ pub struct Options {
     pub input_gradients: bool,
     /// Largest batch of one rank.
     pub batch_bound: usize,
+    /// Bytes of gradients that one all-reduce sums at most, unless a single gradient has more.
+    pub bucket_bytes: u64,
 }
+
+/// Bytes of a bucket of gradients unless asked for otherwise. On a CPU, ranks share memory, and one all-reduce of
+/// everything costs least; a network with more than this has buckets that can be summed while the backward pass
+/// still runs.
+pub const DEFAULT_BUCKET_BYTES: u64 = 25 << 20;
 
 impl Default for Options {
     fn default() -> Options {
@@ -103,6 +110,7 @@ impl Default for Options {
             loss_output: None,
             input_gradients: false,
             batch_bound: 32,
+            bucket_bytes: DEFAULT_BUCKET_BYTES,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::add_loss::AddLoss;
 use crate::bn_to_syncbn::BnToSyncBn;
 use crate::canonicalize::Canonicalize;
+use crate::combine_all_reduce::CombineAllReduce;
 use crate::differentiate::Differentiate;
 use crate::error::PassError;
 use crate::fold_batch_norm::FoldBatchNorm;
@@ -12,6 +13,7 @@ use crate::insert_gradient_all_reduce::InsertGradientAllReduce;
 use crate::pass::Pass;
 use crate::plan_memory::PlanMemory;
 use crate::recognize_composites::RecognizeComposites;
+use crate::schedule::Schedule;
 use crate::set_batch_norm_mode::SetBatchNormMode;
 
 /// All passes.
@@ -25,7 +27,9 @@ pub const PASSES: &[&dyn Pass] = &[
     &BnToSyncBn,
     &InsertGradientAllReduce,
     &FuseConvSyncBnSilu,
+    &CombineAllReduce,
     &FoldBatchNorm,
+    &Schedule,
     &PlanMemory,
 ];
 
@@ -58,7 +62,9 @@ pub const PIPELINES: &[Pipeline] = &[
     // frozen scales have none. `bn-to-syncbn` comes after it, because the pair of sums of the backward pass
     // has no simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced
     // already. `fuse-conv-syncbn-silu` comes after both, because it fuses forward and backward together.
-    // `plan-memory` is last: any change after it would need another plan.
+    // `combine-all-reduce` comes after it, because before it the sums of a shortcut wait for those of the main
+    // branch. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
+    // and any change after it would need another plan.
     Pipeline {
         name: "train",
         summary: "a network to one training step",
@@ -72,6 +78,8 @@ pub const PIPELINES: &[Pipeline] = &[
             "bn-to-syncbn",
             "insert-gradient-all-reduce",
             "fuse-conv-syncbn-silu",
+            "combine-all-reduce",
+            "schedule",
             "plan-memory",
         ],
     },
@@ -87,6 +95,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "bn-to-syncbn",
             "canonicalize",
             "fold-constants",
+            "schedule",
             "plan-memory",
         ],
     },

@@ -1,8 +1,10 @@
 //! Values that must lie in a certain place: outputs, gradients, running statistics, all-reduced values. Where a
 //! value already has another place, a copy is inserted.
 
+use std::collections::BTreeSet;
+
 use syncbn_ir::ops::Identity;
-use syncbn_ir::{Arena, Graph, Op, OutputKind, Value};
+use syncbn_ir::{Arena, Graph, NodeId, Op, OutputKind, Value};
 
 use super::buffers::{Buffers, Claim, is_alias};
 use super::layout::Layout;
@@ -42,6 +44,36 @@ pub fn claim_places(graph: &mut Graph, buffers: &mut Buffers, layout: &Layout) -
         }
     }
     Ok(())
+}
+
+/// The order of nodes: `before`, with what was inserted since right before its first reader, or last.
+pub fn settle(graph: &Graph, before: &[NodeId]) -> Vec<NodeId> {
+    let known: BTreeSet<NodeId> = before.iter().copied().collect();
+    let inserted: Vec<NodeId> = graph.nodes().filter(|id| !known.contains(id)).collect();
+    let (mut placed, mut order) = (BTreeSet::new(), Vec::with_capacity(graph.len()));
+    for &id in before.iter().chain(&inserted) {
+        place_next(graph, id, &known, &mut placed, &mut order);
+    }
+    order
+}
+
+/// Puts a node next, and before it the copies among its operands.
+fn place_next(
+    graph: &Graph,
+    id: NodeId,
+    known: &BTreeSet<NodeId>,
+    placed: &mut BTreeSet<NodeId>,
+    order: &mut Vec<NodeId>,
+) {
+    if !placed.insert(id) {
+        return;
+    }
+    for operand in graph.operands(id) {
+        if !known.contains(&operand.node) {
+            place_next(graph, operand.node, known, placed, order);
+        }
+    }
+    order.push(id);
 }
 
 /// An all-reduce works in place, so nothing else may read its operands.

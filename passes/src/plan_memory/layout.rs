@@ -1,9 +1,9 @@
 //! Offsets of parameters and running statistics: the part of the plan that training and inference share.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use syncbn_ir::ops::ParameterData;
-use syncbn_ir::{Graph, Op, OutputKind, TensorType};
+use syncbn_ir::{Graph, NodeId, Op, OutputKind, TensorType};
 
 use super::align;
 use crate::error::PassError;
@@ -41,13 +41,16 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a graph: parameters whose gradient is all-reduced, other trained ones, the rest, each in
-    /// the order of the graph.
+    /// The layout of a graph: parameters whose gradient is all-reduced, bucket by bucket, other trained ones, the
+    /// rest, each in the order of the graph.
     pub fn of(graph: &Graph) -> Result<Layout, PassError> {
         let gradients = graph.outputs.iter().filter(|o| o.kind == OutputKind::Gradient);
-        let reduced: BTreeSet<&str> = gradients
+        let order = graph.topological()?;
+        // The bucket of a parameter by its place in the schedule.
+        let bucket = |id: NodeId| order.iter().position(|&other| other == id).unwrap_or(0);
+        let reduced: BTreeMap<&str, usize> = gradients
             .filter(|o| matches!(graph.op(o.value.node), Op::AllReduce(_)))
-            .map(|o| o.name.as_str())
+            .map(|o| (o.name.as_str(), bucket(o.value.node)))
             .collect();
         let mut layout = Layout::default();
         for id in graph.nodes() {
@@ -69,13 +72,13 @@ impl Layout {
                 _ => {}
             }
         }
-        let rank = |t: &Tensor| match (t.trained, reduced.contains(t.name.as_str())) {
-            (true, true) => 0,
-            (true, false) => 1,
-            (false, _) => 2,
+        let rank = |t: &Tensor| match (t.trained, reduced.get(t.name.as_str())) {
+            (true, Some(&bucket)) => (0, bucket),
+            (true, None) => (1, 0),
+            (false, _) => (2, 0),
         };
         layout.parameters.sort_by_key(rank);
-        let ranks: Vec<i32> = layout.parameters.iter().map(rank).collect();
+        let ranks: Vec<i32> = layout.parameters.iter().map(|t| rank(t).0).collect();
         layout.weight_bytes = place(&mut layout.parameters)?;
         let first = |least: i32| {
             let i = ranks.iter().position(|&r| r >= least);

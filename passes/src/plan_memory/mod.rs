@@ -13,7 +13,8 @@
 //! ```
 //!
 //! - Parameters: trained ones first, of these the ones whose gradient goes through the gradient all-reduce
-//!   first, so that what it sums is contiguous. Gradients lie in their arena at the parameter's offset.
+//!   first, those of one bucket side by side, so that what it sums is contiguous. Gradients lie in their arena at
+//!   the parameter's offset.
 //! - Running statistics are updated in place.
 //! - Outputs are computed in the caller's buffers; inputs are read there. The loss lies in the step arena and is
 //!   valid when the step ends.
@@ -24,7 +25,8 @@
 //!
 //! Where a value would have to be in two places (one value that is two outputs, an output that is a parameter,
 //! an all-reduced value that is also read before the sum) a copy (`identity`) is inserted; values that fit
-//! where they are computed are left without one. All offsets are multiples of 64.
+//! where they are computed are left without one. The order of nodes is that of the graph (see `schedule`), with
+//! each copy right before its first reader. All offsets are multiples of 64.
 
 mod buffers;
 mod copies;
@@ -79,10 +81,17 @@ impl Pass for PlanMemory {
             None => Layout::of(graph)?,
         };
         layout.check(graph)?;
-        let before = graph.len();
+        let before = graph.topological()?;
         let mut buffers = Buffers::new(graph, cx.options.mode)?;
         copies::claim_places(graph, &mut buffers, &layout)?;
-        let inserted = graph.len() - before;
+        let inserted = graph.len() - before.len();
+        // Copies come right before whoever reads them, so that they do not hold up the schedule.
+        let order = copies::settle(graph, &before);
+        if !graph.nodes().eq(order.iter().copied()) {
+            graph.reorder(&order)?;
+            buffers = Buffers::new(graph, cx.options.mode)?;
+            copies::claim_places(graph, &mut buffers, &layout)?;
+        }
         let order = graph.topological()?;
         let assigned = buffers.place(graph, &order, &layout, cx.batch_bound())?;
         let mut changes = inserted;
@@ -111,7 +120,7 @@ impl Pass for PlanMemory {
 }
 
 /// Whether an operator computes nothing: its value is there before the step.
-fn is_source(op: &Op) -> bool {
+pub fn is_source(op: &Op) -> bool {
     matches!(
         op,
         Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)

@@ -55,6 +55,8 @@ fn collectives() {
             "weight-standardised" | "weight-standardised-by-graph" => 3,
             // Nothing needs the gradient of the input, so that pair of sums joins the gradients.
             "batch-norm-first" => 2,
+            // The projection's travel with those of the main branch.
+            "residual" => 2 * (layers - 1) + 1,
             _ => 2 * layers + 1,
         };
         assert_eq!(reduces(&graph), expected, "{name}");

@@ -205,3 +205,85 @@ fn a_machine_without_a_linker_gets_exit_code_4() {
         assert!(listing(folder.path()).is_empty());
     }
 }
+
+#[test]
+fn a_skipped_pass_that_training_needs_is_refused() {
+    for pass in [
+        "differentiate",
+        "insert-gradient-all-reduce",
+        "set-batch-norm-mode",
+    ] {
+        refused(
+            "dev/mlp_bn1d.onnx",
+            &["--skip", pass],
+            2,
+            &[pass, "did not run", "--skip"],
+        );
+    }
+    // A network without training needs none of it.
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("dev/mlp_bn1d.onnx");
+    let flags = [
+        model.to_str().unwrap(),
+        "-o",
+        "m.bin",
+        "--mode",
+        "infer",
+        "--skip",
+        "differentiate",
+    ];
+    compile(folder.path(), &flags).ok();
+}
+
+#[test]
+fn messages_are_json_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("hostile/unknown_op.onnx");
+    let flags = [model.to_str().unwrap(), "-o", "m.bin", "--message-format", "json"];
+    let outcome = compile(folder.path(), &flags).exits(3);
+    let message: serde_json::Value = serde_json::from_str(outcome.stderr.trim()).unwrap();
+    assert_eq!(message["severity"], "unsupported");
+    assert!(
+        message["place"].as_str().unwrap().contains("Frobnicate"),
+        "{message}"
+    );
+    assert!(
+        message["message"].as_str().unwrap().contains("not supported"),
+        "{message}"
+    );
+
+    // A warning has the same shape, and the compilation succeeds.
+    let folded = fixture("recipes/folded.onnx");
+    let flags = [
+        folded.to_str().unwrap(),
+        "-o",
+        "m.bin",
+        "--message-format",
+        "json",
+    ];
+    let outcome = compile(folder.path(), &flags).ok();
+    let lines: Vec<serde_json::Value> = outcome
+        .stderr
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let warning = lines.iter().find(|l| l["severity"] == "warning").unwrap();
+    assert!(
+        warning["help"].as_str().unwrap().contains("optimize=False"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_graph_text_with_a_mistake_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        "graph \"g\" {\n  %0 = input \"x\" data : f32[batch, 3]\n  %1 = no_such_op(%0) : f32[batch, 3]\n}\n";
+    std::fs::write(folder.path().join("g.ir"), text).unwrap();
+    compile(folder.path(), &["g.ir", "-o", "m.bin"]).exits(2).says(&[
+        "g.ir",
+        "no_such_op",
+        "3",
+        "docs/ir.md",
+    ]);
+}

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 
-use super::{Graph, GraphError, NodeId};
+use super::{Edge, Graph, GraphError, NodeId, Output, Value};
 use crate::ops::Op;
 
 impl Graph {
@@ -40,6 +40,41 @@ impl Graph {
             Some(&id) => Err(GraphError::Cycle(self.node(id).name.clone())),
             None => Ok(order),
         }
+    }
+
+    /// Numbers the nodes anew, so that [`Graph::topological`] is exactly `order`, which must name every node
+    /// once, operands before users. All ids change: those of `order` are 0, 1, ... now.
+    pub fn reorder(&mut self, order: &[NodeId]) -> Result<(), GraphError> {
+        let mut next = Graph::new(&self.name);
+        let mut ids: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+        let find = |ids: &BTreeMap<NodeId, NodeId>, v: Value| match ids.get(&v.node) {
+            Some(&node) => Ok(Value { node, ..v }),
+            None => Err(GraphError::Node(v.node.number())),
+        };
+        for &id in order {
+            if !self.contains(id) || ids.contains_key(&id) {
+                return Err(GraphError::Node(id.number()));
+            }
+            let node = next.graph.add_node(self.node(id).clone());
+            for (to, operand) in self.operands(id).into_iter().enumerate() {
+                let from = find(&ids, operand)?;
+                let edge = Edge { from: from.slot, to };
+                next.graph.add_edge(from.node.index(), node, edge);
+            }
+            ids.insert(id, NodeId(node.index() as u32));
+        }
+        if let Some(left) = self.nodes().find(|id| !ids.contains_key(id)) {
+            return Err(GraphError::Node(left.number()));
+        }
+        for output in &self.outputs {
+            let value = find(&ids, output.value)?;
+            next.outputs.push(Output {
+                value,
+                ..output.clone()
+            });
+        }
+        *self = next;
+        Ok(())
     }
 
     /// Which nodes depend on a data input (directly or through others).

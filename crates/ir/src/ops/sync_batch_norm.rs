@@ -49,7 +49,8 @@ operator! {
     /// samples, where `dz` is `dy` taken through the derivative of the activation (recomputed from `x`).
     ///
     /// Operands: `x`, `dy`, `mean f64 [C]`, `inv_std f64 [C]`; with an activation also `scale [C]`, `bias [C]`
-    /// and optionally `residual`.
+    /// and optionally `residual`. Results: the sums, and with a residual `dz`, which is the residual's gradient:
+    /// it is ready before the sums have gone over the ranks, so that what lies behind the residual need not wait.
     BatchNormBackwardReduce = "batch_norm_backward_reduce" {
         /// As the [`Normalize`]'s.
         activation: Option<UnaryFunction>,
@@ -60,10 +61,10 @@ operator! {
     /// `dx = scale * inv_std * (dz - B/N - xhat * G/N)`, with `sums = [B (C), G (C)]` and `N = count`.
     ///
     /// Operands: `x`, `dy`, `mean f64 [C]`, `inv_std f64 [C]`, `scale [C]`, `sums f64 [2C]`, `count f64 [1]`;
-    /// with an activation also `bias [C]` and optionally `residual`. Results: `dx`, and with a residual `dz`,
-    /// which is the residual's gradient.
+    /// with an activation also `bias [C]`. Where there was a residual, `dy` is the `dz` of
+    /// [`BatchNormBackwardReduce`] and there is no activation. Results: `dx`.
     BatchNormBackwardData = "batch_norm_backward_data" {
-        /// As the [`Normalize`]'s.
+        /// As the [`Normalize`]'s, which has no residual.
         activation: Option<UnaryFunction>,
     }
 }
@@ -178,7 +179,9 @@ impl Operator for BatchNormBackwardReduce {
         if let Some(residual) = operands.get(6) {
             expect_type("the residual", residual, x)?;
         }
-        Ok(vec![TensorType::fixed(DType::F64, &[2 * t.c])])
+        let mut results = vec![TensorType::fixed(DType::F64, &[2 * t.c])];
+        results.extend(operands.get(6).map(|_| x.clone()));
+        Ok(results)
     }
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let (x, dy, mean, inv_std) = (operands[0], operands[1], operands[2], operands[3]);
@@ -189,14 +192,16 @@ impl Operator for BatchNormBackwardReduce {
             }
             _ => dy.clone(),
         };
-        Ok(vec![backward_sums(x, &dz, mean, inv_std)])
+        let mut results = vec![backward_sums(x, &dz, mean, inv_std)];
+        results.extend(operands.get(6).map(|_| dz));
+        Ok(results)
     }
 }
 
 impl Operator for BatchNormBackwardData {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let counts = if self.activation.is_some() { 8..=9 } else { 7..=7 };
-        expect_operands(operands, counts)?;
+        let count = if self.activation.is_some() { 8 } else { 7 };
+        expect_operands(operands, count..=count)?;
         let x = operands[0];
         let t = types_of(x)?;
         expect_type("the output gradient", operands[1], x)?;
@@ -208,29 +213,19 @@ impl Operator for BatchNormBackwardData {
         if let Some(bias) = operands.get(7) {
             expect_type("bias", bias, &t.vector)?;
         }
-        let mut results = vec![x.clone()];
-        if let Some(residual) = operands.get(8) {
-            expect_type("the residual", residual, x)?;
-            results.push(x.clone());
-        }
-        Ok(results)
+        Ok(vec![x.clone()])
     }
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let (x, dy, mean, inv_std) = (operands[0], operands[1], operands[2], operands[3]);
         let (scale, sums, count) = (operands[4], operands[5], operands[6].data[0]);
-        let residual = operands.get(8).copied();
         let dz = match (self.activation, operands.get(7)) {
             (Some(activation), Some(bias)) => {
-                let z = pre_activation(x, mean, inv_std, scale, bias, residual);
+                let z = pre_activation(x, mean, inv_std, scale, bias, None);
                 through_activation(activation, &z, dy)
             }
             _ => dy.clone(),
         };
-        let mut results = vec![backward_data(x, &dz, mean, inv_std, scale, sums, count)];
-        if residual.is_some() {
-            results.push(dz);
-        }
-        Ok(results)
+        Ok(vec![backward_data(x, &dz, mean, inv_std, scale, sums, count)])
     }
 }
 

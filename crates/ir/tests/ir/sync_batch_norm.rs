@@ -185,11 +185,11 @@ fn activation_and_residual_can_be_fused() {
     let text = |fused: bool| {
         let tail = if fused {
             "%y = normalize(%x, %f#1, %f#2, %scale, %bias, %res) {activation = silu} : f64[batch, 2, 3]
-             %r = batch_norm_backward_reduce(%x, %dy, %f#1, %f#2, %scale, %bias, %res) {activation = silu} : f64[4]
+             %r:2 = batch_norm_backward_reduce(%x, %dy, %f#1, %f#2, %scale, %bias, %res) {activation = silu}
+                : f64[4], f64[batch, 2, 3]
              %t = all_reduce(%r) {scope = all} : f64[4]
-             %d:2 = batch_norm_backward_data(%x, %dy, %f#1, %f#2, %scale, %t, %f, %bias, %res) {activation = silu}
-                : f64[batch, 2, 3], f64[batch, 2, 3]
-             return output \"y\" %y, output \"dx\" %d, output \"dz\" %d#1, output \"sums\" %t }"
+             %d = batch_norm_backward_data(%x, %r#1, %f#1, %f#2, %scale, %t, %f) : f64[batch, 2, 3]
+             return output \"y\" %y, output \"dx\" %d, output \"dz\" %r#1, output \"sums\" %t }"
         } else {
             "%n = normalize(%x, %f#1, %f#2, %scale, %bias) : f64[batch, 2, 3]
              %z = binary(%n, %res) {function = add} : f64[batch, 2, 3]

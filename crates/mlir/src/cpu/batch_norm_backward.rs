@@ -17,7 +17,7 @@ struct Backward<'c> {
 }
 
 impl<'c> Backward<'c> {
-    /// `scale`, `bias` and `residual` are the slots of those operands.
+    /// `scale`, `bias` and `residual` are the slots of those operands, which may be absent.
     fn new(
         k: &Kernel<'c>,
         activation: Option<UnaryFunction>,
@@ -54,11 +54,12 @@ impl<'c> Backward<'c> {
     }
 }
 
-/// `[sum dz, sum dz * xhat]`
+/// `[sum dz, sum dz * xhat]`, and `dz` itself where it is a result.
 pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let backward = Backward::new(k, op.activation, &image, [4, 5, 6]);
     let result = k.results[0].flat();
+    let stored = k.results.get(1).map(|t| t.view(&image.strides()));
     let width = k.width(Elem::F64);
     channel_sums(
         e,
@@ -68,6 +69,9 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<
         &|e, c| backward.statistics.channel(e, c),
         &|e, channel, at, sums| {
             let (xhat, dz) = backward.at(e, channel, at);
+            if let Some(stored) = &stored {
+                e.store(stored, at, dz);
+            }
             let (xhat, dz) = (e.convert(xhat, Elem::F64), e.convert(dz, Elem::F64));
             vec![e.add(sums[0], dz), e.fma(dz, xhat, sums[1])]
         },
@@ -79,41 +83,43 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<
     );
 }
 
-/// `dx = scale * inv_std * (dz - B/N - xhat * G/N)`
+/// `dx = scale * inv_std * (dz - B/N - xhat * G/N)`. `B/N` is subtracted in two parts: its rounding to f32 would be
+/// the same in every element and add up in what sums `dx`, such as the gradient of a bias before the layer.
 pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let elem = k.operands[0].elem();
-    let backward = Backward::new(k, op.activation, &image, [4, 7, 8]);
+    let backward = Backward::new(k, op.activation, &image, [4, 7, usize::MAX]);
     let (sums, count) = (k.operands[5].flat(), k.operands[6].flat());
-    let results: Vec<Buffer<'c>> = k.results.iter().map(|t| t.view(&image.strides())).collect();
+    let result = k.results[0].view(&image.strides());
     let n = e.load(&count, &[Index::constant(0)], None);
     let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {
         let channel = backward.statistics.channel(e, c);
         let g_at = e.index_offset(c, image.channels);
         let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));
         let (b, g) = (e.div(b, n), e.div(g, n));
-        let (b, g) = (e.convert(b, elem), e.convert(g, elem));
+        let (b, b_low) = e.split(b, elem);
+        let g = e.convert(g, elem);
         let factor = match channel.scale {
             Some(scale) => e.mul(scale, channel.inv_std),
             None => channel.inv_std,
         };
-        (channel, b, g, factor)
+        (channel, b, b_low, g, factor)
     };
     per_channel(
         e,
         image,
         k.width(elem),
         &prepare,
-        &|e, (channel, b, g, factor), at| {
+        &|e, (channel, b, b_low, g, factor), at| {
             let (xhat, dz) = backward.at(e, channel, at);
-            let centred = e.sub(dz, *b);
+            let mut centred = e.sub(dz, *b);
+            if let Some(low) = b_low {
+                centred = e.sub(centred, *low);
+            }
             let minus = e.neg(xhat);
             let rest = e.fma(minus, *g, centred);
             let dx = e.mul(*factor, rest);
-            if let Some(dresidual) = results.get(1) {
-                e.store(dresidual, at, dz);
-            }
-            e.store(&results[0], at, dx);
+            e.store(&result, at, dx);
         },
     );
 }

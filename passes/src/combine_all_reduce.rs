@@ -1,0 +1,135 @@
+//! `combine-all-reduce`: all-reduces that do not wait for each other become one.
+//!
+//! Before (the shortcut and the main branch of a residual block):
+//! ```text
+//! %3 = all_reduce(%1#1) {scope = all}
+//! %4 = all_reduce(%2#1) {scope = all}
+//! %9:5 = batch_norm_finalize(%3, ...)
+//! %10:5 = batch_norm_finalize(%4, ...)
+//! ```
+//! After:
+//! ```text
+//! %3:2 = all_reduce(%1#1, %2#1) {scope = all}
+//! %9:5 = batch_norm_finalize(%3, ...)
+//! %10:5 = batch_norm_finalize(%3#1, ...)
+//! ```
+//!
+//! Every all-reduce has a level: the number of all-reduces on the longest chain that ends in it. Those of one
+//! level and scope never depend on each other and are merged, and merging them lengthens no chain: a step ends up
+//! with as many all-reduces as its longest chain has, and fewer are impossible.
+//!
+//! All-reduces that nothing in the graph waits for (gradients and the loss) are a class of their own, because a
+//! BatchNorm would have to wait for their bytes. Of these, neighbours are merged while they hold no more bytes
+//! together than a bucket of `insert-gradient-all-reduce`, with gradients in parameter order, so that they stay
+//! contiguous in memory.
+//!
+//! It leaves alone all-reduces of which one depends on the other, however indirectly; those of different scopes;
+//! and full buckets of gradients.
+
+use std::collections::BTreeMap;
+
+use syncbn_ir::ops::{AllReduce, Scope};
+use syncbn_ir::{Graph, NodeId, Op, OutputKind, Value};
+
+use crate::analysis::{collective_levels, is_awaited};
+use crate::error::PassError;
+use crate::pass::{Changes, Pass, PassContext};
+
+/// The pass.
+pub struct CombineAllReduce;
+
+impl Pass for CombineAllReduce {
+    fn name(&self) -> &'static str {
+        "combine-all-reduce"
+    }
+
+    fn summary(&self) -> &'static str {
+        "all-reduces that do not wait for each other become one (--bucket-bytes)"
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
+        let levels = collective_levels(graph)?;
+        let mut awaited: BTreeMap<(usize, String), Vec<NodeId>> = BTreeMap::new();
+        let mut last: Vec<(usize, NodeId)> = Vec::new();
+        for id in graph.topological()? {
+            let Op::AllReduce(op) = graph.op(id) else { continue };
+            let level = levels.get(&id).copied().unwrap_or(0);
+            match is_awaited(graph, id) {
+                true => awaited
+                    .entry((level, format!("{:?}", op.scope)))
+                    .or_default()
+                    .push(id),
+                false => last.push((level, id)),
+            }
+        }
+        // The order of readiness; the sort keeps that of the graph among equals.
+        last.sort_by_key(|&(level, _)| level);
+        let last: Vec<NodeId> = last.into_iter().map(|(_, id)| id).collect();
+        let groups = awaited
+            .into_values()
+            .chain(buckets(graph, &last, cx.options.bucket_bytes));
+        let groups: Vec<Vec<NodeId>> = groups.filter(|g| g.len() > 1).collect();
+        for group in &groups {
+            merge(graph, group)?;
+        }
+        Ok(groups.len())
+    }
+}
+
+/// Neighbours of one scope, as many as fit together.
+fn buckets(graph: &Graph, last: &[NodeId], limit: u64) -> Vec<Vec<NodeId>> {
+    let mut buckets: Vec<(Scope, u64, Vec<NodeId>)> = Vec::new();
+    for &id in last {
+        let Op::AllReduce(op) = graph.op(id) else { continue };
+        let operands = graph.operands(id);
+        let bytes: u64 = operands.iter().filter_map(|&v| graph.ty(v).bytes(0)).sum();
+        match buckets.last_mut() {
+            Some((scope, held, ids)) if *scope == op.scope && held.saturating_add(bytes) <= limit => {
+                *held += bytes;
+                ids.push(id);
+            }
+            _ => buckets.push((op.scope, bytes, vec![id])),
+        }
+    }
+    buckets.into_iter().map(|(_, _, ids)| ids).collect()
+}
+
+fn merge(graph: &mut Graph, group: &[NodeId]) -> Result<(), PassError> {
+    let Some(Op::AllReduce(op)) = group.first().map(|&id| graph.op(id)) else {
+        return Ok(());
+    };
+    let scope = op.scope;
+    let results = |&node: &NodeId| (0..graph.node(node).outputs.len()).map(move |slot| Value { node, slot });
+    let mut old: Vec<Value> = group.iter().flat_map(results).collect();
+    // Stable: what is no output stays where it is.
+    old.sort_by_key(|&v| place_of(graph, v));
+    let operands: Vec<Value> = old.iter().filter_map(|v| graph.operand(v.node, v.slot)).collect();
+    let name = label(graph, group);
+    let node = graph.add(AllReduce { scope }, &name, &operands)?;
+    for (slot, &v) in old.iter().enumerate() {
+        graph.replace_uses(v, Value { node, slot })?;
+    }
+    for &id in group {
+        graph.remove(id)?;
+    }
+    Ok(())
+}
+
+/// Gradients by their place among the outputs, then the loss.
+fn place_of(graph: &Graph, v: Value) -> (bool, usize) {
+    let place = graph.outputs.iter().position(|o| o.value == v);
+    let gradient = place.is_some_and(|i| graph.outputs[i].kind == OutputKind::Gradient);
+    (place.is_some() && !gradient, place.unwrap_or(0))
+}
+
+/// The names of what is merged, each once.
+fn label(graph: &Graph, group: &[NodeId]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for &id in group {
+        let name = graph.node(id).name.as_str();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(" + ")
+}

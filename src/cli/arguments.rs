@@ -1,0 +1,201 @@
+//! The flags of `syncbn-compile`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use syncbn_codegen::{CpuFlag, Emit};
+use syncbn_ir::DType;
+use syncbn_passes::{BatchNormMode, Loss};
+
+use crate::Mode;
+use crate::diagnostic::MessageFormat;
+
+/// Compiles a BatchNorm network to one executable that trains it data-parallel with synchronised BatchNorm,
+/// and infers.
+#[derive(Debug, Parser)]
+#[command(name = "syncbn-compile", version, about)]
+pub struct Arguments {
+    /// The network: an ONNX file, or a graph in text form whose name ends in `.ir`.
+    #[arg(value_name = "MODEL.onnx", required_unless_present = "pass_help")]
+    pub model: Option<PathBuf>,
+
+    /// Where the result goes; `-` writes a text form to standard output.
+    #[arg(short, long, value_name = "OUT", required_unless_present = "pass_help")]
+    pub output: Option<PathBuf>,
+
+    /// What to compile for. GPU targets do not exist yet.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub target: Target,
+
+    /// Whether the executable trains, infers, or both.
+    #[arg(long, value_enum, default_value = "both")]
+    pub mode: Mode,
+
+    /// What BatchNorm's statistics are taken of in training: `sync` all ranks, `local` the rank's own samples,
+    /// `frozen` nothing (running statistics), `group=K` groups of K neighbouring ranks.
+    #[arg(long, value_name = "sync|local|frozen|group=K", default_value = "sync")]
+    pub bn: BatchNormMode,
+
+    /// Rule of the running variance: with N/(N-1) as PyTorch, or the batch's own as ONNX.
+    #[arg(long, value_enum, default_value = "pytorch")]
+    pub running_var: RunningVarFlag,
+
+    /// Largest batch of one rank [default: the file's own fixed batch if above 1, else 32].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: Option<u32>,
+
+    /// Shape of an input after the batch, such as `x=3x224x224`; may be given several times.
+    #[arg(long, value_name = "NAME=SIZES", value_parser = input_shape)]
+    pub input_shape: Vec<(String, Vec<usize>)>,
+
+    /// The training loss: cross-entropy over axis 1 (also per pixel) or mean squared error.
+    #[arg(long, value_name = "cross-entropy|mse", default_value = "cross-entropy")]
+    pub loss: Loss,
+
+    /// The output that the loss is taken of; needed when there are several.
+    #[arg(long, value_name = "NAME")]
+    pub loss_output: Option<String>,
+
+    /// Element type, as `P` or `cpu=P`, of `f32` and `f64` [default: the file's].
+    #[arg(long, value_name = "P", value_parser = precision)]
+    pub precision: Option<DType>,
+
+    /// Processor to compile for; the executable refuses others.
+    #[arg(long, value_name = "native|x86-64-v3|x86-64-v4", default_value = "native", value_parser = cpu)]
+    pub cpu: CpuFlag,
+
+    /// Graph inputs in trainable slots become parameters with random values from this seed.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub init: Option<u64>,
+
+    /// Parameters that are not trained, by glob; may be given several times.
+    #[arg(long, value_name = "GLOB")]
+    pub freeze: Vec<String>,
+
+    /// Parameters that are trained, by glob; wins over `--freeze`.
+    #[arg(long, value_name = "GLOB")]
+    pub train: Vec<String>,
+
+    /// What to write.
+    #[arg(long, value_enum, default_value = "exe")]
+    pub emit: EmitFlag,
+
+    /// Passes and pipelines to run instead of the standard ones, comma-separated.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub passes: Option<Vec<String>>,
+
+    /// Passes to leave out.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub skip: Vec<String>,
+
+    /// Passes after which the graph is printed to standard error.
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        conflicts_with = "print_ir_after_all"
+    )]
+    pub print_ir_after: Vec<String>,
+
+    /// Print the graph to standard error after every pass.
+    #[arg(long)]
+    pub print_ir_after_all: bool,
+
+    /// Last pass to run.
+    #[arg(long, value_name = "PASS")]
+    pub stop_after: Option<String>,
+
+    /// List all passes and pipelines.
+    #[arg(long)]
+    pub pass_help: bool,
+
+    /// How messages are written to standard error.
+    #[arg(long, value_enum, default_value = "human")]
+    pub message_format: MessageFormat,
+
+    /// Say what each stage did and how long it took.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Targets that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// Ranks are threads of one process.
+    Cpu,
+}
+
+/// Rules of the running variance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RunningVarFlag {
+    /// N/(N-1) times the batch's variance.
+    Pytorch,
+    /// The batch's variance.
+    Population,
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmitFlag {
+    /// The executable.
+    Exe,
+    /// The graph as imported.
+    Graph,
+    /// The graphs after their passes.
+    GraphOpt,
+    /// MLIR as lowered.
+    Mlir,
+    /// MLIR in its LLVM dialect.
+    MlirLlvm,
+    /// LLVM IR after optimisation.
+    Llvm,
+    /// Assembly.
+    Asm,
+    /// The object file of the generated code.
+    Obj,
+}
+
+impl EmitFlag {
+    /// What code generation writes; None for the graph and the executable.
+    pub fn code(self) -> Option<Emit> {
+        match self {
+            EmitFlag::Exe | EmitFlag::Graph | EmitFlag::GraphOpt => None,
+            EmitFlag::Mlir => Some(Emit::Mlir),
+            EmitFlag::MlirLlvm => Some(Emit::MlirLlvm),
+            EmitFlag::Llvm => Some(Emit::Llvm),
+            EmitFlag::Asm => Some(Emit::Asm),
+            EmitFlag::Obj => Some(Emit::Object),
+        }
+    }
+}
+
+fn input_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let form = "expected NAME=SIZES, such as x=3x224x224";
+    let (name, sizes) = text.rsplit_once('=').ok_or(form)?;
+    let sizes: Option<Vec<usize>> = match sizes {
+        "" => Some(Vec::new()),
+        _ => sizes
+            .split('x')
+            .map(|s| s.parse().ok().filter(|&n| n > 0))
+            .collect(),
+    };
+    match sizes {
+        Some(sizes) if !name.is_empty() => Ok((name.to_string(), sizes)),
+        _ => Err(form.to_string()),
+    }
+}
+
+fn precision(text: &str) -> Result<DType, String> {
+    match text.strip_prefix("cpu=").unwrap_or(text) {
+        "f32" => Ok(DType::F32),
+        "f64" => Ok(DType::F64),
+        _ => Err("the cpu target has f32 and f64".to_string()),
+    }
+}
+
+fn cpu(text: &str) -> Result<CpuFlag, String> {
+    let all = [CpuFlag::Native, CpuFlag::X86_64V3, CpuFlag::X86_64V4];
+    all.into_iter()
+        .find(|f| f.name() == text)
+        .ok_or_else(|| "expected native, x86-64-v3 or x86-64-v4".to_string())
+}

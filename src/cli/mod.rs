@@ -1,0 +1,233 @@
+//! The command line of `syncbn-compile`.
+
+mod arguments;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use arguments::{Arguments, EmitFlag, RunningVarFlag};
+use clap::Parser;
+use syncbn_codegen::Cpu;
+use syncbn_ir::ops::RunningVar;
+use syncbn_ir::{DType, Graph};
+use syncbn_onnx::ImportOptions;
+use syncbn_passes::PrintAfter;
+
+use crate::compile::{Graphs, Planned, cannot_write, finish, lower, optimize};
+use crate::diagnostic::{Diagnostic, Reporter, Severity};
+use crate::output::write_atomically;
+use crate::{Error, Options, worker};
+
+/// The entry point. The compilation runs in a child process, because LLVM ends the process on some errors.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let reporter = Reporter {
+        format: arguments.message_format,
+        colours: worker::wants_colours(),
+    };
+    if !worker::is_worker() {
+        return worker::run().unwrap_or_else(|message| fail(reporter, &Error::internal(message)));
+    }
+    match std::panic::catch_unwind(|| run(&arguments, reporter)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(reporter, &error),
+        Err(_) => fail(
+            reporter,
+            &Error::internal("the compiler panicked; the message stands above"),
+        ),
+    }
+}
+
+fn fail(reporter: Reporter, error: &Error) -> ExitCode {
+    for diagnostic in &error.diagnostics {
+        reporter.report(diagnostic);
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// Times stages for `--verbose`.
+struct Stages {
+    reporter: Reporter,
+    verbose: bool,
+    start: Instant,
+}
+
+impl Stages {
+    fn done(&mut self, stage: &str) {
+        if self.verbose {
+            self.reporter.text(&format!(
+                "{stage}: {:.1} ms",
+                self.start.elapsed().as_secs_f64() * 1e3
+            ));
+        }
+        self.start = Instant::now();
+    }
+}
+
+fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
+    if arguments.pass_help {
+        return write_text(Path::new("-"), syncbn_passes::pipelines::help().as_bytes());
+    }
+    let (Some(model), Some(output)) = (&arguments.model, &arguments.output) else {
+        return Err(Error::internal(
+            "the command line was accepted without a model or an output",
+        ));
+    };
+    let binary = matches!(arguments.emit, EmitFlag::Exe | EmitFlag::Obj);
+    if binary && output == Path::new("-") {
+        return Err(Error::user(
+            "-o - writes text only",
+            "name a file, or choose a text form with --emit",
+        ));
+    }
+    let mut stages = Stages {
+        reporter,
+        verbose: arguments.verbose,
+        start: Instant::now(),
+    };
+    let imported = import(arguments, model, reporter)?;
+    stages.done("import");
+    let options = options(arguments, &imported);
+    if arguments.emit == EmitFlag::Graph {
+        return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());
+    }
+    let graphs = optimize(&imported.graph, &options, &mut |pass, text| {
+        reporter.text(&format!("// after {pass}\n{text}"))
+    })?;
+    for warning in &graphs.warnings {
+        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
+    }
+    if arguments.verbose {
+        for planned in graphs.train.iter().chain(&graphs.infer) {
+            for run in &planned.runs {
+                let time = run.time.as_secs_f64() * 1e3;
+                reporter.text(&format!(
+                    "  {} {}: {} changes, {time:.1} ms",
+                    planned.graph.name, run.name, run.changes
+                ));
+            }
+        }
+    }
+    stages.done("passes");
+    if arguments.emit == EmitFlag::GraphOpt {
+        return write_text(output, graphs_text(&graphs).as_bytes());
+    }
+    if let Some(emit) = arguments.emit.code() {
+        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), emit)?;
+        stages.done("code generation");
+        return write_text(output, &bytes);
+    }
+    let mut compiled = finish(&imported.graph, graphs, &options)?;
+    compiled.model.warnings.extend(imported.warnings);
+    stages.done("code generation");
+    compiled.write_executable(output)?;
+    stages.done("link");
+    Ok(())
+}
+
+/// A network as read.
+struct Network {
+    graph: Graph,
+    dtype: DType,
+    fixed_batch: Option<usize>,
+    warnings: Vec<String>,
+}
+
+fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result<Network, Error> {
+    if model.extension().is_some_and(|e| e == "ir") {
+        return read_text(model);
+    }
+    let imported = syncbn_onnx::import(
+        model,
+        &ImportOptions {
+            dtype: arguments.precision,
+            input_shapes: arguments.input_shape.clone(),
+            init: arguments.init.is_some(),
+            freeze: arguments.freeze.clone(),
+            train: arguments.train.clone(),
+        },
+    )?;
+    for warning in &imported.warnings {
+        reporter.report(&Diagnostic::new(
+            Severity::Warning,
+            &warning.message,
+            warning.note.as_deref(),
+        ));
+    }
+    for note in &imported.notes {
+        reporter.report(&Diagnostic::new(Severity::Note, note, None));
+    }
+    Ok(Network {
+        graph: imported.graph,
+        dtype: imported.dtype,
+        fixed_batch: imported.fixed_batch,
+        warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
+    })
+}
+
+/// Reads a graph in text form: what `--emit graph` writes, or one written by hand.
+fn read_text(path: &Path) -> Result<Network, Error> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::user(format!("cannot read {shown}: {e}"), "check the path"))?;
+    let graph = syncbn_ir::parse(&text)
+        .map_err(|e| Error::user(format!("{shown}: {e}"), "docs/ir.md has the grammar"))?;
+    let dtype = crate::model::element_type(&graph)?;
+    Ok(Network {
+        graph,
+        dtype,
+        fixed_batch: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn options(arguments: &Arguments, imported: &Network) -> Options {
+    let own = imported.fixed_batch.filter(|&n| n > 1);
+    Options {
+        mode: arguments.mode,
+        batch_norm: arguments.bn,
+        running_var: match arguments.running_var {
+            RunningVarFlag::Pytorch => RunningVar::Pytorch,
+            RunningVarFlag::Population => RunningVar::Population,
+        },
+        loss: arguments.loss,
+        loss_output: arguments.loss_output.clone(),
+        batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
+        cpu: arguments.cpu,
+        seed: arguments.init.unwrap_or(0),
+        passes: arguments.passes.clone(),
+        skip: arguments.skip.clone(),
+        print_after: match (arguments.print_ir_after_all, arguments.print_ir_after.is_empty()) {
+            (true, _) => PrintAfter::All,
+            (false, true) => PrintAfter::Nothing,
+            (false, false) => PrintAfter::Passes(arguments.print_ir_after.clone()),
+        },
+        stop_after: arguments.stop_after.clone(),
+    }
+}
+
+fn graphs_text(graphs: &Graphs) -> String {
+    let text = |planned: &Planned| syncbn_ir::print(&planned.graph);
+    let all: Vec<String> = graphs.train.iter().chain(&graphs.infer).map(text).collect();
+    all.join("\n")
+}
+
+/// Writes to a file, whole or not at all, or to standard output.
+fn write_text(output: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let written = if output == Path::new("-") {
+        std::io::stdout()
+            .write_all(bytes)
+            .and_then(|()| std::io::stdout().flush())
+    } else {
+        write_atomically(output, false, |file| file.write_all(bytes))
+    };
+    written.map_err(|e| cannot_write(output, &e))
+}
