@@ -179,7 +179,7 @@ fn check_passes(graphs: &Graphs) -> Result<(), Error> {
         if let Some(missing) = needed.iter().find(|name| !ran(name)) {
             return Err(Error::user(
                 format!("pass {missing} did not run, and an executable cannot {part} without it"),
-                "change --passes, --skip or --stop-after, or emit a text form with --emit",
+                "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
             ));
         }
     }
