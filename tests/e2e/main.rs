@@ -10,6 +10,7 @@ mod bad_input;
 mod corpus;
 mod determinism;
 mod emits;
+mod example;
 mod filecheck;
 mod hostile;
 mod modes;
