@@ -8,7 +8,10 @@ mod networks;
 mod operators;
 mod preserve;
 mod random;
+#[path = "../random_network/mod.rs"]
+mod random_network;
 mod ranks;
 mod raw_networks;
+mod schedule;
 mod structure;
 mod support;

@@ -1,151 +1,271 @@
-//! Networks put together at random: splits, fusion and memory hold for combinations that nobody thought of.
+//! Properties on networks put together at random. `SYNCBN_RANDOM_GRAPHS` says how many (1,000), and
+//! `SYNCBN_RANDOM_SEED` which is the first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use syncbn_ir::training::Generator;
-use syncbn_ir::{Builder, DType, Graph, GraphError, Value, initial_state};
-use syncbn_passes::{BatchNormMode, Options, inference_graph, training_graph};
+use syncbn_ir::{
+    Array, DType, Graph, NodeId, Op, Output, OutputKind, RankInputs, RankOutputs, State, Value, initial_state,
+};
+use syncbn_passes::pipelines::expand;
+use syncbn_passes::{BatchNormMode, Mode, Options, inference_graph, training_graph};
 
 use crate::memory::check_memory;
-use crate::ranks::check_split;
-use crate::support::options;
+use crate::random_network::random_network;
+use crate::support::{after, inputs, joined, options, run, split};
 
-struct Random {
-    net: Builder,
-    generator: Generator,
-    layers: usize,
+const DEFINITION: &[&str] = &["clean", "set-batch-norm-mode", "add-loss", "differentiate"];
+
+fn setting(name: &str, otherwise: u64) -> u64 {
+    let value = std::env::var(name).ok();
+    value.map_or(otherwise, |v| {
+        v.parse().unwrap_or_else(|_| panic!("{name}={v} is not a number"))
+    })
 }
 
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.generator.bits() % n
-    }
+/// Runs a check for many seeds, on all processors.
+fn for_each_seed(check: impl Fn(u64) + Sync) {
+    let first = setting("SYNCBN_RANDOM_SEED", 0);
+    let end = first + setting("SYNCBN_RANDOM_GRAPHS", 1000);
+    let next = AtomicU64::new(first);
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    check(seed);
+                }
+            });
+        }
+    });
+}
 
-    fn name(&mut self) -> String {
-        self.layers += 1;
-        format!("layer{}", self.layers)
-    }
+/// What a graph computes, against which others are compared.
+struct Expected<'g> {
+    graph: &'g Graph,
+    ranks: Vec<RankInputs>,
+    state: &'g State,
+    outputs: Vec<RankOutputs>,
+}
 
-    fn channels(&self, x: Value) -> usize {
-        self.net.ty(x).unwrap().shape.sizes(0)[1]
-    }
+/// The bound of every error. What ranks exchange holds the variance beside the squared mean, so that rounding costs
+/// 1e-15 times the square of the largest |mean| / deviation (docs/ir.md), and the layers behind amplify that up to ten
+/// times. A few of a thousand networks have a ratio at which this is more, most often where an activation made a
+/// channel nearly constant.
+const BOUND: f64 = 1e-12;
+const PER_SQUARED_RATIO: f64 = 1e-14;
 
-    fn activation(&mut self, x: Value) -> Result<Value, GraphError> {
-        match self.below(5) {
-            0 => self.net.relu(x),
-            1 => self.net.silu(x),
-            2 => self.net.clip(x, -0.5, 1.0),
-            3 => {
-                // Spelt out, as exporters do.
-                let gate = self.net.sigmoid(x)?;
-                self.net.mul(gate, x)
-            }
-            _ => Ok(x),
+impl<'g> Expected<'g> {
+    fn of(graph: &'g Graph, ranks: Vec<RankInputs>, state: &'g State) -> Expected<'g> {
+        let outputs = run(graph, &ranks, state);
+        Expected {
+            graph,
+            ranks,
+            state,
+            outputs,
         }
     }
 
-    /// A layer that keeps the spatial sizes.
-    fn layer(&mut self, x: Value) -> Result<Value, GraphError> {
-        let (name, c) = (self.name(), self.channels(x));
-        let kernel = [1, 3][self.below(2) as usize];
-        let (bias, depthwise) = (self.below(2) == 0, self.below(3) == 0);
-        let mut conv = self.net.conv2d(&name, x, if depthwise { c } else { 3 });
-        conv = conv.kernel(kernel).padding(kernel / 2).bias(bias);
-        let y = if depthwise {
-            conv.groups(c).build()?
-        } else {
-            conv.build()?
-        };
-        let y = match self.below(4) {
-            0 => y,
-            _ => self.net.batch_norm(&format!("{name}.bn"), y)?,
-        };
-        self.activation(y)
+    /// An output over all ranks: samples joined, gradients and loss summed, since the definition sums nothing.
+    fn whole(&self, outputs: &[RankOutputs], output: &Output) -> Array {
+        let mut array = joined(self.graph, outputs, output.kind, &output.name);
+        if matches!(output.kind, OutputKind::Gradient | OutputKind::Loss) {
+            for rank in &outputs[1..] {
+                let more = &rank.get(output.kind, &output.name).unwrap().data;
+                array.data.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+            }
+        }
+        array
     }
 
-    fn block(&mut self, x: Value) -> Result<Value, GraphError> {
-        match self.below(6) {
-            0 | 1 => {
-                let y = self.layer(x)?;
-                let y = self.layer(y)?;
-                match self.channels(y) == self.channels(x) {
-                    true => {
-                        let sum = if self.below(2) == 0 {
-                            self.net.add(x, y)?
-                        } else {
-                            self.net.add(y, x)?
-                        };
-                        self.activation(sum)
-                    }
-                    false => self.net.concat(&[x, y], 1),
+    /// The largest |mean| / deviation of all channels of all BatchNorms.
+    fn ratio(&self) -> f64 {
+        let mut graph = self.graph.clone();
+        graph.outputs.clear();
+        let layers: Vec<NodeId> = graph
+            .nodes()
+            .filter(|&id| matches!(graph.op(id), Op::BatchNorm(op) if op.training))
+            .collect();
+        for (layer, &node) in layers.iter().enumerate() {
+            for slot in [1, 2] {
+                graph.outputs.push(Output {
+                    kind: OutputKind::Output,
+                    name: format!("{layer}.{slot}"),
+                    value: Value { node, slot },
+                });
+            }
+        }
+        let mut largest: f64 = 0.0;
+        for rank in run(&graph, &self.ranks, self.state) {
+            for layer in 0..layers.len() {
+                let of = |slot| {
+                    &rank
+                        .get(OutputKind::Output, &format!("{layer}.{slot}"))
+                        .unwrap()
+                        .data
+                };
+                for (mean, inv_std) in of(1).iter().zip(of(2)) {
+                    largest = largest.max((mean * inv_std).abs());
                 }
             }
-            2 => {
-                let (a, b) = (self.layer(x)?, self.layer(x)?);
-                self.net.concat(&[a, b, a], 1)
-            }
-            3 => {
-                let y = self.layer(x)?;
-                let (name, c) = (self.name(), self.channels(y));
-                let gate = self.net.global_average_pool(y)?;
-                let gate = self.net.conv2d(&name, gate, c).build()?;
-                let gate = self.net.sigmoid(gate)?;
-                self.net.mul(y, gate)
-            }
-            4 => self.net.max_pool(x, 3).stride(1).padding(1).build(),
-            _ => {
-                // A BatchNorm that reads what an activation wrote.
-                let name = self.name();
-                let y = self.net.batch_norm(&name, x)?;
-                self.activation(y)
-            }
+        }
+        largest
+    }
+
+    /// Gradients are compared on the scale of the largest one: that of a bias before a BatchNorm is 0, and only
+    /// rounding is left of it.
+    fn check(&self, what: &str, graph: &Graph, found: &[RankOutputs]) {
+        assert_eq!(self.graph.outputs.len(), graph.outputs.len(), "{what}");
+        let all: Vec<(&Output, Array)> = self
+            .graph
+            .outputs
+            .iter()
+            .map(|o| (o, self.whole(&self.outputs, o)))
+            .collect();
+        let magnitude = |array: &Array| array.data.iter().fold(1e-3, |m: f64, v| m.max(v.abs()));
+        let gradients = all.iter().filter(|(o, _)| o.kind == OutputKind::Gradient);
+        let largest = gradients.map(|(_, a)| magnitude(a)).fold(1e-3, f64::max);
+        for (output, expected) in &all {
+            let scale = match output.kind {
+                OutputKind::Gradient => largest,
+                _ => magnitude(expected),
+            };
+            let found = joined(graph, found, output.kind, &output.name);
+            let error = distance(&found, expected) / scale;
+            let bound = match error <= BOUND {
+                true => BOUND,
+                false => BOUND.max(PER_SQUARED_RATIO * self.ratio().powi(2)),
+            };
+            assert!(
+                error <= bound,
+                "{what}: {:?} {} differs by {error:e}, allowed {bound:e}\n{graph}",
+                output.kind,
+                output.name
+            );
         }
     }
 }
 
-fn network(seed: u64) -> Result<Graph, GraphError> {
-    let mut random = Random {
-        net: Builder::new("random", DType::F64),
-        generator: Generator(seed),
-        layers: 0,
+/// Largest difference of two arrays; infinite when one of them is not a number.
+fn distance(a: &Array, b: &Array) -> f64 {
+    assert_eq!(a.dims, b.dims);
+    let pairs = a.data.iter().zip(&b.data).map(|(x, y)| (x - y).abs());
+    pairs.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) })
+}
+
+fn state_of(network: &Graph, seed: u64) -> State {
+    let mut state = initial_state(network, seed).unwrap();
+    let mut generator = Generator(seed ^ 0x5eed);
+    for (name, array) in state.parameters.iter_mut().chain(&mut state.statistics[0]) {
+        // Scales, biases and running statistics that differ from channel to channel.
+        if array.dims.len() == 1 {
+            let jitter =
+                |v: &mut f64| *v += 0.4 * generator.uniform() * if name.contains("var") { 1.0 } else { -1.0 };
+            array.data.iter_mut().for_each(jitter);
+        }
+    }
+    state
+}
+
+/// Samples of four ranks in two groups, empty ranks among them. Every group has four or more: of fewer, the
+/// gradient through a BatchNorm can be nothing but rounding (of two it is 0 but for epsilon).
+fn random_counts(seed: u64) -> [usize; 4] {
+    let mut generator = Generator(seed ^ 0xc0);
+    let mut pair = || {
+        let n = 4 + (generator.bits() % 2) as usize;
+        let first = (generator.bits() % (n as u64 + 1)) as usize;
+        [first, n - first]
     };
-    let mut x = random.net.input("x", &[3, 4, 4])?;
-    for _ in 0..3 {
-        x = random.block(x)?;
-    }
-    if random.below(3) == 0 {
-        // What fusion would like to keep to itself is read from outside.
-        random.net.output("features", x);
-    }
-    let y = random.net.global_average_pool(x)?;
-    let y = random.net.flatten(y)?;
-    let y = random.net.linear("head", y, 3).build()?;
-    random.net.output("logits", y);
-    Ok(random.net.finish())
+    let ([a, b], [c, d]) = (pair(), pair());
+    [a, b, c, d]
 }
 
 #[test]
-fn splits_do_not_matter() {
-    for seed in 0..40 {
-        let network = network(seed).unwrap();
-        // Biases before a BatchNorm have a gradient of 0, of which only rounding is left to compare.
-        check_split(&format!("seed {seed}"), &network, &[3, 0, 2], 1e-9);
-    }
-}
-
-#[test]
-fn memory_holds_what_is_read() {
-    for seed in 0..40 {
-        let network = network(seed).unwrap();
-        let state = initial_state(&network, 3).unwrap();
-        let modes = [BatchNormMode::Sync, BatchNormMode::Local, BatchNormMode::Frozen];
-        let batch_norm = modes[seed as usize % modes.len()];
+fn every_pass_keeps_the_training_step() {
+    let names: Vec<&str> = expand(&["train"]).unwrap().iter().map(|p| p.name()).collect();
+    let start = names.iter().position(|&n| n == "differentiate").unwrap();
+    for_each_seed(|seed| {
+        let network = random_network(seed, DType::F64).unwrap();
+        let state = state_of(&network, seed);
+        let definition = after(&network, DEFINITION, &options());
+        let ranks = split(&inputs(&definition, 4, seed), &[4]);
+        let expected = Expected::of(&definition, ranks.clone(), &state);
+        // Small buckets, so that there are several.
         let options = Options {
-            batch_norm,
+            bucket_bytes: 1 + seed % 700,
             ..options()
         };
-        let (graph, report) = training_graph(&network, &options).unwrap();
-        check_memory(&format!("seed {seed}"), &graph, &report, &state);
-        let layout = report.plan.unwrap().layout;
-        let (graph, report) = inference_graph(&network, &options, Some(&layout)).unwrap();
-        check_memory(&format!("seed {seed}, inference"), &graph, &report, &state);
-    }
+        let mut graph = definition.clone();
+        for pass in &names[start + 1..] {
+            graph = after(&graph, &[pass], &options);
+            expected.check(
+                &format!("seed {seed}, {pass}"),
+                &graph,
+                &run(&graph, &ranks, &state),
+            );
+        }
+        let (whole, report) = training_graph(&network, &options).unwrap();
+        expected.check(&format!("seed {seed}"), &whole, &run(&whole, &ranks, &state));
+        check_memory(&format!("seed {seed}"), &whole, &report, &state);
+    });
+}
+
+#[test]
+fn every_pass_keeps_the_inference() {
+    let names: Vec<&str> = expand(&["infer"]).unwrap().iter().map(|p| p.name()).collect();
+    for_each_seed(|seed| {
+        let network = random_network(seed, DType::F64).unwrap();
+        let state = state_of(&network, seed);
+        let ranks = split(&inputs(&network, 3, seed), &[3]);
+        let expected = Expected::of(&network, ranks.clone(), &state);
+        let options = Options {
+            mode: Mode::Infer,
+            ..options()
+        };
+        let mut graph = network.clone();
+        for pass in &names {
+            graph = after(&graph, &[pass], &options);
+            expected.check(
+                &format!("seed {seed}, {pass}"),
+                &graph,
+                &run(&graph, &ranks, &state),
+            );
+        }
+        let (whole, report) = inference_graph(&network, &options, None).unwrap();
+        expected.check(&format!("seed {seed}"), &whole, &run(&whole, &ranks, &state));
+        check_memory(&format!("seed {seed}, inference"), &whole, &report, &state);
+    });
+}
+
+/// A split over ranks gives what one rank gives on all samples, or under `group=2` what each group gives on its
+/// own samples.
+#[test]
+fn splits_do_not_matter() {
+    for_each_seed(|seed| {
+        let network = random_network(seed, DType::F64).unwrap();
+        let state = state_of(&network, seed);
+        let definition = after(&network, DEFINITION, &options());
+        let counts = random_counts(seed);
+        let n = counts.iter().sum();
+        let data = inputs(&definition, n, seed);
+        let groups = [counts[0] + counts[1], counts[2] + counts[3]];
+        for (batch_norm, whole) in [
+            (BatchNormMode::Sync, &[n][..]),
+            (BatchNormMode::Group(2), &groups),
+        ] {
+            let options = Options {
+                batch_norm,
+                bucket_bytes: 1 + seed % 700,
+                ..options()
+            };
+            let (graph, _) = training_graph(&network, &options).unwrap();
+            let expected = Expected::of(&definition, split(&data, whole), &state);
+            let what = format!("seed {seed}, {batch_norm:?} over {counts:?}");
+            expected.check(&what, &graph, &run(&graph, &split(&data, &counts), &state));
+        }
+    });
 }
