@@ -191,6 +191,34 @@ impl Integers {
         batch_in_front.then_some(Shape(dims))
     }
 
+    /// The elements at these indices of an axis, all in range; None if they are too many.
+    pub(crate) fn select(&self, axis: usize, indices: &[usize]) -> Option<Integers> {
+        let mut dims = self.dims.clone();
+        dims[axis] = indices.len();
+        small(&dims)?;
+        let inner: usize = self.dims[axis + 1..].iter().product();
+        let outer: usize = self.dims[..axis].iter().product();
+        let row = |o: usize, i: usize| {
+            let start = (o * self.dims[axis] + i) * inner;
+            &self.values[start..start + inner]
+        };
+        let rows = (0..outer).flat_map(|o| indices.iter().map(move |&i| row(o, i)));
+        let values = rows.flatten().copied().collect();
+        Some(Integers { dims, values })
+    }
+
+    /// A matrix with its axes exchanged.
+    pub(crate) fn transposed(&self) -> Option<Integers> {
+        let &[rows, columns] = self.dims.as_slice() else {
+            return None;
+        };
+        let order = (0..columns).flat_map(|j| (0..rows).map(move |i| i * columns + j));
+        Some(Integers {
+            dims: vec![columns, rows],
+            values: order.map(|at| self.values[at]).collect(),
+        })
+    }
+
     /// Broadcast to `dims`, or None where it does not broadcast or is too large.
     pub(crate) fn broadcast(&self, dims: &[usize]) -> Option<Integers> {
         let total = small(dims)?;

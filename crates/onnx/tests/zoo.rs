@@ -32,6 +32,9 @@ fn exports_of_known_networks_import() {
         ("resnet18_dynamo.onnx", 20, 11_689_512),
         ("mobilenet_v2_clean.onnx", 52, 3_504_872),
         ("vgg16_bn_legacy.onnx", 13, 138_365_992),
+        ("mobilenet_v3_small_clean.onnx", 34, 2_542_856),
+        ("yolo_like_dynamo.onnx", 29, 534_260),
+        ("unet_bilinear_legacy.onnx", 7, 70_002),
     ];
     for (file, batch_norms, parameters) in cases {
         let imported = zoo(file, &options);

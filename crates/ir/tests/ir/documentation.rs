@@ -51,3 +51,23 @@ fn examples_are_printed_graphs() {
         );
     }
 }
+
+/// Every code block of `docs/add-an-op.md` stands, as it is, in the file that the text before it names last.
+#[test]
+fn the_walkthrough_quotes_the_sources() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(root.join("docs/add-an-op.md")).unwrap();
+    let mut parts = text.split("```rust\n");
+    let mut before = parts.next().unwrap();
+    let mut blocks = 0;
+    for part in parts {
+        let (block, after) = part.split_once("```").unwrap();
+        let source = before.trim_end().strip_suffix("`:").unwrap();
+        let file = source.rsplit('`').next().unwrap();
+        let content = std::fs::read_to_string(root.join(file)).unwrap();
+        assert!(content.contains(block), "{file} does not contain\n{block}");
+        before = after;
+        blocks += 1;
+    }
+    assert!(blocks >= 9, "{blocks} blocks");
+}

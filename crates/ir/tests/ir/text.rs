@@ -92,7 +92,7 @@ fn errors_have_a_place_and_a_reason() {
         "identity has no attribute a",
     );
     assert_error(
-        &format!("%y = unary(%x) {{function = tanh}} : {ty}"),
+        &format!("%y = unary(%x) {{function = cosh}} : {ty}"),
         6,
         "attribute function has the wrong kind",
     );

@@ -94,8 +94,13 @@ pub(super) fn transpose(cx: &mut Importer, node: &OnnxNode) -> Imported {
     let rank = cx.shape(&binding).map_or(0, |s| s.rank());
     let given = node.sizes("perm", None, 0)?;
     let permutation = given.unwrap_or_else(|| (0..rank).rev().collect());
-    if as_integers(&binding).is_some() && rank <= 1 {
-        return Ok(vec![binding]);
+    if let Some(integers) = as_integers(&binding) {
+        if permutation.iter().copied().eq(0..rank) {
+            return Ok(vec![binding]);
+        }
+        let matrix = integers.transposed().filter(|_| permutation == [1, 0]);
+        let error = || ImportError::unsupported(format!("perm {permutation:?} of an integer tensor"));
+        return Ok(vec![matrix.ok_or_else(error)?.into()]);
     }
     let x = cx.value(node, 0)?;
     let ty = cx.ty(x);

@@ -114,40 +114,35 @@ pub(super) fn slice(cx: &mut Importer, node: &OnnxNode) -> Imported {
     Ok(vec![x.into()])
 }
 
+/// The indices of a range with any step but 0, in order.
+fn indices(range: &Range, size: usize) -> Result<Vec<usize>, ImportError> {
+    if range.step > 0 {
+        let (begin, end) = clamp(range.start, range.end, size);
+        let step = usize::try_from(range.step).unwrap_or(usize::MAX);
+        return Ok((begin..end.max(begin)).step_by(step).collect());
+    }
+    let step = usize::try_from(range.step.unsigned_abs()).unwrap_or(usize::MAX);
+    if step == 0 {
+        return Err(ImportError::user("the step of a slice is zero"));
+    }
+    // Backwards, from the start inclusive to the end exclusive, where -1 is before the first.
+    let length = size as i64;
+    let at = |v: i64| if v < 0 { v.saturating_add(length) } else { v }.clamp(-1, length - 1);
+    let (first, last) = (at(range.start) + 1, at(range.end) + 1);
+    Ok((last as usize..(first as usize).max(last as usize))
+        .rev()
+        .step_by(step)
+        .collect())
+}
+
 fn slice_integers(cx: &Importer, node: &OnnxNode, data: &Integers) -> Imported {
-    let ranges = ranges(cx, node)?;
-    let ([range], 1) = (ranges.as_slice(), data.dims.len()) else {
-        return Err(ImportError::unsupported(
-            "a slice of integers of other ranks than 1",
-        ));
-    };
-    axis("axis", range.axis, 1)?;
-    let length = data.values.len();
-    let values = match range.step {
-        1.. => {
-            let (begin, end) = clamp(range.start, range.end, length);
-            let step = usize::try_from(range.step).unwrap_or(usize::MAX);
-            data.values
-                .get(begin..end.max(begin))
-                .unwrap_or(&[])
-                .iter()
-                .step_by(step)
-                .copied()
-                .collect()
-        }
-        -1 if range.start >= length as i64 - 1 && range.end < -(length as i64) => {
-            data.values.iter().rev().copied().collect()
-        }
-        -1 if range.start == -1 && range.end < -(length as i64) => {
-            data.values.iter().rev().copied().collect()
-        }
-        step => {
-            return Err(ImportError::unsupported(format!(
-                "a slice of integers with a step of {step}"
-            )));
-        }
-    };
-    Ok(vec![Integers::vector(values).into()])
+    let mut result = data.clone();
+    for range in ranges(cx, node)? {
+        let at = axis("axis", range.axis, result.dims.len())?;
+        let picked = result.select(at, &indices(&range, result.dims[at])?);
+        result = picked.ok_or_else(|| ImportError::unsupported("a slice of too many integers"))?;
+    }
+    Ok(vec![result.into()])
 }
 
 /// Sizes of the parts of an axis of this size.
