@@ -8,7 +8,7 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_passes::{PassContext, PassRun, Plan, Selection, run_passes};
+use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
 use crate::output::write_atomically;
@@ -23,6 +23,8 @@ pub struct Planned {
     pub plan: Option<Plan>,
     /// What each pass did.
     pub runs: Vec<PassRun>,
+    /// The collectives before `combine-all-reduce`; None when it did not run.
+    pub uncombined: Option<Collectives>,
 }
 
 /// What the passes make of a network.
@@ -79,6 +81,7 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             graph,
             plan: cx.plan,
             runs,
+            uncombined: cx.uncombined,
         })
     };
     let train = options

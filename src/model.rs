@@ -48,6 +48,12 @@ pub fn describe(
             collectives.push(collective(&train.graph, id, scope));
         }
     }
+    // Without `combine-all-reduce` there is no difference.
+    let before = graphs.train.as_ref().and_then(|train| train.uncombined);
+    let uncombined = syncbn_abi::Uncombined {
+        collectives: before.map_or(collectives.len() as u64, |b| b.collectives),
+        bytes: before.map_or(collectives.iter().map(|c| c.bytes).sum(), |b| b.bytes),
+    };
     let model = Model {
         compiler: env!("CARGO_PKG_VERSION").to_string(),
         name: graph.name.clone(),
@@ -72,6 +78,7 @@ pub fn describe(
         outputs: outputs(&main.graph)?,
         batch_norms: batch_norms(graph, graphs, options)?,
         batch_norm_mode: mode_name(options.batch_norm),
+        uncombined,
         schedule_hash: hash(&collectives),
         collectives,
         train_nodes: graphs

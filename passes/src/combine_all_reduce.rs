@@ -35,6 +35,15 @@ use crate::analysis::{collective_levels, is_awaited};
 use crate::error::PassError;
 use crate::pass::{Changes, Pass, PassContext};
 
+/// The collectives of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collectives {
+    /// How many.
+    pub collectives: u64,
+    /// Bytes that every rank contributes to them in all.
+    pub bytes: u64,
+}
+
 /// The pass.
 pub struct CombineAllReduce;
 
@@ -48,6 +57,7 @@ impl Pass for CombineAllReduce {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
+        cx.uncombined.get_or_insert(count(graph));
         let levels = collective_levels(graph)?;
         let mut awaited: BTreeMap<(usize, String), Vec<NodeId>> = BTreeMap::new();
         let mut last: Vec<(usize, NodeId)> = Vec::new();
@@ -76,13 +86,28 @@ impl Pass for CombineAllReduce {
     }
 }
 
+fn count(graph: &Graph) -> Collectives {
+    let all = graph
+        .nodes()
+        .filter(|&id| matches!(graph.op(id), Op::AllReduce(_)));
+    all.fold(Collectives::default(), |sum, id| Collectives {
+        collectives: sum.collectives + 1,
+        bytes: sum.bytes + bytes(graph, id),
+    })
+}
+
+/// What every rank contributes to a collective.
+fn bytes(graph: &Graph, id: NodeId) -> u64 {
+    let operands = graph.operands(id);
+    operands.iter().filter_map(|&v| graph.ty(v).bytes(0)).sum()
+}
+
 /// Neighbours of one scope, as many as fit together.
 fn buckets(graph: &Graph, last: &[NodeId], limit: u64) -> Vec<Vec<NodeId>> {
     let mut buckets: Vec<(Scope, u64, Vec<NodeId>)> = Vec::new();
     for &id in last {
         let Op::AllReduce(op) = graph.op(id) else { continue };
-        let operands = graph.operands(id);
-        let bytes: u64 = operands.iter().filter_map(|&v| graph.ty(v).bytes(0)).sum();
+        let bytes = bytes(graph, id);
         match buckets.last_mut() {
             Some((scope, held, ids)) if *scope == op.scope && held.saturating_add(bytes) <= limit => {
                 *held += bytes;

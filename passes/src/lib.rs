@@ -29,6 +29,7 @@ mod set_batch_norm_mode;
 use syncbn_ir::Graph;
 
 pub use add_loss::TARGET;
+pub use combine_all_reduce::Collectives;
 pub use error::PassError;
 pub use manager::{PassRun, PrintAfter, Selection, run_passes};
 pub use options::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss, Mode, Options};

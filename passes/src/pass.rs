@@ -2,6 +2,7 @@
 
 use syncbn_ir::Graph;
 
+use crate::combine_all_reduce::Collectives;
 use crate::error::PassError;
 use crate::options::Options;
 use crate::plan_memory::{Layout, Plan};
@@ -28,6 +29,8 @@ pub struct PassContext {
     pub layout: Option<Layout>,
     /// What the user should know, in order, each once.
     pub warnings: Vec<String>,
+    /// The collectives as `combine-all-reduce` found them, once it has run.
+    pub uncombined: Option<Collectives>,
     /// The memory plan, once `plan-memory` has run.
     pub plan: Option<Plan>,
 }

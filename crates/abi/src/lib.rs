@@ -21,7 +21,9 @@ mod model;
 
 use serde::{Deserialize, Serialize};
 
-pub use model::{Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor};
+pub use model::{
+    Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor, Uncombined,
+};
 
 /// Alignment in bytes of arenas and of every offset in them.
 pub const ALIGNMENT: u64 = 64;

@@ -43,6 +43,8 @@ pub struct Model {
     pub batch_norm_mode: String,
     /// Collectives of one training step, in execution order; a call names one by its index.
     pub collectives: Vec<Collective>,
+    /// What these were before independent ones were merged.
+    pub uncombined: Uncombined,
     /// FNV-1a hash of the schedule of collectives.
     pub schedule_hash: u64,
     /// Nodes of the training graph, for [`symbols::TRACE`].
@@ -194,6 +196,15 @@ pub struct Collective {
     /// 0: all ranks; K: groups of K neighbouring ranks.
     pub group: u64,
     /// Bytes that every rank contributes.
+    pub bytes: u64,
+}
+
+/// The collectives of one training step before independent ones were merged, for `info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Uncombined {
+    /// How many.
+    pub collectives: u64,
+    /// Bytes that every rank contributes to them in all.
     pub bytes: u64,
 }
 

@@ -37,6 +37,7 @@ fn model() -> Model {
         batch_norms: vec![],
         batch_norm_mode: "group=2".into(),
         collectives: vec![collective(0), collective(2)],
+        uncombined: syncbn_abi::Uncombined::default(),
         schedule_hash: 1,
         train_nodes: vec![],
         infer_nodes: vec![],

@@ -19,6 +19,8 @@ struct Description<'a> {
     constant: Vec<&'a str>,
     collectives_per_step: usize,
     collective_bytes_per_step: u64,
+    collectives_per_step_uncombined: u64,
+    collective_bytes_per_step_uncombined: u64,
 }
 
 /// Runs `info`.
@@ -40,6 +42,8 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
         constant: names(false),
         collectives_per_step: model.collectives.len(),
         collective_bytes_per_step: bytes(model),
+        collectives_per_step_uncombined: model.uncombined.collectives,
+        collective_bytes_per_step_uncombined: model.uncombined.bytes,
     };
     let text = serde_json::to_string_pretty(&description)
         .map_err(|cause| Error::internal(format!("cannot describe the model: {cause}")))?;
@@ -128,6 +132,10 @@ fn text(model: &Model) -> String {
         "\ncollectives in a training step of several ranks ({}, {} bytes a rank)",
         model.collectives.len(),
         bytes(model)
+    ));
+    lines.push(format!(
+        "  before independent ones were merged: {}, {} bytes",
+        model.uncombined.collectives, model.uncombined.bytes
     ));
     for collective in &model.collectives {
         let scope = match collective.group {

@@ -93,6 +93,10 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
                 collective("gradients", 0, 136),
             ]
         },
+        uncombined: syncbn_abi::Uncombined {
+            collectives: 4,
+            bytes: 240,
+        },
         schedule_hash: 99,
         train_nodes: vec![node("bn", "batch_norm"), node("fc", "gemm")],
         infer_nodes: vec![],
