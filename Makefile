@@ -9,7 +9,7 @@ CARGO_ARGS = $(LOCKED) $(PROFILE)
 # More words for cargo test, such as TEST_ARGS='--test pass_goldens -- bn-to-syncbn'.
 TEST_ARGS ?=
 
-.PHONY: help setup build demo test fmt fmt-check lint tidy doctor
+.PHONY: help setup build demo test test-long fmt fmt-check lint tidy doctor
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,14 @@ demo: setup ## compile a BatchNorm network and train it with and without synchro
 
 test: setup ## run every test
 	cargo test $(CARGO_ARGS) --workspace $(TEST_ARGS)
+
+# How many random networks, and the first one's seed.
+RANDOM_GRAPHS ?= 50000
+RANDOM_SEED ?= 1000
+
+test-long: setup ## check the passes on many more random networks
+	SYNCBN_RANDOM_GRAPHS=$(RANDOM_GRAPHS) SYNCBN_RANDOM_SEED=$(RANDOM_SEED) \
+	cargo test $(CARGO_ARGS) --package syncbn-passes --test semantics random:: $(TEST_ARGS)
 
 fmt: setup ## format the sources
 	cargo fmt --all

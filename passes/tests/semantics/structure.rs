@@ -85,6 +85,16 @@ fn inference_folds_every_batch_norm_behind_a_convolution() {
     );
     assert_eq!(
         count(&graph, |op| matches!(op, Op::Conv(c) if c.activation.is_some())),
-        3
+        5
+    );
+    // Both sums are in an epilogue too.
+    let images = graph
+        .nodes()
+        .filter(|&id| graph.ty(id.into()).shape.has_batch() && graph.ty(id.into()).shape.rank() == 4);
+    assert_eq!(
+        images
+            .filter(|&id| matches!(graph.op(id), Op::Binary(_) | Op::Unary(_)))
+            .count(),
+        0
     );
 }

@@ -10,7 +10,8 @@ use crate::types::{DType, TensorType};
 operator! {
     /// Convolution (ONNX `Conv`), then the activation if there is one.
     ///
-    /// Operands: `x [n, C, spatial...]`, `w [K, C/groups, kernel...]`, and optionally `bias [K]`.
+    /// Operands: `x [n, C, spatial...]`, `w [K, C/groups, kernel...]`, and optionally `bias [K]`, and behind it
+    /// optionally `residual` of the type of `y`, which is added before the activation.
     /// Results: `y [n, K, out...]`; with `moments` also `f64 [1 + 2K]`, see [`super::Moments`], of `y`.
     Conv = "conv" {
         /// Step between windows.
@@ -136,7 +137,7 @@ fn check_weight(weight: &TensorType, c: usize, groups: usize) -> Result<usize, S
 
 impl Operator for Conv {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        expect_operands(operands, 2..=3)?;
+        expect_operands(operands, 2..=4)?;
         let (x, w) = (operands[0], operands[1]);
         let c = channels("the input", x)?;
         let input = spatial("the input", x)?;
@@ -151,6 +152,9 @@ impl Operator for Conv {
         }
         let output = self.window(w)?.output(&input, false)?;
         let mut results = vec![image(x, k, &output)];
+        if let Some(residual) = operands.get(3) {
+            expect_type("the residual", residual, &results[0])?;
+        }
         if self.moments {
             results.push(TensorType::fixed(DType::F64, &[1 + 2 * k]));
         }
@@ -178,6 +182,9 @@ impl Operator for Conv {
                     y[o] += w[run.tap] * x[i];
                 }
             }
+        }
+        if let Some(residual) = operands.get(3) {
+            y.data.iter_mut().zip(&residual.data).for_each(|(y, &r)| *y += r);
         }
         if let Some(activation) = self.activation {
             y.data.iter_mut().for_each(|v| *v = activation.value(*v));

@@ -109,12 +109,13 @@ fn in_group<'c>(e: &mut Emitter<'c>, g: Index<'c>, per_group: i64, i: Index<'c>)
     e.index_add(first, i)
 }
 
-/// `y[n, k, o] = act(bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
+/// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
 pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(op.window(&w.ty)?, op.groups, &x.ty, &y.ty);
     let (xb, wb, yb) = (g.x_buffer(x), g.w_buffer(w), g.y_buffer(y));
     let bias = k.operands.get(2).map(Tensor::flat);
+    let residual = k.operands.get(3).map(|r| g.y_buffer(r));
     let elem = y.elem();
     let activation = op.activation;
     let outer = [&[k.extent(y.ty.shape.0[0]), Extent::Fixed(g.groups)], &[][..]].concat();
@@ -153,11 +154,19 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
                 });
                 for (j, &sum) in sums.iter().enumerate() {
                     let channel = e.index_offset(k0, j as i64);
-                    let v = match activation {
-                        Some(f) => e.unary(f, sum),
+                    let at = [&[n, channel], out].concat();
+                    let z = match &residual {
+                        Some(residual) => {
+                            let r = e.load(residual, &at, None);
+                            e.add(sum, r)
+                        }
                         None => sum,
                     };
-                    e.store(&yb, &[&[n, channel], out].concat(), v);
+                    let v = match activation {
+                        Some(f) => e.unary(f, z),
+                        None => z,
+                    };
+                    e.store(&yb, &at, v);
                 }
             });
         });

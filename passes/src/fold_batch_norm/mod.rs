@@ -1,25 +1,30 @@
-//! `fold-batch-norm`: inference; BatchNorm goes into the weights before it, an activation into the epilogue.
+//! `fold-batch-norm`: inference; BatchNorm goes into the weights before it, a residual and an activation into the
+//! epilogue.
 //!
 //! Before:
 //! ```text
 //! %1 = conv(%x, %w)
 //! %2 = batch_norm(%1, %scale, %bias, %mean, %var)
-//! %3 = unary(%2) {function = silu}
+//! %3 = binary(%2, %r) {function = add}
+//! %4 = unary(%3) {function = silu}
 //! ```
 //! After, with `s = scale / sqrt(var + epsilon)`:
 //! ```text
 //! %w2 = %w * s
 //! %b2 = %bias - %mean * s
-//! %3 = conv(%x, %w2, %b2) {activation = silu}
+//! %4 = conv(%x, %w2, %b2, %r) {activation = silu}
 //! ```
 //!
 //! The new weights are nodes of the graph. They depend on no data, so they are computed once, before the first
-//! step. Matrix products are treated the same. A convolution's own bias `b` counts: `b2 = bias + (b - mean) * s`.
+//! step. Matrix products are treated the same, but have no epilogue. A convolution's own bias `b` counts: `b2 = bias + (b - mean) * s`.
 //!
 //! It leaves alone a BatchNorm whose input is read by others too or is no convolution or matrix product (after
-//! a residual addition, before a convolution); one in training form; and weights that depend on the data.
+//! a residual addition, before a convolution); one in training form; weights that depend on the data; and a sum
+//! that broadcasts or is of a convolution without a bias or with other readers.
 
-use syncbn_ir::ops::{Binary, BinaryFunction, Cast, Conv, MatMul, Reshape, Unary, UnaryFunction, literal};
+mod epilogue;
+
+use syncbn_ir::ops::{Binary, BinaryFunction, Cast, MatMul, Reshape, Unary, UnaryFunction, literal};
 use syncbn_ir::{DType, Dim, Graph, Literal, NodeId, Op, Shape, Value};
 
 use crate::analysis::depends_on_batch;
@@ -37,7 +42,7 @@ impl Pass for FoldBatchNorm {
     }
 
     fn summary(&self) -> &'static str {
-        "inference: BatchNorm goes into the weights before it, an activation into the epilogue"
+        "inference: BatchNorm goes into the weights before it, residual and activation into the epilogue"
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
@@ -54,12 +59,18 @@ impl Pass for FoldBatchNorm {
                 matcher: into_matmul,
             },
         ];
-        // Activations come second: an activation in the epilogue would hide the convolution.
-        let activation = Rule {
-            name: "activation",
-            matcher: activation,
-        };
-        Ok(rewrite(graph, &rules, cx)? + rewrite(graph, &[activation], cx)?)
+        // The epilogue comes second: an activation in it would hide the convolution.
+        let epilogue = [
+            Rule {
+                name: "residual",
+                matcher: epilogue::residual,
+            },
+            Rule {
+                name: "activation",
+                matcher: epilogue::activation,
+            },
+        ];
+        Ok(rewrite(graph, &rules, cx)? + rewrite(graph, &epilogue, cx)?)
     }
 }
 
@@ -178,7 +189,7 @@ fn into_conv(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Pa
         return Ok(None);
     };
     let operands = graph.operands(m.producer);
-    if conv.activation.is_some() || conv.moments || depends(graph, &operands[1..])? {
+    if conv.activation.is_some() || conv.moments || operands.len() > 3 || depends(graph, &operands[1..])? {
         return Ok(None);
     }
     let mut folded = folded(graph, m.producer);
@@ -240,30 +251,4 @@ fn into_matmul(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<
 fn depends(graph: &Graph, values: &[Value]) -> Result<bool, PassError> {
     let of_batch = depends_on_batch(graph)?;
     Ok(values.iter().any(|v| of_batch.contains(&v.node)))
-}
-
-fn activation(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Patch>, PassError> {
-    let (Op::Unary(op), Some(y)) = (graph.op(id), graph.operand(id, 0)) else {
-        return Ok(None);
-    };
-    let epilogue = matches!(
-        op.function,
-        UnaryFunction::Relu | UnaryFunction::Silu | UnaryFunction::Sigmoid | UnaryFunction::Clip { .. }
-    );
-    match graph.op(y.node) {
-        Op::Conv(conv)
-            if epilogue && conv.activation.is_none() && !conv.moments && graph.use_count(y) == 1 =>
-        {
-            let conv = Conv {
-                activation: Some(op.function),
-                ..conv.clone()
-            };
-            let mut patch = Patch::default();
-            let operands: Vec<PatchValue> = graph.operands(y.node).into_iter().map(PatchValue::Old).collect();
-            let new = patch.add(graph, conv, &graph.node(y.node).name, &operands)?;
-            patch.replace(id.into(), new);
-            Ok(Some(patch))
-        }
-        _ => Ok(None),
-    }
 }
