@@ -8,6 +8,7 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
+use syncbn_passes::pipelines::expand;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
@@ -154,6 +155,7 @@ pub struct Compiled {
 
 /// Compiles a network that the importer or the builder made.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
+    check_passes(options)?;
     let graphs = optimize(graph, options, &mut |_, _| ())?;
     finish(graph, graphs, options)
 }
@@ -174,14 +176,29 @@ const NEEDED: [(&str, &[&str]); 2] = [
     ("infer", &["plan-memory", "set-batch-norm-mode"]),
 ];
 
-/// Refuses graphs that flags took a needed pass from.
-fn check_passes(graphs: &Graphs) -> Result<(), Error> {
-    for ((part, needed), planned) in NEEDED.iter().zip([&graphs.train, &graphs.infer]) {
-        let Some(planned) = planned else { continue };
-        let ran = |name: &str| planned.runs.iter().any(|run| run.name == name);
-        if let Some(missing) = needed.iter().find(|name| !ran(name)) {
+/// Refuses options under which a needed pass would not run.
+pub fn check_passes(options: &Options) -> Result<(), Error> {
+    for (part, needed) in NEEDED {
+        if !(if part == "train" {
+            options.mode.trains()
+        } else {
+            options.mode.infers()
+        }) {
+            continue;
+        }
+        let listed = options.passes.clone().unwrap_or_else(|| vec![part.to_string()]);
+        let mut names: Vec<&str> = expand(&listed)?.iter().map(|pass| pass.name()).collect();
+        names.retain(|name| !options.skip.iter().any(|skipped| skipped == name));
+        if let Some(last) = options
+            .stop_after
+            .as_ref()
+            .and_then(|last| names.iter().rposition(|n| n == last))
+        {
+            names.truncate(last + 1);
+        }
+        if let Some(missing) = needed.iter().find(|pass| !names.contains(pass)) {
             return Err(Error::user(
-                format!("pass {missing} did not run, and an executable cannot {part} without it"),
+                format!("pass {missing} would not run, and an executable cannot {part} without it"),
                 "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
             ));
         }
@@ -191,7 +208,6 @@ fn check_passes(graphs: &Graphs) -> Result<(), Error> {
 
 /// Code generation and description of optimised graphs.
 pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compiled, Error> {
-    check_passes(&graphs)?;
     let cpu = Cpu::new(options.cpu);
     let mut data = Bytes::default();
     let described = model::describe(graph, &graphs, options, &cpu, &mut data)?;

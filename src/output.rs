@@ -6,12 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Writes a file through a temporary one in the same folder: write, fsync, rename. A failure leaves what was
-/// there before.
+/// there before. A symbolic link stays one: the file it leads to is replaced. What is no regular file (a pipe, a
+/// device) is written in place.
 pub fn write_atomically(
     path: &Path,
     executable: bool,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return write(&mut File::options().write(true).open(path)?);
+    }
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let folder = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())

@@ -29,8 +29,8 @@ fn cache_folder() -> PathBuf {
         .join(HASH)
 }
 
-/// The path of the unpacked archive. The cache is trusted only if the file has the right length, so that a
-/// damaged one is unpacked anew; without a writable cache the archive goes to `scratch`.
+/// The path of the unpacked archive. A file in the cache is used only if it holds the very bytes; without a writable
+/// cache the archive goes to `scratch`.
 pub fn archive(scratch: &Path) -> Result<PathBuf, Error> {
     let unpacked = zstd::decode_all(ARCHIVE).map_err(|e| Error::internal(format!("runtime archive: {e}")))?;
     let cached = cache_folder().join("libsyncbn_runtime.a");

@@ -4,7 +4,18 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Result<Vec<String>, _> = std::env::args_os().skip(1).map(|a| a.into_string()).collect();
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(bad) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "error: argument {} is not UTF-8",
+                bad.display()
+            );
+            return ExitCode::from(2);
+        }
+    };
     // A closed pipe behind this program is no reason to say more.
     match syncbn_passes::opt::opt_main(&arguments) {
         Ok(written) => {

@@ -15,18 +15,41 @@ use syncbn_ir::{DType, Graph};
 use syncbn_onnx::ImportOptions;
 use syncbn_passes::PrintAfter;
 
-use crate::compile::{Graphs, Planned, cannot_write, finish, lower, optimize};
-use crate::diagnostic::{Diagnostic, Reporter, Severity};
+use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
+use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
 use crate::{Error, Options, worker};
+
+/// Shows help, or what is wrong with the flags in the format that they ask for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    let json = words
+        .windows(2)
+        .any(|w| w[0] == "--message-format" && w[1] == "json")
+        || words.iter().any(|w| w == "--message-format=json");
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        let text = error.render().to_string();
+        let text = text.trim_start_matches("error: ").trim_end();
+        let reporter = Reporter {
+            format: MessageFormat::Json,
+            colours: false,
+        };
+        return fail(reporter, &Error::user(text, "see --help"));
+    }
+    let _ = error.print();
+    ExitCode::from(2)
+}
 
 /// The entry point. The compilation runs in a child process, because LLVM ends the process on some errors.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return refuse(&error);
         }
     };
     let reporter = Reporter {
@@ -88,6 +111,12 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
             "name a file, or choose a text form with --emit",
         ));
     }
+    let same =
+        std::fs::canonicalize(output).is_ok_and(|o| std::fs::canonicalize(model).is_ok_and(|m| m == o));
+    if same && output.is_file() {
+        let message = format!("-o {} is the network itself", output.display());
+        return Err(Error::user(message, "name another file"));
+    }
     let mut stages = Stages {
         reporter,
         verbose: arguments.verbose,
@@ -98,6 +127,9 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     let options = options(arguments, &imported);
     if arguments.emit == EmitFlag::Graph {
         return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());
+    }
+    if arguments.emit == EmitFlag::Exe {
+        check_passes(&options)?;
     }
     let graphs = optimize(&imported.graph, &options, &mut |pass, text| {
         reporter.text(&format!("// after {pass}\n{text}"))
@@ -143,6 +175,7 @@ struct Network {
 
 fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result<Network, Error> {
     if model.extension().is_some_and(|e| e == "ir") {
+        check_text_flags(arguments)?;
         return read_text(model);
     }
     let imported = syncbn_onnx::import(
@@ -171,6 +204,23 @@ fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result<Net
         fixed_batch: imported.fixed_batch,
         warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
     })
+}
+
+/// Refuses flags that only the import of ONNX files looks at.
+fn check_text_flags(arguments: &Arguments) -> Result<(), Error> {
+    let given = [
+        ("--precision", arguments.precision.is_some()),
+        ("--input-shape", !arguments.input_shape.is_empty()),
+        ("--freeze", !arguments.freeze.is_empty()),
+        ("--train", !arguments.train.is_empty()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Error::user(
+            format!("{flag} applies to ONNX files only"),
+            "write it into the text: types, shapes and `trained` stand there",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Reads a graph in text form: what `--emit graph` writes, or one written by hand.
@@ -223,9 +273,14 @@ fn graphs_text(graphs: &Graphs) -> String {
 /// Writes to a file, whole or not at all, or to standard output.
 fn write_text(output: &Path, bytes: &[u8]) -> Result<(), Error> {
     let written = if output == Path::new("-") {
-        std::io::stdout()
+        match std::io::stdout()
             .write_all(bytes)
             .and_then(|()| std::io::stdout().flush())
+        {
+            // Whoever reads has seen enough.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
     } else {
         write_atomically(output, false, |file| file.write_all(bytes))
     };

@@ -28,8 +28,6 @@ fn every_hostile_file_gets_what_its_index_says() {
             "accept" => accepted,
             "warn" => (refused || accepted && stderr.contains("warning:")) && said,
             "error" if note.starts_with("error, or accept") && accepted => true,
-            // What only a training step can notice is refused when training starts.
-            "error" if case["stage"] == "train" && accepted => true,
             "error" => refused && said,
             other => panic!("{file}: {other}"),
         };

@@ -72,12 +72,6 @@ impl Model {
         let named = |name| self.outputs.iter().position(|output| output.name == name);
         self.flag("loss-output").and_then(named).unwrap_or(0)
     }
-
-    /// Whether that output holds probabilities, because the graph ends in Softmax and the loss is taken
-    /// before it: the flag `loss-before` is then `softmax`.
-    pub fn loss_output_is_softmax(&self) -> bool {
-        self.flag("loss-before") == Some("softmax")
-    }
 }
 
 /// A processor.

@@ -109,9 +109,7 @@ fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenE
     passes.set_loop_slp_vectorization(false);
     passes.set_loop_unrolling(false);
     passes.set_loop_interleaving(false);
-    module
-        .run_passes(PASSES, &machine, passes)
-        .map_err(failed)?;
+    module.run_passes(PASSES, &machine, passes).map_err(failed)?;
     let buffer = |file_type| machine.write_to_memory_buffer(module, file_type).map_err(failed);
     match emit {
         Emit::Asm => Ok(text_of(buffer(FileType::Assembly)?.as_slice())),

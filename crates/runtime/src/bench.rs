@@ -72,13 +72,16 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
     } else {
         program.inference()?;
     }
-    // The arenas come first: their allocation fails with an error where memory is short.
-    let execution = Execution::start(program, purpose, None, interrupted)?;
-    let data = Arc::new(random_data(model, batch * ranks as u64));
     let share = Arc::new(Share {
         begin: 0,
         counts: vec![batch; ranks],
     });
+    if training {
+        train::check_step(model, &share, 0)?;
+    }
+    // The arenas come first: their allocation fails with an error where memory is short.
+    let execution = Execution::start(program, purpose, None, interrupted)?;
+    let data = Arc::new(random_data(model, batch * ranks as u64));
     let order = Arc::new((0..share.total()).collect());
     if !training {
         execution.prepare_inference()?;

@@ -162,7 +162,7 @@ pub struct Bench {
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub steps: u64,
     /// Steps before the measurement
-    #[arg(long, value_name = "S", default_value_t = 5)]
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub warmup: u64,
     /// Print one JSON object
     #[arg(long)]

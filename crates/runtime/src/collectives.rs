@@ -180,7 +180,7 @@ pub unsafe extern "C" fn syncbn_rt_all_reduce(
     segments: *const Segment,
     count: i64,
 ) -> i32 {
-    // SAFETY: `context` came from `Rank::arguments`, which made it of a `Context` that outlives the step.
+    // SAFETY: `context` came from `Rank::train` or `Rank::infer`, which made it of a `Context` that outlives the step.
     let context = unsafe { &*context.cast::<Context>() };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let count = usize::try_from(count).map_err(|_| Error::internal("negative number of segments"))?;

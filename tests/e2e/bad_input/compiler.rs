@@ -212,12 +212,13 @@ fn a_skipped_pass_that_training_needs_is_refused() {
         "differentiate",
         "insert-gradient-all-reduce",
         "set-batch-norm-mode",
+        "bn-to-syncbn",
     ] {
         refused(
             "dev/mlp_bn1d.onnx",
             &["--skip", pass],
             2,
-            &[pass, "did not run", "--skip"],
+            &[pass, "would not run", "--skip"],
         );
     }
     // A network without training needs none of it.
@@ -286,4 +287,39 @@ fn a_graph_text_with_a_mistake_names_the_line() {
         "3",
         "docs/ir.md",
     ]);
+}
+
+#[test]
+fn outputs_take_nothing_that_is_not_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m.onnx");
+    std::fs::copy(fixture(MLP), &model).unwrap();
+    let before = std::fs::read(&model).unwrap();
+    compile(folder.path(), &["m.onnx", "-o", "m.onnx"])
+        .exits(2)
+        .says(&["-o m.onnx", "the network itself"]);
+    assert_eq!(std::fs::read(&model).unwrap(), before);
+
+    // A link to a device leads to the device, which stays one.
+    std::os::unix::fs::symlink("/dev/null", folder.path().join("null")).unwrap();
+    compile(folder.path(), &["m.onnx", "-o", "null", "--emit", "graph"]).ok();
+    assert!(!std::fs::metadata(folder.path().join("null")).unwrap().is_file());
+}
+
+#[test]
+fn flags_of_the_import_do_not_apply_to_a_graph_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "graph \"g\" {\n  %0 = input \"x\" data : f32[batch, 3]\n  return output \"y\" %0\n}\n";
+    std::fs::write(folder.path().join("g.ir"), text).unwrap();
+    for flag in [
+        ["--precision", "f64"],
+        ["--freeze", "w"],
+        ["--train", "w"],
+        ["--input-shape", "x=5"],
+    ] {
+        let flags = [&["g.ir", "-o", "-", "--emit", "graph"], &flag[..]].concat();
+        compile(folder.path(), &flags)
+            .exits(2)
+            .says(&[flag[0], "ONNX files only"]);
+    }
 }

@@ -199,6 +199,16 @@ fn outputs_that_cannot_be_written() {
         .run(folder.path(), &flags)
         .exits(2)
         .says(&["nowhere", "does not exist"]);
+    let same = ["train", "--data", "d.npz", "--steps", "1", "--log", "./d.npz"];
+    executable
+        .run(folder.path(), &same)
+        .exits(2)
+        .says(&["--log", "--data", "same file"]);
+    let twice = ["train", "--data", "d.npz", "--save", "w", "--dump-gradients", "w"];
+    executable
+        .run(folder.path(), &twice)
+        .exits(2)
+        .says(&["--save", "--dump-gradients", "same file"]);
     assert_eq!(listing(folder.path()), ["d.npz"]);
 }
 
@@ -233,4 +243,13 @@ fn a_loss_that_is_not_finite_stops_with_the_step_and_the_layer() {
     };
     let words = ["not finite in step 1", "first layer", "node_linear", "--save"];
     refused(bad, &["--steps", "2"], 2, &words);
+}
+
+#[test]
+fn bench_refuses_what_training_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    mlp()
+        .run(folder.path(), &["bench", "--mode", "train", "--batch", "1"])
+        .exits(2)
+        .says(&["single value", "step 1"]);
 }

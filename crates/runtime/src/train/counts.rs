@@ -49,7 +49,8 @@ pub fn check(model: &Model, sampler: &Sampler, steps: u64) -> Result<()> {
     Ok(())
 }
 
-fn check_step(model: &Model, share: &Share, step: u64) -> Result<()> {
+/// Refuses a step in which a trained BatchNorm would see a single value.
+pub fn check_step(model: &Model, share: &Share, step: u64) -> Result<()> {
     let ranks = share.counts.len();
     let Some(size) = group_size(&model.batch_norm_mode, ranks) else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! `train`: the loop over steps and epochs.
 
 mod counts;
-pub use counts::check_groups;
+pub use counts::{check_groups, check_step};
 mod diagnose;
 mod dump;
 mod log;
@@ -231,10 +231,19 @@ fn check_outputs(flags: &cli::Train) -> Result<()> {
         ("--dump-outputs", &flags.dump_outputs),
         ("--dump-statistics", &flags.dump_statistics),
     ];
+    let mut taken = vec![("--data", flags.data.as_path())];
+    taken.extend(flags.val.as_deref().map(|path| ("--val", path)));
     for (flag, path) in files {
-        if let Some(path) = path {
-            atomic_file::check(flag, path)?;
+        let Some(path) = path else { continue };
+        atomic_file::check(flag, path)?;
+        if let Some((other, _)) = taken.iter().find(|(_, other)| atomic_file::same(path, other)) {
+            return Err(Error::user(format!(
+                "{flag} and {other} name the same file, \"{}\"",
+                path.display()
+            ))
+            .help("give each its own file"));
         }
+        taken.push((flag, path));
     }
     Ok(())
 }

@@ -78,19 +78,14 @@ fn compare(model: &Model, rank: &mut Rank, place: usize, data: &Dataset, sample:
                 .0
                 .iter()
                 .map(|label| i64::from_le_bytes(*label) as usize);
-            cross_entropy(&found, labels, *classes as usize, model.loss_output_is_softmax())
+            cross_entropy(&found, labels, *classes as usize)
         }
         Target::Values { .. } => squared_error(&found, &values(target, model.element_type)),
     })
 }
 
 /// `found` is `[classes, positions]` of one sample.
-fn cross_entropy(
-    found: &[f64],
-    labels: impl Iterator<Item = usize>,
-    classes: usize,
-    probabilities: bool,
-) -> Sums {
+fn cross_entropy(found: &[f64], labels: impl Iterator<Item = usize>, classes: usize) -> Sums {
     let positions = found.len() / classes.max(1);
     let mut sums = Sums::default();
     for (position, label) in labels.enumerate() {
@@ -101,12 +96,8 @@ fn cross_entropy(
             |best, class| if value(class) > value(best) { class } else { best },
         );
         let largest = (0..classes).map(value).fold(f64::NEG_INFINITY, f64::max);
-        sums.loss += if probabilities {
-            -value(label).ln()
-        } else {
-            let sum: f64 = (0..classes).map(|class| (value(class) - largest).exp()).sum();
-            largest + sum.ln() - value(label)
-        };
+        let sum: f64 = (0..classes).map(|class| (value(class) - largest).exp()).sum();
+        sums.loss += largest + sum.ln() - value(label);
         sums.hits += u64::from(best == label && value(label).is_finite());
         sums.count += 1;
     }
@@ -134,19 +125,16 @@ mod tests {
     fn cross_entropy_of_pixels() {
         // Two positions, three classes: logits (0, 0, ln 2) and (ln 3, 0, 0).
         let found = [0.0, 3_f64.ln(), 0.0, 0.0, 2_f64.ln(), 0.0];
-        let sums = cross_entropy(&found, [2, 1].into_iter(), 3, false);
+        let sums = cross_entropy(&found, [2, 1].into_iter(), 3);
         assert!((sums.loss - (2_f64.ln() + 5_f64.ln())).abs() < 1e-15);
         assert_eq!((sums.hits, sums.count), (1, 2));
         let shifted = found.map(|value| value + 1e4);
-        assert!((cross_entropy(&shifted, [2, 1].into_iter(), 3, false).loss - sums.loss).abs() < 1e-10);
+        assert!((cross_entropy(&shifted, [2, 1].into_iter(), 3).loss - sums.loss).abs() < 1e-10);
     }
 
     #[test]
-    fn probabilities_and_squares() {
-        let sums = cross_entropy(&[0.25, 0.75], [0].into_iter(), 2, true);
-        assert!((sums.loss - 4_f64.ln()).abs() < 1e-15);
-        assert_eq!(sums.hits, 0);
-        let nan = cross_entropy(&[f64::NAN, f64::NAN], [0].into_iter(), 2, false);
+    fn outputs_that_are_not_numbers_and_squares() {
+        let nan = cross_entropy(&[f64::NAN, f64::NAN], [0].into_iter(), 2);
         assert!(nan.loss.is_nan() && nan.hits == 0);
         assert_eq!(
             squared_error(&[1.0, 2.0], &[0.0, 4.0]),
