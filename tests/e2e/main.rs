@@ -15,5 +15,6 @@ mod filecheck;
 mod hostile;
 mod modes;
 mod networks;
+mod random;
 mod recipes;
 mod support;
