@@ -9,7 +9,7 @@ CARGO_ARGS = $(LOCKED) $(PROFILE)
 # More words for cargo test, such as TEST_ARGS='--test pass_goldens -- bn-to-syncbn'.
 TEST_ARGS ?=
 
-.PHONY: help setup build demo test test-long fmt fmt-check lint tidy doctor
+.PHONY: help setup build demo test test-long test-asan fmt fmt-check lint tidy doctor
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,12 @@ RANDOM_SEED ?= 1000
 test-long: setup ## check the passes on many more random networks
 	SYNCBN_RANDOM_GRAPHS=$(RANDOM_GRAPHS) SYNCBN_RANDOM_SEED=$(RANDOM_SEED) \
 	cargo test $(CARGO_ARGS) --package syncbn-passes --test semantics random:: $(TEST_ARGS)
+
+# The standard toolchain carries the sanitizer's runtime; RUSTC_BOOTSTRAP lets it take the unstable flag. Only the
+# address sanitizer: the thread sanitizer needs an instrumented standard library and reports its locks otherwise.
+test-asan: setup ## run the runtime's tests under the address sanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+	cargo test $(CARGO_ARGS) --package syncbn-runtime --target x86_64-unknown-linux-gnu --target-dir target/asan
 
 fmt: setup ## format the sources
 	cargo fmt --all

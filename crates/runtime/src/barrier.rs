@@ -2,7 +2,8 @@
 //!
 //! One 32-bit word counts completed rounds in steps of 2; its lowest bit is set for ever once the barrier
 //! is poisoned. Waiters watch that single word, so that neither a completed round nor a poisoning can be
-//! missed, and all participants of a round agree on whether it completed before the poison came. They first spin, if threads have cores of their own, and then sleep on the word (futex).
+//! missed, and all participants of a round agree on whether it completed before the poison came. They first
+//! spin, if threads have cores of their own, and then sleep on the word (futex).
 
 use std::{
     ptr,
