@@ -24,16 +24,7 @@ pub fn object_file(blobs: &[Blob]) -> Result<Vec<u8>, Error> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let section = object.add_section(Vec::new(), b".rodata.syncbn".to_vec(), SectionKind::ReadOnlyData);
     let mut define = |name: &str, bytes: &[u8]| {
-        let symbol = object.add_symbol(Symbol {
-            name: name.as_bytes().to_vec(),
-            value: 0,
-            size: 0,
-            kind: SymbolKind::Data,
-            scope: SymbolScope::Linkage,
-            weak: false,
-            section: SymbolSection::Undefined,
-            flags: SymbolFlags::None,
-        });
+        let symbol = object.add_symbol(undefined(name));
         // A symbol of size 0 would share its address with the next one.
         let bytes = if bytes.is_empty() { &[0][..] } else { bytes };
         object.add_symbol_data(symbol, section, bytes, ALIGNMENT);
@@ -48,14 +39,9 @@ pub fn object_file(blobs: &[Blob]) -> Result<Vec<u8>, Error> {
     object.write().map_err(Error::internal)
 }
 
-/// Makes the link fail unless something defines `name`.
-fn refer_to(object: &mut Object, name: &str) -> Result<(), Error> {
-    let section = object.add_section(
-        Vec::new(),
-        b".data.rel.ro.syncbn".to_vec(),
-        SectionKind::ReadOnlyDataWithRel,
-    );
-    let symbol = object.add_symbol(Symbol {
+/// A symbol that other objects see; undefined until data is added for it.
+fn undefined(name: &str) -> Symbol {
+    Symbol {
         name: name.as_bytes().to_vec(),
         value: 0,
         size: 0,
@@ -64,7 +50,17 @@ fn refer_to(object: &mut Object, name: &str) -> Result<(), Error> {
         weak: false,
         section: SymbolSection::Undefined,
         flags: SymbolFlags::None,
-    });
+    }
+}
+
+/// Makes the link fail unless something defines `name`.
+fn refer_to(object: &mut Object, name: &str) -> Result<(), Error> {
+    let section = object.add_section(
+        Vec::new(),
+        b".data.rel.ro.syncbn".to_vec(),
+        SectionKind::ReadOnlyDataWithRel,
+    );
+    let symbol = object.add_symbol(undefined(name));
     let offset = object.append_section_data(section, &[0; 8], 8);
     let flags = RelocationFlags::Generic {
         kind: RelocationKind::Absolute,

@@ -41,16 +41,6 @@ pub fn collectives(graph: &Graph) -> Result<Vec<(NodeId, Scope)>, LowerError> {
     Ok(order(graph)?.into_iter().filter_map(all_reduce).collect())
 }
 
-/// The index of an all-reduce among the graph's collectives.
-pub fn collective(graph: &Graph, id: NodeId) -> Result<usize, LowerError> {
-    collectives(graph)?
-        .iter()
-        .position(|(other, _)| *other == id)
-        .ok_or_else(|| LowerError::Internal {
-            message: format!("node {} is no collective", id.number()),
-        })
-}
-
 /// Place and size in bytes of a value that does not depend on the batch, or of one sample.
 pub fn place(graph: &Graph, value: Value) -> Result<(Location, u64), LowerError> {
     let node = graph.node(value.node);

@@ -97,6 +97,23 @@ impl Geometry {
         let guard = (!inside).then(|| e.index_below(at, self.input[i]));
         (at, guard)
     }
+
+    /// The index of `x` that tap `tap` of the window at `out` reads, and its guard unless it is always inside.
+    fn read_by<'c>(
+        &self,
+        e: &mut Emitter<'c>,
+        sample_and_channel: [Index<'c>; 2],
+        out: &[Index<'c>],
+        tap: &[Index<'c>],
+    ) -> (Vec<Index<'c>>, Option<Val<'c>>) {
+        let (mut index, mut guard) = (sample_and_channel.to_vec(), None);
+        for i in 0..self.rank() {
+            let (along, inside) = self.input_index(e, i, out[i], tap[i]);
+            index.push(along);
+            guard = e.both(guard, inside);
+        }
+        (index, guard)
+    }
 }
 
 fn extents<'c>(sizes: &[i64]) -> Vec<Extent<'c>> {
@@ -137,12 +154,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
                 let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
                 let sums = e.fold_nest(&taps, &start, &mut |e, tap, sums| {
                     let c = in_group(e, group, g.c, tap[0]);
-                    let (mut xi, mut guard) = (vec![n, c], None);
-                    for i in 0..g.rank() {
-                        let (index, inside) = g.input_index(e, i, out[i], tap[1 + i]);
-                        xi.push(index);
-                        guard = e.both(guard, inside);
-                    }
+                    let (xi, guard) = g.read_by(e, [n, c], out, &tap[1..]);
                     let xv = e.load(&xb, &xi, guard);
                     (0..size)
                         .map(|j| {
@@ -246,12 +258,7 @@ pub fn backward_weight<'c>(
                 let elems = vec![elem; size as usize];
                 let sums = e.sum_over(&outer, row, k.width(elem), &elems, &mut |e, at, sums| {
                     let (n, out) = (at[0], &at[1..]);
-                    let (mut xi, mut guard) = (vec![n, c], None);
-                    for i in 0..g.rank() {
-                        let (index, inside) = g.input_index(e, i, out[i], tap[1 + i]);
-                        xi.push(index);
-                        guard = e.both(guard, inside);
-                    }
+                    let (xi, guard) = g.read_by(e, [n, c], out, &tap[1..]);
                     let xv = e.load(&xb, &xi, guard);
                     (0..size)
                         .map(|j| {

@@ -92,49 +92,36 @@ fn whole<'c, 't>(tensor: &'t Tensor<'c>, shape: &Shape) -> (&'t Tensor<'c>, Vec<
     (tensor, broadcast_strides(&tensor.ty, shape), 0)
 }
 
+/// `result = f(operands)`, where operands broadcast to the result.
+fn elementwise<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>, f: &dyn Fn(&mut Emitter<'c>, &[Val<'c>]) -> Val<'c>) {
+    let shape = &k.results[0].ty.shape;
+    let tensors: Vec<_> = k
+        .operands
+        .iter()
+        .chain(&k.results)
+        .map(|t| whole(t, shape))
+        .collect();
+    strided(k, e, shape, &tensors, f);
+}
+
 /// `y = f(x)`
 pub fn unary<'c>(op: &Unary, k: &Kernel<'c>, e: &mut Emitter<'c>) {
-    let shape = &k.results[0].ty.shape;
-    let tensors = [whole(&k.operands[0], shape), whole(&k.results[0], shape)];
-    strided(k, e, shape, &tensors, &|e, v| e.unary(op.function, v[0]));
+    elementwise(k, e, &|e, v| e.unary(op.function, v[0]));
 }
 
 /// `dx = dy * f'(x)`
 pub fn unary_backward<'c>(op: &UnaryBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
-    let shape = &k.results[0].ty.shape;
-    let tensors = [
-        whole(&k.operands[0], shape),
-        whole(&k.operands[1], shape),
-        whole(&k.results[0], shape),
-    ];
-    strided(k, e, shape, &tensors, &|e, v| {
-        e.unary_backward(op.function, v[0], v[1])
-    });
+    elementwise(k, e, &|e, v| e.unary_backward(op.function, v[0], v[1]));
 }
 
 /// `y = f(a, b)`, broadcasting.
 pub fn binary<'c>(op: &Binary, k: &Kernel<'c>, e: &mut Emitter<'c>) {
-    let shape = &k.results[0].ty.shape;
-    let tensors = [
-        whole(&k.operands[0], shape),
-        whole(&k.operands[1], shape),
-        whole(&k.results[0], shape),
-    ];
-    strided(k, e, shape, &tensors, &|e, v| {
-        e.binary_function(op.function, v[0], v[1])
-    });
+    elementwise(k, e, &|e, v| e.binary_function(op.function, v[0], v[1]));
 }
 
 /// `y = x` broadcast, or in another element type.
 pub fn copy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
-    let shape = &k.results[0].ty.shape;
-    strided(
-        k,
-        e,
-        shape,
-        &[whole(&k.operands[0], shape), whole(&k.results[0], shape)],
-        &|_, v| v[0],
-    );
+    elementwise(k, e, &|_, v| v[0]);
 }
 
 /// `y = x` with the same elements in the same order, whatever the shapes.

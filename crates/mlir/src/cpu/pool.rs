@@ -51,6 +51,40 @@ fn window_at<'c>(
     (out, e.both(exact, Some(below)))
 }
 
+/// The input index that tap `tap` of the window at output index `at` reads, and whether it is inside.
+fn read_by<'c>(
+    e: &mut Emitter<'c>,
+    w: &Window,
+    input: &[i64],
+    at: &[Index<'c>],
+    tap: &[Index<'c>],
+) -> (Vec<Index<'c>>, Option<Val<'c>>) {
+    let (mut index, mut guard) = (at[..2].to_vec(), None);
+    for (i, &size) in input.iter().enumerate() {
+        let (along, inside) = input_at(e, w, i, size, at[2 + i], tap[i]);
+        index.push(along);
+        guard = e.both(guard, Some(inside));
+    }
+    (index, guard)
+}
+
+/// The output index of the window whose tap `tap` reads input index `at`, and whether there is one.
+fn reader_of<'c>(
+    e: &mut Emitter<'c>,
+    w: &Window,
+    output: &[i64],
+    at: &[Index<'c>],
+    tap: &[Index<'c>],
+) -> (Vec<Index<'c>>, Option<Val<'c>>) {
+    let (mut index, mut guard) = (at[..2].to_vec(), None);
+    for (i, &size) in output.iter().enumerate() {
+        let (along, reads) = window_at(e, w, i, size, at[2 + i], tap[i]);
+        index.push(along);
+        guard = e.both(guard, reads);
+    }
+    (index, guard)
+}
+
 /// Row-major position of a tap in its window.
 fn position<'c>(e: &mut Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
     let mut position = Index::constant(0);
@@ -72,12 +106,7 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         let none = e.index(0);
         let start = [e.splat(lowest, e.lanes), e.splat(none, e.lanes)];
         let best = e.fold_nest(&taps(&w), &start, &mut |e, tap, best| {
-            let (mut xi, mut guard) = (at[..2].to_vec(), None);
-            for (i, &size) in input.iter().enumerate() {
-                let (index, inside) = input_at(e, &w, i, size, at[2 + i], tap[i]);
-                xi.push(index);
-                guard = e.both(guard, Some(inside));
-            }
+            let (xi, guard) = read_by(e, &w, &input, at, tap);
             let v = e.load(&xb, &xi, guard);
             let larger = e.compare(Compare::Gt, v, best[0]);
             let nan = e.compare(Compare::Ne, v, v);
@@ -102,12 +131,7 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
         let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
-            let (mut oi, mut guard) = (at[..2].to_vec(), None);
-            for (i, &size) in output.iter().enumerate() {
-                let (out, reads) = window_at(e, &w, i, size, at[2 + i], tap[i]);
-                oi.push(out);
-                guard = e.both(guard, reads);
-            }
+            let (oi, guard) = reader_of(e, &w, &output, at, tap);
             let v = e.load(&dyb, &oi, guard);
             let winner = e.load(&cb, &oi, guard);
             let winner = e.convert(winner, Elem::I64);
@@ -163,12 +187,7 @@ pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &mut Emitter<'c>
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
         let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
-            let (mut xi, mut guard) = (at[..2].to_vec(), None);
-            for (i, &size) in input.iter().enumerate() {
-                let (index, inside) = input_at(e, &w, i, size, at[2 + i], tap[i]);
-                xi.push(index);
-                guard = e.both(guard, Some(inside));
-            }
+            let (xi, guard) = read_by(e, &w, &input, at, tap);
             let v = e.load(&xb, &xi, guard);
             vec![e.add(sum[0], v)]
         });
@@ -188,12 +207,7 @@ pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &mut Em
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
         let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
-            let (mut oi, mut guard) = (at[..2].to_vec(), None);
-            for (i, &size) in output.iter().enumerate() {
-                let (out, reads) = window_at(e, &w, i, size, at[2 + i], tap[i]);
-                oi.push(out);
-                guard = e.both(guard, reads);
-            }
+            let (oi, guard) = reader_of(e, &w, &output, at, tap);
             let v = e.load(&dyb, &oi, guard);
             let count = divisor(e, &w, elem, op.count_include_pad, &input, &oi[2..]);
             // A window that does not exist has no divisor; its gradient was not read.

@@ -132,12 +132,16 @@ impl<'c> Lowering<'c> {
             region,
             failures: Vec::new(),
         };
+        let collectives = crate::schedule::collectives(graph)?;
         for (index, id) in crate::schedule::indexed(graph, nodes)? {
             step.e.location = self.location(&graph.node(id).name);
             match graph.op(id) {
                 Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
                 Op::AllReduce(_) => {
-                    let collective = crate::schedule::collective(graph, id)?;
+                    let found = collectives.iter().position(|(other, _)| *other == id);
+                    let collective = found.ok_or_else(|| LowerError::Internal {
+                        message: format!("node {} is no collective of its graph", id.number()),
+                    })?;
                     step.all_reduce(id, collective as i64)?;
                 }
                 _ => self.call_kernel(&mut step, id)?,
