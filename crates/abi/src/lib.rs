@@ -17,10 +17,15 @@
 //! | prepared | one a process | what inference derives from weights alone (folded BatchNorm) |
 //! | step | one a rank | everything else; valid within one call |
 
+mod gpu;
 mod model;
 
 use serde::{Deserialize, Serialize};
 
+pub use gpu::{
+    Gpu, GpuArguments, GpuKernel, Image, Images, NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM, SHARED_LIMIT,
+    gpu_symbols,
+};
 pub use model::{
     Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor, Uncombined,
 };
@@ -43,7 +48,7 @@ pub mod symbols {
     pub const UPDATE_SGD: &str = "syncbn_update_sgd";
     /// `i32 (const AdamWArguments*)`: the AdamW update of elements `[begin, end)` of the trained weights.
     pub const UPDATE_ADAMW: &str = "syncbn_update_adamw";
-    /// `const u8[]`: the JSON text of [`crate::Model`].
+    /// `const u8[]`: the JSON text of a list of [`crate::Model`]s: one for each of the CPU and the GPU part.
     pub const MODEL: &str = "syncbn_model";
     /// `u64`: the length of [`MODEL`] in bytes.
     pub const MODEL_LENGTH: &str = "syncbn_model_length";

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ElementType;
+use crate::{ElementType, Gpu};
 
 /// The description of a compiled model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,8 +13,11 @@ pub struct Model {
     pub name: String,
     /// The compile-time flags that shaped the model, in order: `("bn", "sync")`, …
     pub flags: Vec<(String, String)>,
-    /// `cpu`
+    /// The targets of the executable: `cpu`, `cuda`, `cuda-emulated`.
     pub targets: Vec<String>,
+    /// What a description of the GPU part adds; None in that of the CPU part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
     /// LLVM's name of the processor, and the features (`avx2`, `avx512f`, …) that must be present.
     pub cpu: Cpu,
     /// Lowest glibc version the executable runs with, if known.

@@ -1,0 +1,139 @@
+//! The GPU part of a model: what its host code and the runtime share. The same host code drives the CUDA
+//! driver and the emulator; only what the runtime's functions do differs.
+//!
+//! A *stream*, a *communicator* and a *context* are opaque pointers that the runtime hands to generated code,
+//! which hands them back. Kernels are named by their index in [`Gpu::kernels`]. All memory that kernels see is
+//! device memory; [`GpuArguments`] itself, and the tables it points to, lie in host memory.
+//!
+//! A step enqueues work and returns: it allocates, synchronises and creates nothing, so that a CUDA graph can
+//! capture it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::StepArguments;
+
+/// Names of the symbols that cross the boundary of the GPU part.
+pub mod gpu_symbols {
+    /// `i32 (const GpuArguments*)`: enqueues forward, backward and all collectives of one training step.
+    pub const TRAIN_STEP: &str = "syncbn_gpu_train_step";
+    /// `i32 (const GpuArguments*)`: enqueues the filling of the prepared arena.
+    pub const INFER_PREPARE: &str = "syncbn_gpu_infer_prepare";
+    /// `i32 (const GpuArguments*)`: enqueues inference on `n` samples.
+    pub const INFER_STEP: &str = "syncbn_gpu_infer_step";
+    /// `i32 (const GpuArguments*)`: enqueues the SGD update of all trained weights, with the
+    /// [`crate::UpdateArguments`] that [`super::GpuArguments::update`] points to.
+    pub const UPDATE_SGD: &str = "syncbn_gpu_update_sgd";
+    /// As [`UPDATE_SGD`], AdamW with [`crate::AdamWArguments`].
+    pub const UPDATE_ADAMW: &str = "syncbn_gpu_update_adamw";
+
+    /// `const u8[]`: constants of the training graph; the step's `constants` is a device copy of them.
+    pub const TRAIN_CONSTANTS: &str = "syncbn_gpu_train_constants";
+    /// `const u8[]`: constants of the inference graph.
+    pub const INFER_CONSTANTS: &str = "syncbn_gpu_infer_constants";
+    /// `const u8[]`: the device code, a JSON [`super::Images`] table followed by the images.
+    pub const IMAGES: &str = "syncbn_gpu_images";
+    /// `void (*const[])(void* const* parameters)`: the emulated kernels, in order of their indices. Each runs
+    /// one thread of the kernel; where that thread is, it asks the runtime.
+    pub const EMULATED_KERNELS: &str = "syncbn_emulated_kernels";
+    /// `u8[]`, provided by the runtime: the shared memory of the emulated block.
+    pub const EMULATED_SHARED: &str = "syncbn_emulated_shared";
+
+    /// Provided by the runtime: `void (void* stream, i64 kernel, i64 grid_x, i64 grid_y, i64 grid_z,
+    /// void** parameters)`. Enqueues a kernel with the block and shared memory that the kernel's description
+    /// says; does nothing when a grid dimension is 0. `parameters[i]` points to the value of parameter `i`.
+    /// The first failure of a stream is kept and reported when the runtime waits for it.
+    pub const LAUNCH: &str = "syncbn_rt_launch";
+    /// Provided by the runtime: `void (void* waiting, void* signalling)`. Work enqueued on stream `waiting`
+    /// from now on starts after everything enqueued on `signalling` so far.
+    pub const STREAM_WAIT: &str = "syncbn_rt_stream_wait";
+    /// Provided by the runtime, with NCCL's signature: `i32 (const void* send, void* receive, u64 count,
+    /// i32 data_type, i32 operation, void* communicator, void* stream)`.
+    pub const NCCL_ALL_REDUCE: &str = "ncclAllReduce";
+    /// Provided by the runtime: `i32 ()`.
+    pub const NCCL_GROUP_START: &str = "ncclGroupStart";
+    /// Provided by the runtime: `i32 ()`.
+    pub const NCCL_GROUP_END: &str = "ncclGroupEnd";
+    /// Provided by the runtime: `void (void* stream, i32 status)`. Keeps the first status that is not 0.
+    pub const NCCL_CHECK: &str = "syncbn_rt_nccl_check";
+    /// Provided by the runtime: as [`crate::symbols::TRACE`], with device data and the stream in front:
+    /// `void (void* stream, void* context, i64 node, i64 output, const void* data, i64 elements)`.
+    pub const TRACE: &str = "syncbn_rt_gpu_trace";
+}
+
+/// `ncclFloat32` of NCCL's `ncclDataType_t`.
+pub const NCCL_FLOAT32: i32 = 7;
+/// `ncclFloat64`.
+pub const NCCL_FLOAT64: i32 = 8;
+/// `ncclSum` of NCCL's `ncclRedOp_t`.
+pub const NCCL_SUM: i32 = 0;
+
+/// Bytes of shared memory of an emulated block: what sm_90 allows.
+pub const SHARED_LIMIT: u64 = 232_448;
+
+/// The arguments of one call of the GPU part.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct GpuArguments {
+    /// As on the CPU, with device pointers for arenas, tensors and loss; the tables `inputs` and `outputs`
+    /// are host memory.
+    pub step: StepArguments,
+    /// Device copy of the graph's constants.
+    pub constants: *const u8,
+    /// Device copy of the update's arguments, which hold device pointers; null in steps.
+    pub update: *const u8,
+    /// The stream of all kernels and of BatchNorm's collectives.
+    pub stream: *mut core::ffi::c_void,
+    /// The stream of the gradients' collectives; may be the same.
+    pub gradient_stream: *mut core::ffi::c_void,
+    /// One communicator for each of [`crate::Model::collectives`]; null with one rank.
+    pub communicators: *const *mut core::ffi::c_void,
+}
+
+/// The GPU part of a [`crate::Model`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// `f32`, `tf32` or `bf16`.
+    pub precision: String,
+    /// The executable holds device code for NVIDIA GPUs.
+    pub cuda: bool,
+    /// The executable holds the kernels compiled for the emulator.
+    pub emulated: bool,
+    /// The kernels, by index.
+    pub kernels: Vec<GpuKernel>,
+    /// Bytes of the training graph's constants.
+    pub train_constants: u64,
+    /// Bytes of the inference graph's constants.
+    pub infer_constants: u64,
+}
+
+/// A kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuKernel {
+    /// Its symbol in the device code.
+    pub name: String,
+    /// Threads of a block; blocks are one-dimensional.
+    pub block: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: u32,
+    /// Whether its threads meet (barriers, shuffles, matrix instructions); if not, the emulator runs them one
+    /// after the other.
+    pub cooperative: bool,
+}
+
+/// Device code: what precedes the images in [`gpu_symbols::IMAGES`], as one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Images {
+    /// The images, in the order in which they follow.
+    pub images: Vec<Image>,
+}
+
+/// One image of the device code, which holds all kernels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// `ptx` or `cubin`.
+    pub kind: String,
+    /// Compute capability it is for, such as 80: the lowest for PTX, the only major one for a cubin.
+    pub compute_capability: u32,
+    /// Length in bytes.
+    pub bytes: u64,
+}
