@@ -37,6 +37,13 @@ pub mod gpu_symbols {
     pub const EMULATED_KERNELS: &str = "syncbn_emulated_kernels";
     /// `u8[]`, provided by the runtime: the shared memory of the emulated block.
     pub const EMULATED_SHARED: &str = "syncbn_emulated_shared";
+    /// Prefix of the runtime's functions that stand for NVVM intrinsics: `llvm.nvvm.a.b` becomes `syncbn_emu_a_b`.
+    /// Special registers (`read.ptx.sreg.*`) are `i32 ()`; all others are `void (const void* arguments, void*
+    /// result)`, where the arguments lie as in a C structure and so does a structure result.
+    pub const EMULATED_INTRINSIC: &str = "syncbn_emu_";
+    /// Provided by the runtime: `void (const void* address, i64 bytes, i64 alignment, i64 write)`, called before
+    /// every access of emulated kernels to global or shared memory.
+    pub const EMULATED_ACCESS: &str = "syncbn_emu_access";
 
     /// Provided by the runtime: `void (void* stream, i64 kernel, i64 grid_x, i64 grid_y, i64 grid_z,
     /// void** parameters)`. Enqueues a kernel with the block and shared memory that the kernel's description
@@ -118,6 +125,21 @@ pub struct GpuKernel {
     /// Whether its threads meet (barriers, shuffles, matrix instructions); if not, the emulator runs them one
     /// after the other.
     pub cooperative: bool,
+    /// What each pointer parameter may touch, in order: tensors, then scratch. After them come `n` (i32, samples
+    /// of this rank) and `total` (i64, samples of all ranks). None for the updates, which have one parameter, the
+    /// pointer to their arguments, and may touch every allocation.
+    pub parameters: Option<Vec<GpuParameter>>,
+}
+
+/// What a kernel may touch through one pointer parameter. The emulator refuses every other access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuParameter {
+    /// Bytes that do not depend on the batch.
+    pub bytes: u64,
+    /// Further bytes for each sample.
+    pub bytes_per_sample: u64,
+    /// Whether it may be written.
+    pub written: bool,
 }
 
 /// Device code: what precedes the images in [`gpu_symbols::IMAGES`], as one line of JSON.
