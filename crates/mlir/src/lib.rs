@@ -3,6 +3,7 @@
 pub mod cpu;
 mod emit;
 mod handle;
+mod ops;
 mod pipeline;
 pub mod schedule;
 

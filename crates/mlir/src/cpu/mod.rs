@@ -2,22 +2,11 @@
 //!
 //! Level: `llvm.func`, `scf`, `arith`, `math` and `vector` on plain pointers.
 
-mod batch_norm;
-mod batch_norm_backward;
-mod channels;
 mod collective;
 mod conv;
-mod elementwise;
 mod function;
-mod kernel;
-mod loss;
 mod matmul;
-mod moments;
-mod pool;
-mod reduce;
-mod resize;
 mod step;
-mod update;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 
@@ -31,7 +20,8 @@ use syncbn_ir::{DType, Graph, NodeId, TensorType};
 
 use crate::LowerError;
 use crate::emit::Emitter;
-use kernel::{Kernel, Tensor, check_layouts, elem};
+use crate::ops::kernel::{Kernel, Tensor, check_layouts, elem};
+use crate::ops::{batch_norm, batch_norm_backward, elementwise, loss, moments, pool, reduce, resize};
 
 /// A graph with planned memory, and its schedule.
 #[derive(Clone, Copy)]

@@ -12,10 +12,11 @@ use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
 
 use super::function::Parameter;
-use super::{Lowering, Part, update, update_width};
+use super::{Lowering, Part, update_width};
 use crate::LowerError;
 use crate::emit::{Compare, Elem, Emitter, Val};
 use crate::handle;
+use crate::ops::update;
 use crate::schedule::overlap;
 
 /// Constants of the training graph.

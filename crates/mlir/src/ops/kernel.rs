@@ -54,6 +54,17 @@ pub fn plain_strides(ty: &TensorType) -> Vec<i64> {
     strides
 }
 
+/// `(rows, columns, stride of rows, stride of columns)` of a matrix that is read transposed or not.
+pub fn matrix(ty: &TensorType, transpose: bool) -> (Dim, Dim, i64, i64) {
+    let (rows, columns) = (ty.shape.0[0], ty.shape.0[1]);
+    let width = fixed(columns);
+    if transpose {
+        (columns, rows, 1, width)
+    } else {
+        (rows, columns, width, 1)
+    }
+}
+
 impl<'c> Tensor<'c> {
     /// Its element type.
     pub fn elem(&self) -> Elem {
