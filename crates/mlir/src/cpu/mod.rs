@@ -8,6 +8,7 @@ mod channels;
 mod collective;
 mod conv;
 mod elementwise;
+mod frame;
 mod function;
 mod kernel;
 mod loss;
