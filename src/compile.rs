@@ -13,7 +13,7 @@ use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_pass
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
 use crate::output::write_atomically;
-use crate::{Error, Options, link, model, runtime};
+use crate::{Error, Options, link, model, runtime, worker};
 
 /// A graph after its passes.
 #[derive(Debug, Clone)]
@@ -131,7 +131,7 @@ pub fn lower(graphs: &Graphs, dtype: DType, cpu: &Cpu, emit: Emit) -> Result<Vec
         dtype,
         vector_bytes: cpu.vector_bytes(),
     };
-    Ok(generate(&program, cpu, emit)?)
+    Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
 }
 
 /// A compiled network: everything but the linked file.

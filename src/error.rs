@@ -188,11 +188,16 @@ impl From<Vec<Fault>> for Error {
 
 impl From<LowerError> for Error {
     fn from(error: LowerError) -> Error {
-        let kind = match error {
-            LowerError::Unsupported { .. } => Kind::Unsupported,
-            LowerError::Mlir { .. } | LowerError::Internal { .. } => Kind::Internal,
-        };
-        Error::of(kind, error, None)
+        match error {
+            LowerError::Unsupported(list) => {
+                let fault = |u: syncbn_mlir::Unsupported| {
+                    let fault = Fault::unsupported(u.message);
+                    fault.at(format!("node \"{}\" ({})", u.node, u.op))
+                };
+                list.into_iter().map(fault).collect::<Vec<_>>().into()
+            }
+            LowerError::Mlir { .. } | LowerError::Internal { .. } => Error::internal(error),
+        }
     }
 }
 
@@ -200,7 +205,7 @@ impl From<CodegenError> for Error {
     fn from(error: CodegenError) -> Error {
         match error {
             CodegenError::Lower(error) => error.into(),
-            CodegenError::Translate | CodegenError::Llvm(_) => Error::of(Kind::Internal, error, None),
+            CodegenError::Translate | CodegenError::Llvm(_) => Error::internal(error),
         }
     }
 }

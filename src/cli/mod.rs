@@ -65,16 +65,18 @@ pub fn main() -> ExitCode {
         colours: worker::wants_colours(),
     };
     if !worker::is_worker() {
-        return worker::run().unwrap_or_else(|message| fail(reporter, &Error::internal(message)));
+        return worker::run(reporter).unwrap_or_else(|error| fail(reporter, &error));
     }
-    match std::panic::catch_unwind(|| run(&arguments, reporter)) {
+    let code = match std::panic::catch_unwind(|| run(&arguments, reporter)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(reporter, &error),
         Err(_) => fail(
             reporter,
             &Error::internal("the compiler panicked; the message stands above"),
         ),
-    }
+    };
+    worker::note_end();
+    code
 }
 
 fn fail(reporter: Reporter, error: &Error) -> ExitCode {
