@@ -22,7 +22,11 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
     let bias = k.operands.get(2).map(Tensor::flat);
     let residual = k.operands.get(3).map(|r| g.y_buffer(r));
     let elem = y.elem();
-    let axes = [&[k.extent(y.ty.shape.0[0]), Extent::Fixed(g.groups * g.k)], &extents(&g.output)[..]].concat();
+    let axes = [
+        &[k.extent(y.ty.shape.0[0]), Extent::Fixed(g.groups * g.k)],
+        &extents(&g.output)[..],
+    ]
+    .concat();
     let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
     e.map(&axes, 1, &|e, at| {
         let (n, channel, out) = (at[0], at[1], &at[2..]);
@@ -57,7 +61,11 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
     let g = Geometry::new(op.window(&w.ty)?, op.groups, &dx.ty, &dy.ty);
     let (dyb, wb, dxb) = (g.y_buffer(dy), g.w_buffer(w), g.x_buffer(dx));
     let elem = dx.elem();
-    let axes = [&[k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups * g.c)], &extents(&g.input)[..]].concat();
+    let axes = [
+        &[k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups * g.c)],
+        &extents(&g.input)[..],
+    ]
+    .concat();
     let taps = extents(&[&[g.k], &g.kernel()[..]].concat());
     e.map(&axes, 1, &|e, at| {
         let (n, channel, input) = (at[0], at[1], &at[2..]);
@@ -78,7 +86,11 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
 }
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
-pub fn backward_weight<'c>(op: &ConvBackwardWeight, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+pub fn backward_weight<'c>(
+    op: &ConvBackwardWeight,
+    k: &Kernel<'c>,
+    e: &mut Emitter<'c>,
+) -> Result<(), String> {
     let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));

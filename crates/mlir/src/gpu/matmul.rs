@@ -21,10 +21,17 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         vec![e.fma(av, bv, sum[0])]
     };
     if inner == Dim::Batch {
-        return e.sum_in_threads(&outputs, &[summed], Inner::Kept, &[elem], &mut add, &|e, at, sums| {
-            let sum = e.convert(sums[0], elem);
-            e.store(&yb, at, sum);
-        });
+        return e.sum_in_threads(
+            &outputs,
+            &[summed],
+            Inner::Kept,
+            &[elem],
+            &mut add,
+            &|e, at, sums| {
+                let sum = e.convert(sums[0], elem);
+                e.store(&yb, at, sum);
+            },
+        );
     }
     let add = std::cell::RefCell::new(add);
     e.map(&outputs, 1, &|e, at| {
@@ -35,4 +42,3 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         e.store(&yb, at, sum[0]);
     });
 }
-
