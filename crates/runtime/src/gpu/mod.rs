@@ -4,7 +4,10 @@
 //! code sees streams and communicators ([`stream`]) as opaque pointers that it passes to the functions of
 //! [`symbols`].
 
+pub mod cuda;
 pub mod device;
 pub mod emulator;
+mod library;
+pub mod nccl;
 pub mod stream;
 pub mod symbols;

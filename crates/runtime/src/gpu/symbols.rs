@@ -8,7 +8,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use super::stream::{AllReduce, Communicator, NCCL_FAILED, NCCL_SUCCESS, Stream};
+use super::{
+    nccl,
+    stream::{self, AllReduce, Communicator, NCCL_FAILED, NCCL_SUCCESS, Stream},
+};
 use crate::{error::Error, panics, trace::Trace};
 
 /// Does `body` on a stream. A panic is a failure of the stream, and gives `otherwise`.
@@ -103,14 +106,16 @@ pub unsafe extern "C" fn ncclAllReduce(
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupStart() -> i32 {
-    NCCL_SUCCESS
+    stream::begin_group();
+    catch_unwind(nccl::group_start).unwrap_or(NCCL_FAILED)
 }
 
 /// [`syncbn_abi::gpu_symbols::NCCL_GROUP_END`].
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupEnd() -> i32 {
-    NCCL_SUCCESS
+    stream::end_group();
+    catch_unwind(nccl::group_end).unwrap_or(NCCL_FAILED)
 }
 
 /// [`syncbn_abi::gpu_symbols::NCCL_CHECK`].
@@ -125,9 +130,7 @@ pub unsafe extern "C" fn syncbn_rt_nccl_check(stream: *mut c_void, status: i32) 
     // SAFETY: passed on from the caller.
     unsafe {
         on(stream, (), |stream| {
-            stream.fail(Error::environment(format!(
-                "a collective failed with status {status}"
-            )));
+            stream.fail(nccl::error_of_status(status));
         });
     }
 }
