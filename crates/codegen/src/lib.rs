@@ -1,6 +1,8 @@
 //! MLIR to LLVM to object files. The only crate that names inkwell.
 
 mod cpu;
+mod emulated;
+mod gpu;
 
 use inkwell::OptimizationLevel;
 use inkwell::context::{AsContextRef, Context};
@@ -11,6 +13,7 @@ use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
 pub use cpu::{Cpu, CpuFlag};
+pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu};
 
 /// LLVM's optimisation passes. Index-heavy kernels need the whole of -O2.
 const PASSES: &str = "default<O2>";
