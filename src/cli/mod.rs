@@ -15,7 +15,7 @@ use syncbn_codegen::Cpu;
 use syncbn_ir::ops::RunningVar;
 use syncbn_ir::{DType, Graph};
 use syncbn_onnx::ImportOptions;
-use syncbn_passes::PrintAfter;
+use syncbn_passes::{Fault, PrintAfter};
 
 use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
@@ -234,8 +234,14 @@ fn read_text(path: &Path) -> Result<Network, Error> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::user(format!("cannot read {shown}: {e}"), "check the path"))?;
-    let graph = syncbn_ir::parse(&text)
-        .map_err(|e| Error::user(format!("{shown}: {e}"), "docs/ir.md has the grammar"))?;
+    let graph = syncbn_ir::parse(&text).map_err(|e| {
+        let place = format!("{shown}, line {}, column {}", e.line, e.column);
+        vec![
+            Fault::user(e.message)
+                .at(place)
+                .help("docs/ir.md has the grammar"),
+        ]
+    })?;
     let dtype = crate::model::element_type(&graph)?;
     Ok(Network {
         graph,
