@@ -63,6 +63,7 @@ pub mod data;
 pub mod entry;
 pub mod error;
 pub mod execution;
+pub mod gpu;
 pub mod infer;
 pub mod info;
 pub mod initial;
