@@ -16,6 +16,7 @@ use crate::{
     all_reduce::{Failure, Team},
     barrier,
     error::{Error, Result},
+    trace::Trace,
 };
 
 /// All teams of a run.
@@ -100,12 +101,10 @@ pub struct Context {
     /// This rank.
     pub rank: usize,
     collectives: Arc<Collectives>,
-    element_type: ElementType,
     executed: AtomicU64,
     /// Why the last runtime call failed.
     failure: Mutex<Option<Error>>,
-    /// The lowest node whose traced output held a value that is not finite.
-    not_finite: Mutex<Option<i64>>,
+    trace: Trace,
 }
 
 impl Context {
@@ -114,10 +113,9 @@ impl Context {
         Context {
             rank,
             collectives,
-            element_type,
             executed: AtomicU64::new(0),
             failure: Mutex::new(None),
-            not_finite: Mutex::new(None),
+            trace: Trace::new(element_type),
         }
     }
 
@@ -138,10 +136,7 @@ impl Context {
 
     /// The lowest node whose output was not finite since the last call of this.
     pub fn take_not_finite(&self) -> Option<i64> {
-        self.not_finite
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.trace.take()
     }
 
     fn fail(&self, error: Error) -> i32 {
@@ -160,11 +155,6 @@ impl Context {
         let (team, member) = self.collectives.team(*scope, self.rank);
         // SAFETY: passed on from the caller.
         unsafe { team.all_reduce(member, collective, segments) }.map_err(|failure| describe(&failure))
-    }
-
-    fn record_not_finite(&self, node: i64) {
-        let mut lowest = self.not_finite.lock().unwrap_or_else(PoisonError::into_inner);
-        *lowest = Some(lowest.map_or(node, |known| known.min(node)));
     }
 }
 
@@ -220,24 +210,9 @@ pub unsafe extern "C" fn syncbn_rt_trace(
     if elements == 0 || data.is_null() {
         return;
     }
-    let element_type = match output >> 32 {
-        1 => ElementType::F32,
-        2 => ElementType::F64,
-        3 => ElementType::I64,
-        _ => context.element_type,
-    };
-    let finite = match element_type {
-        // SAFETY: the caller passes `elements` of this type.
-        ElementType::F32 => unsafe { std::slice::from_raw_parts(data.cast::<f32>(), elements) }
-            .iter()
-            .all(|value| value.is_finite()),
-        // SAFETY: as above.
-        ElementType::F64 => unsafe { std::slice::from_raw_parts(data.cast::<f64>(), elements) }
-            .iter()
-            .all(|value| value.is_finite()),
-        ElementType::I64 => true,
-    };
-    if !finite {
-        context.record_not_finite(node);
-    }
+    let trace = &context.trace;
+    let bytes = elements * trace.element_type(output).bytes() as usize;
+    // SAFETY: the caller passes `elements` elements of this type.
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) };
+    trace.inspect(node, output, bytes);
 }

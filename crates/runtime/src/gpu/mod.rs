@@ -4,7 +4,10 @@
 //! launcher of [`process`] or by another one (torchrun, srun, mpirun); [`control`] connects them. All of them
 //! run the same loop on the same data; only rank 0 writes.
 
+pub mod control;
 pub mod device;
+pub mod execution;
+pub mod process;
 
 use crate::{
     error::{Error, Result},

@@ -1,0 +1,90 @@
+//! The lowest node of a traced step whose output holds a value that is not finite.
+
+use std::sync::{Mutex, PoisonError};
+
+use syncbn_abi::ElementType;
+
+/// What tracing finds.
+#[derive(Debug)]
+pub struct Trace {
+    element_type: ElementType,
+    not_finite: Mutex<Option<i64>>,
+}
+
+impl Trace {
+    /// For a model whose element type is `element_type`.
+    pub fn new(element_type: ElementType) -> Self {
+        Trace {
+            element_type,
+            not_finite: Mutex::new(None),
+        }
+    }
+
+    /// The element type that `output` names, see [`syncbn_abi::trace_output`].
+    pub fn element_type(&self, output: i64) -> ElementType {
+        match output >> 32 {
+            1 => ElementType::F32,
+            2 => ElementType::F64,
+            3 => ElementType::I64,
+            _ => self.element_type,
+        }
+    }
+
+    /// Notes `node` if a value of its output, which has the type that `output` names, is not finite.
+    pub fn inspect(&self, node: i64, output: i64, bytes: &[u8]) {
+        let finite = match self.element_type(output) {
+            ElementType::F32 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .all(|&value| f32::from_ne_bytes(value).is_finite()),
+            ElementType::F64 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .all(|&value| f64::from_ne_bytes(value).is_finite()),
+            ElementType::I64 => true,
+        };
+        if !finite {
+            let mut lowest = self.not_finite.lock().unwrap_or_else(PoisonError::into_inner);
+            *lowest = Some(lowest.map_or(node, |known| known.min(node)));
+        }
+    }
+
+    /// The lowest node whose output was not finite since the last call of this.
+    pub fn take(&self) -> Option<i64> {
+        self.not_finite
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_node_that_is_not_finite_is_kept_until_taken() {
+        let trace = Trace::new(ElementType::F32);
+        let nan = [1.0f32.to_ne_bytes(), f32::NAN.to_ne_bytes()].concat();
+        trace.inspect(3, 0, &1.0f32.to_ne_bytes());
+        assert_eq!(trace.take(), None);
+        trace.inspect(7, 0, &nan);
+        trace.inspect(5, 0, &nan);
+        trace.inspect(6, 0, &nan);
+        assert_eq!(trace.take(), Some(5));
+        assert_eq!(trace.take(), None);
+    }
+
+    #[test]
+    fn the_output_names_the_type_of_its_values() {
+        let trace = Trace::new(ElementType::F32);
+        let ones = u64::MAX.to_ne_bytes();
+        trace.inspect(1, syncbn_abi::trace_output(0, ElementType::I64), &ones);
+        assert_eq!(trace.take(), None);
+        let infinity = f64::INFINITY.to_ne_bytes();
+        trace.inspect(2, syncbn_abi::trace_output(0, ElementType::F64), &infinity);
+        assert_eq!(trace.take(), Some(2));
+    }
+}
