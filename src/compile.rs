@@ -248,7 +248,7 @@ impl Compiled {
     }
 
     fn link(&self, model: &Model, scratch: &Path) -> Result<PathBuf, Error> {
-        let description = serde_json::to_vec(model).map_err(Error::internal)?;
+        let description = serde_json::to_vec(&[model]).map_err(Error::internal)?;
         let mut blobs: Vec<Blob> = model_blobs(&self.data, &description).into();
         blobs.extend(self.constants.iter().map(|(symbol, bytes)| Blob {
             symbol,

@@ -29,7 +29,16 @@ pub trait Device {
     /// An identifier that one rank makes and all ranks of a communicator pass to [`Device::communicator`].
     fn unique_id(&self) -> Result<Vec<u8>>;
 
-    /// Joins a communicator of `ranks` ranks as `rank`; all of them must call it. `peers` are the ranks of the
-    /// run that take part, in order.
+    /// Joins a communicator as its member `rank`; all of its members must call it. `peers` are the ranks of the
+    /// run that take part, in order: this rank is `peers[rank]`.
     fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void>;
+
+    /// All-reduces enqueued so far on all streams; a group of NCCL's counts as one.
+    fn collectives(&self) -> u64;
+
+    /// What ends all communicators from another thread, so that a thread that waits in one gets an error where
+    /// that can be had. The process ends soon after, whether or not it returns.
+    fn aborter(&self) -> Box<dyn Fn() + Send> {
+        Box::new(|| ())
+    }
 }

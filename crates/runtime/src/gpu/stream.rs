@@ -96,6 +96,7 @@ impl Stream {
         }
         let outcome = match (&self.backend, communicator) {
             (Backend::Emulated(emulator), Communicator::Emulated(communicator)) => {
+                emulator.collectives.set(emulator.collectives.get() + 1);
                 communicator.all_reduce(emulator, call)
             }
         };

@@ -26,7 +26,7 @@ mod tests;
 mod warp;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::c_void,
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
@@ -76,6 +76,8 @@ pub(super) struct Emulator {
     memory: Memory,
     stacks: RefCell<Stacks>,
     order: RefCell<Order>,
+    /// All-reduces so far.
+    pub(super) collectives: Cell<u64>,
 }
 
 impl EmulatedDevice {
@@ -120,6 +122,7 @@ impl EmulatedDevice {
                 memory: Memory::default(),
                 stacks: RefCell::default(),
                 order: RefCell::new(Order::new(seed)),
+                collectives: Cell::new(0),
             }),
             rank,
             listen_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -168,6 +171,10 @@ impl Device for EmulatedDevice {
 
     fn unique_id(&self) -> Result<Vec<u8>> {
         communicator::open(self.rank, self.listen_on)
+    }
+
+    fn collectives(&self) -> u64 {
+        self.emulator.collectives.get()
     }
 
     fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void> {
