@@ -76,7 +76,7 @@ fn round_sums(graph: &mut Graph, ranks: usize, generator: &mut Generator) {
         let exact = if backward { 0 } else { 1 + size / 2 };
         let mut factors = vec![1.0; size];
         for factor in &mut factors[exact..] {
-            *factor += if generator.bits() % 2 == 0 {
+            *factor += if generator.bits().is_multiple_of(2) {
                 rounding
             } else {
                 -rounding
