@@ -4,8 +4,8 @@
 
 Every case of modes/NAME.npz is run for three steps by PyTorch's own operators, which follow the nodes of
 dev/NAME.onnx, in ways that are the same but for rounding: samples in another order within their group, input
-off by one unit in the last place, convolutions with and without oneDNN, one thread and two. (Channels last is not among
-them: this release's convolutions of such small images then write out of bounds.) The error of an array is the
+off by one unit in the last place, convolutions with and without oneDNN, one thread and two. (Channels last is not
+among them: with it PyTorch 2.15 corrupts its heap on these small images.) The error of an array is the
 largest over these runs, by the rule of the tests: in parts of the reference's largest magnitude, at least
 1e-3. A row is written for each array whose error is more than a third of the tests' bound, 1e-4 in float32
 and 1e-9 in float64: there rounding alone decides whether a correct run keeps the bound.
@@ -138,7 +138,7 @@ def error(found, reference):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    # Its convolutions are no better than 1e-3, and crash on some machines.
+    # Its transforms round more than a plain convolution in float32.
     torch.backends.nnpack.set_flags(False)
     print("precision,network,case,array,error")
     for name in ("mlp_bn1d", "resnet18_narrow", "syncbnnet_w4"):
