@@ -184,14 +184,9 @@ mod tests {
         colours: false,
     };
 
-    /// What the child does in the test below: it compiles for a processor whose floating-point registers are off,
+    /// What the child of the test below does: it compiles for a processor whose floating-point registers are off,
     /// for which LLVM cannot generate the kernels' calls of functions that return a float.
-    #[test]
-    #[ignore = "runs as the child of another test"]
-    fn child() {
-        if !is_worker() {
-            return;
-        }
+    fn compile_what_llvm_cannot_generate() {
         let mut net = Builder::new("g", DType::F32);
         let x = net.input("x", &[4]).unwrap();
         let y = net.linear("fc1", x, 3).build().unwrap();
@@ -214,8 +209,15 @@ mod tests {
 
     #[test]
     fn what_llvm_cannot_generate_names_the_node() {
+        if is_worker() {
+            return compile_what_llvm_cannot_generate();
+        }
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "worker::tests::child", "--ignored", "--nocapture"]);
+        command.args([
+            "--exact",
+            "worker::tests::what_llvm_cannot_generate_names_the_node",
+            "--nocapture",
+        ]);
         let error = supervise(command, REPORTER).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         let [diagnostic] = error.diagnostics.as_slice() else {
