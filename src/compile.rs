@@ -8,7 +8,6 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_passes::pipelines::expand;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
@@ -39,6 +38,16 @@ pub struct Graphs {
     pub warnings: Vec<String>,
 }
 
+/// Which passes run for one part of the executable, whose pipeline is named.
+fn selection(options: &Options, pipeline: &str) -> Selection {
+    Selection {
+        passes: (options.passes.clone()).unwrap_or_else(|| vec![pipeline.to_string()]),
+        skip: options.skip.clone(),
+        stop_after: options.stop_after.clone(),
+        print_ir_after: options.print_after.clone(),
+    }
+}
+
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
 pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &str)) -> Result<Graphs, Error> {
     let mut warnings = Vec::new();
@@ -55,20 +64,11 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             bucket_bytes: options.bucket_bytes,
         });
         cx.layout = layout.clone();
-        let pipeline = if mode == syncbn_passes::Mode::Train {
-            "train"
-        } else {
-            "infer"
+        let pipeline = match mode {
+            syncbn_passes::Mode::Train => "train",
+            syncbn_passes::Mode::Infer => "infer",
         };
-        let selection = Selection {
-            passes: options
-                .passes
-                .clone()
-                .unwrap_or_else(|| vec![pipeline.to_string()]),
-            skip: options.skip.clone(),
-            stop_after: options.stop_after.clone(),
-            print_ir_after: options.print_after.clone(),
-        };
+        let selection = selection(options, pipeline);
         let mut graph = graph.clone();
         graph.name = format!("{}.{pipeline}", graph.name);
         let runs = run_passes(&mut graph, &selection, &mut cx, show)?;
@@ -180,16 +180,14 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
         }) {
             continue;
         }
-        let listed = options.passes.clone().unwrap_or_else(|| vec![part.to_string()]);
-        let mut names: Vec<&str> = expand(&listed)?.iter().map(|pass| pass.name()).collect();
-        names.retain(|name| !options.skip.iter().any(|skipped| skipped == name));
-        if let Some(last) = options
-            .stop_after
-            .as_ref()
-            .and_then(|last| names.iter().rposition(|n| n == last))
-        {
-            names.truncate(last + 1);
-        }
+        let passes = match selection(options, part).list() {
+            Ok(passes) => passes,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
         errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
             Error::user(
                 format!("pass {missing} would not run, and an executable cannot {part} without it"),
@@ -250,7 +248,7 @@ impl Compiled {
     }
 
     fn link(&self, model: &Model, scratch: &Path) -> Result<PathBuf, Error> {
-        let description = serde_json::to_vec(model).map_err(Error::internal)?;
+        let description = serde_json::to_vec(&[model]).map_err(Error::internal)?;
         let mut blobs: Vec<Blob> = model_blobs(&self.data, &description).into();
         blobs.extend(self.constants.iter().map(|(symbol, bytes)| Blob {
             symbol,

@@ -17,10 +17,10 @@ use crate::{
     cli::{self, Mode},
     data::{Column, Dataset},
     error::{Error, Kind, Result},
-    execution::{Execution, Purpose},
+    execution::{self, Purpose},
     initial::store,
     optimizer::{Optimizer, Update},
-    program::Program,
+    place::Place,
     rank::{sample_bytes, target_bytes},
     report,
     sampler::{Share, below},
@@ -31,6 +31,9 @@ use crate::{
 #[derive(Debug, Clone, Serialize)]
 struct Figures {
     mode: &'static str,
+    device: &'static str,
+    /// `f32`, `f64`, `tf32` or `bf16`.
+    precision: String,
     ranks: usize,
     /// Samples of each rank.
     batch: u64,
@@ -46,14 +49,14 @@ struct Figures {
 }
 
 /// Runs `bench`.
-pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> Result<()> {
-    let model = &program.model;
+pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> Result<()> {
+    let model = place.model();
     let mode = flags
         .mode
         .unwrap_or(if model.train { Mode::Train } else { Mode::Infer });
     let batch = flags.batch.unwrap_or(model.batch_bound);
     train::check_bound("--batch", batch, model.batch_bound)?;
-    let ranks = flags.place.ranks.unwrap_or(1) as usize;
+    let ranks = place.ranks;
     let training = mode == Mode::Train;
     let optimizer = Optimizer::Sgd {
         momentum: 0.9,
@@ -67,10 +70,10 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
         infer: !training,
     };
     if training {
-        program.training()?;
+        place.check_training()?;
         train::check_groups(model, ranks)?;
     } else {
-        program.inference()?;
+        place.check_inference()?;
     }
     let share = Arc::new(Share {
         begin: 0,
@@ -80,13 +83,12 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
         train::check_step(model, &share, 0)?;
     }
     // The arenas come first: their allocation fails with an error where memory is short.
-    let execution = Execution::start(program, purpose, None, interrupted)?;
+    let execution = execution::start(place, purpose, None, interrupted)?;
     let data = Arc::new(random_data(model, batch * ranks as u64));
     let order = Arc::new((0..share.total()).collect());
     if !training {
         execution.prepare_inference()?;
     }
-    let executed = || execution.crew().rank(0).context().executed();
     let mut times = Vec::new();
     let mut before = 0;
     for step in 0..flags.warmup + flags.steps {
@@ -94,7 +96,7 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
             return Err(Error::new(Kind::Interrupted, "interrupted"));
         }
         if step == flags.warmup {
-            before = executed();
+            before = execution.collectives();
         }
         let start = Instant::now();
         if training {
@@ -103,8 +105,9 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
             let lr = 1e-6;
             execution.update(Update { optimizer, lr, step })?;
         } else {
-            execution.infer(&data, batch, |_, _| ())?;
+            execution.infer(&data, batch, None)?;
         }
+        execution.end_step(step + 1)?;
         if step >= flags.warmup {
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
@@ -118,6 +121,11 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
     };
     let figures = Figures {
         mode: if training { "train" } else { "infer" },
+        device: place.target.device(),
+        precision: model.gpu.as_ref().map_or_else(
+            || format!("{:?}", model.element_type).to_lowercase(),
+            |gpu| gpu.precision.clone(),
+        ),
         ranks,
         batch,
         steps: flags.steps,
@@ -127,8 +135,11 @@ pub fn run(program: &Arc<Program>, flags: &cli::Bench, interrupted: Arc<AtomicBo
         max_ms: times[times.len() - 1],
         images_per_s: share.total() as f64 / median_ms * 1e3,
         peak_rss_bytes: peak_rss(),
-        collectives_per_step: (executed() - before) / flags.steps,
+        collectives_per_step: (execution.collectives() - before) / flags.steps,
     };
+    if !execution.leads() {
+        return Ok(());
+    }
     print(&figures, flags.json)
 }
 
@@ -139,6 +150,8 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
     }
     let Figures {
         mode,
+        device,
+        precision,
         ranks,
         batch,
         steps,
@@ -149,7 +162,7 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         ..
     } = figures;
     report::result(&format!(
-        "{mode}, {ranks} ranks with {batch} samples each, {steps} steps\n\
+        "{mode} on {device} in {precision}, {ranks} ranks with {batch} samples each, {steps} steps\n\
          median {median_ms:.3} ms a step (min {min_ms:.3}, max {max_ms:.3})\n\
          {images_per_s:.1} images/s\n\
          {} collectives a step\n\

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::error::{Error, Result};
+
 /// A compiled network: trains data-parallel with synchronised BatchNorm, and infers.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,12 +38,14 @@ pub enum Command {
 /// Where to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {
-    /// The GPUs if the executable has a GPU part and there are any, else the CPU.
+    /// The GPUs if the executable has device code and there are any, else the CPU, else the emulator.
     Auto,
     /// The CPU.
     Cpu,
     /// The GPUs.
     Cuda,
+    /// The GPU part in the emulator, which is slow and checks memory accesses.
+    CudaEmulated,
 }
 
 /// What `bench` measures.
@@ -59,12 +63,20 @@ pub struct Place {
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Number of ranks (threads that split each batch) [default: 1]
+    /// Number of ranks that split each batch: threads on the CPU, a process for each GPU [default: the visible
+    /// GPUs on cuda, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub ranks: Option<u32>,
     /// Ignore the variables of a launcher (torchrun, srun, mpirun)
     #[arg(long)]
     pub no_launcher_env: bool,
+}
+
+impl Place {
+    /// The number of ranks that `--ranks` asks for.
+    pub fn ranks(&self) -> Option<usize> {
+        self.ranks.map(|ranks| ranks as usize)
+    }
 }
 
 /// Flags of `train`.
@@ -127,6 +139,24 @@ pub struct Train {
     /// (`rankR/LAYER/mean`, `rankR/LAYER/inv_std`)
     #[arg(long, value_name = "SAFETENSORS")]
     pub dump_statistics: Option<PathBuf>,
+}
+
+impl Train {
+    /// The number of ranks that `--ranks` or `--rank-batches` asks for.
+    pub fn ranks(&self) -> Result<Option<usize>> {
+        let given = self.place.ranks();
+        let Some(counts) = &self.rank_batches else {
+            return Ok(given);
+        };
+        match given {
+            Some(ranks) if ranks != counts.len() => Err(Error::user(format!(
+                "--rank-batches gives {} ranks, --ranks gives {ranks}",
+                counts.len()
+            ))
+            .help("leave --ranks away: --rank-batches implies it")),
+            _ => Ok(Some(counts.len())),
+        }
+    }
 }
 
 /// Flags of `infer`.

@@ -2,8 +2,10 @@
 
 use std::{fmt, path::Path};
 
+use serde::{Deserialize, Serialize};
+
 /// Whose move it is after an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A defect of this program.
     Internal,
@@ -34,7 +36,7 @@ impl Kind {
 }
 
 /// An error with what to do about it.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 pub struct Error {
     /// Whose move it is.
     pub kind: Kind,

@@ -10,52 +10,57 @@ use syncbn_abi::Initial;
 use crate::{
     atomic_file, cli,
     data::{Dataset, write_npz},
-    error::{Error, Result},
-    execution::{Execution, Purpose},
-    program::Program,
+    error::{Error, Kind, Result},
+    execution::{self, Purpose},
+    place::Place,
     rank::sample_bytes,
     report,
 };
 
 /// Runs `infer`.
-pub fn run(program: &Arc<Program>, flags: &cli::Infer, interrupted: Arc<AtomicBool>) -> Result<()> {
-    program.inference()?;
-    let model = &program.model;
-    atomic_file::check("-o", &flags.output)?;
+pub fn run(place: &Place, flags: &cli::Infer, interrupted: Arc<AtomicBool>) -> Result<()> {
+    place.check_inference()?;
+    let model = place.model();
+    if place.leads() {
+        atomic_file::check("-o", &flags.output)?;
+    }
     let random = |initial: &Initial| matches!(initial, Initial::KaimingNormal { .. });
-    if flags.weights.is_none() && model.parameters.iter().any(|tensor| random(&tensor.initial)) {
+    let untrained = model.parameters.iter().any(|tensor| random(&tensor.initial));
+    if place.leads() && flags.weights.is_none() && untrained {
         report::warning("the compiled file has random weights; give trained ones with --weights");
     }
     let data = Arc::new(Dataset::read(model, &flags.data, false)?);
-    let ranks = flags.place.ranks.unwrap_or(1) as usize;
     let batch = model.batch_bound.min(data.samples());
     let purpose = Purpose {
-        ranks,
+        ranks: place.ranks,
         capacity: batch,
         train: None,
         infer: true,
     };
-    let execution = Execution::start(program, purpose, flags.weights.as_deref(), interrupted)?;
+    let execution = execution::start(place, purpose, flags.weights.as_deref(), interrupted)?;
     execution.prepare_inference()?;
     let sizes: Vec<usize> = model
         .outputs
         .iter()
         .map(|output| sample_bytes(output) as usize)
         .collect();
-    let pieces = execution.infer(&data, batch, move |rank, samples| {
-        let bytes = rank.outputs.iter_mut().zip(&sizes);
-        bytes
-            .map(|(output, size)| output.bytes()[..samples.len() * size].to_vec())
-            .collect::<Vec<_>>()
-    })?;
-    let outputs: Vec<Vec<u8>> = (0..model.outputs.len())
-        .map(|index| {
-            pieces
-                .iter()
-                .flat_map(|piece| piece[index].iter().copied())
-                .collect()
-        })
-        .collect();
+    let shown = sizes.clone();
+    // A piece is a batch of the first output, then one of the second, and so on.
+    let consume = move |outputs: &[&[u8]], samples: &[u64]| {
+        let outputs = outputs.iter().zip(&shown);
+        outputs
+            .flat_map(|(output, size)| &output[..samples.len() * size])
+            .copied()
+            .collect()
+    };
+    let pieces = execution.infer(&data, batch, Some(Arc::new(consume)))?;
+    if execution.interrupted() {
+        return Err(Error::new(Kind::Interrupted, "interrupted; nothing was written"));
+    }
+    if !execution.leads() {
+        return Ok(());
+    }
+    let outputs = separate(&pieces, &sizes);
     let arrays: Vec<_> = model
         .outputs
         .iter()
@@ -66,13 +71,23 @@ pub fn run(program: &Arc<Program>, flags: &cli::Infer, interrupted: Arc<AtomicBo
             (output.name.as_str(), output.element_type, shape, bytes.as_slice())
         })
         .collect();
-    if execution.interrupted() {
-        return Err(Error::new(
-            crate::error::Kind::Interrupted,
-            "interrupted; nothing was written",
-        ));
-    }
     write_arrays(&flags.output, &arrays)
+}
+
+/// The outputs, of `sizes` bytes a sample, that lie one after the other in each of the pieces.
+fn separate(pieces: &[Vec<u8>], sizes: &[usize]) -> Vec<Vec<u8>> {
+    let whole: usize = sizes.iter().sum();
+    let mut outputs = vec![Vec::new(); sizes.len()];
+    for piece in pieces {
+        let samples = piece.len() / whole.max(1);
+        let mut rest = piece.as_slice();
+        for (output, size) in outputs.iter_mut().zip(sizes) {
+            let (own, others) = rest.split_at(samples * size);
+            output.extend_from_slice(own);
+            rest = others;
+        }
+    }
+    outputs
 }
 
 /// Writes arrays to an npz file, atomically.

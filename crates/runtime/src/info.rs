@@ -1,16 +1,18 @@
 //! `info`: the description of the compiled network.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use syncbn_abi::{Model, Parameter, Target};
+use syncbn_abi::{Image, Images, Model, Parameter, Target};
 
 use crate::{
     cli,
     error::{Error, Result},
-    program::Program,
+    program::{GpuPart, Program},
     report,
 };
 
-/// What `info --json` adds to the model's own description.
+/// What `info --json` adds to a model's own description.
 #[derive(Serialize)]
 struct Description<'a> {
     #[serde(flatten)]
@@ -21,11 +23,40 @@ struct Description<'a> {
     collective_bytes_per_step: u64,
     collectives_per_step_uncombined: u64,
     collective_bytes_per_step_uncombined: u64,
+    /// Bytes of each image of the device code, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images: Option<BTreeMap<String, u64>>,
+    /// The GPU part, beside that of the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_part: Option<Box<Description<'a>>>,
 }
 
-/// Runs `info`.
+/// Runs `info`: describes the CPU part, and with or without it the GPU part.
 pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
-    let model = &program.model;
+    let cpu = program.cpu.as_ref().map(|part| describe(&part.model, None));
+    let gpu = match &program.gpu {
+        Some(part) => Some(describe(&part.model, Some(images(part)?))),
+        None => None,
+    };
+    let description = match (cpu, gpu) {
+        (Some(cpu), gpu) => Description {
+            gpu_part: gpu.map(Box::new),
+            ..cpu
+        },
+        (None, Some(gpu)) => gpu,
+        (None, None) => return Err(Error::internal("the executable holds no model")),
+    };
+    if !flags.json {
+        let mut texts = vec![text(&description)];
+        texts.extend(description.gpu_part.as_deref().map(text));
+        return report::result(texts.join("\n\n\n").trim_end());
+    }
+    let text = serde_json::to_string_pretty(&description)
+        .map_err(|cause| Error::internal(format!("cannot describe the model: {cause}")))?;
+    report::result(&text)
+}
+
+fn describe(model: &Model, images: Option<BTreeMap<String, u64>>) -> Description<'_> {
     let names = |trained| {
         let chosen = model
             .parameters
@@ -33,10 +64,7 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
             .filter(move |tensor| tensor.trained == trained);
         chosen.map(|tensor| tensor.name.as_str()).collect::<Vec<_>>()
     };
-    if !flags.json {
-        return report::result(text(model).trim_end());
-    }
-    let description = Description {
+    Description {
         model,
         trained: names(true),
         constant: names(false),
@@ -44,17 +72,37 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
         collective_bytes_per_step: bytes(model),
         collectives_per_step_uncombined: model.uncombined.collectives,
         collective_bytes_per_step_uncombined: model.uncombined.bytes,
-    };
-    let text = serde_json::to_string_pretty(&description)
-        .map_err(|cause| Error::internal(format!("cannot describe the model: {cause}")))?;
-    report::result(&text)
+        images,
+        gpu_part: None,
+    }
+}
+
+/// The images of the device code and their bytes, such as `ptx for sm_80`.
+fn images(part: &GpuPart) -> Result<BTreeMap<String, u64>> {
+    let line = part
+        .images
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    if line.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let table: Images = serde_json::from_slice(line)
+        .map_err(|cause| Error::internal(format!("the table of device code is malformed: {cause}")))?;
+    let name = |image: &Image| format!("{} for sm_{}", image.kind, image.compute_capability);
+    Ok(table
+        .images
+        .iter()
+        .map(|image| (name(image), image.bytes))
+        .collect())
 }
 
 fn bytes(model: &Model) -> u64 {
     model.collectives.iter().map(|collective| collective.bytes).sum()
 }
 
-fn text(model: &Model) -> String {
+fn text(description: &Description) -> String {
+    let model = description.model;
     let mut lines = Vec::new();
     let mut line = |name: &str, value: String| lines.push(format!("{name:<12}{value}"));
     line("network", model.name.clone());
@@ -77,6 +125,20 @@ fn text(model: &Model) -> String {
             .as_ref()
             .map_or("unknown".into(), |version| format!("{version} or later")),
     );
+    if let Some(gpu) = &model.gpu {
+        line("part", "GPU".into());
+        line("precision", gpu.precision.clone());
+        let runs = [(gpu.cuda, "cuda"), (gpu.emulated, "cuda-emulated")];
+        let runs: Vec<_> = runs
+            .iter()
+            .filter(|(there, _)| *there)
+            .map(|(_, name)| *name)
+            .collect();
+        line("devices", runs.join(", "));
+        for (name, bytes) in description.images.iter().flatten() {
+            line("image", format!("{name}, {bytes} bytes"));
+        }
+    }
     line("elements", format!("{:?}", model.element_type).to_lowercase());
     line("batch", format!("up to {} a rank", model.batch_bound));
     let functions = [(model.train, "train"), (model.infer, "infer")];
@@ -147,16 +209,31 @@ fn text(model: &Model) -> String {
             collective.name, collective.bytes
         ));
     }
+    if let Some(gpu) = &model.gpu {
+        lines.push(format!("\nkernels ({})", gpu.kernels.len()));
+        for kernel in &gpu.kernels {
+            lines.push(format!(
+                "  {} {} threads a block, {} bytes of shared memory",
+                kernel.name, kernel.block, kernel.shared
+            ));
+        }
+    }
     let arenas = &model.arenas;
+    let (mut train_constants, mut infer_constants) = (None, None);
+    if let Some(gpu) = &model.gpu {
+        train_constants = Some(("training constants", gpu.train_constants));
+        infer_constants = Some(("inference constants", gpu.infer_constants));
+    }
     lines.push("\narenas in bytes".into());
-    for (name, size) in [
+    let sizes = [
         ("weights", arenas.weights),
         ("of which trained", arenas.trained),
         ("statistics, a rank", arenas.statistics),
         ("prepared", arenas.prepared),
         ("training step, a rank", arenas.train_step),
         ("inference step, a rank", arenas.infer_step),
-    ] {
+    ];
+    for (name, size) in sizes.into_iter().chain(train_constants).chain(infer_constants) {
         lines.push(format!("  {name:<24}{size}"));
     }
     lines.join("\n")

@@ -70,6 +70,7 @@ pub mod initial;
 pub mod launcher;
 pub mod optimizer;
 pub mod panics;
+pub mod place;
 pub mod program;
 pub mod rank;
 pub mod report;

@@ -25,6 +25,11 @@ pub fn complaint(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Prints what a user may want to know.
+pub fn note(text: &str) {
+    complaint(&format!("note: {text}"));
+}
+
 /// Prints a warning.
 pub fn warning(text: &str) {
     complaint(&format!("warning: {text}"));

@@ -14,10 +14,12 @@ use signal_hook::{
 
 use crate::{
     bench,
-    cli::{Cli, Command, Device, Place},
+    cli::{Cli, Command},
     cpu,
     error::{Error, Kind, Result},
+    gpu::process::{self, Role, Seat},
     infer, info, launcher, panics,
+    place::{self, Place, Target},
     program::Program,
     report, train,
 };
@@ -26,57 +28,98 @@ use crate::{
 /// and returns the exit code. No panic leaves it.
 pub fn main(program: impl FnOnce() -> Result<Program>, arguments: Vec<OsString>) -> i32 {
     panics::install_hook();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    let outcome = caught(|| {
         let program = program()?;
-        let flags = match parse(&program, arguments) {
-            Ok(flags) => flags,
+        match parse(&program, arguments)? {
+            Ok(flags) => execute(&program, &flags),
             Err(error) => {
                 // Help and version are errors to clap, but not to the user.
                 let _ = error.print();
-                return Ok(error.exit_code());
+                Ok(error.exit_code())
             }
-        };
-        execute(&Arc::new(program), &flags).map(|()| 0)
-    }));
-    let error = match outcome {
-        Ok(Ok(code)) => return code,
-        Ok(Err(error)) => error,
-        Err(payload) => Error::internal(format!("panicked: {}", panics::describe(payload.as_ref()))),
-    };
-    report::complaint(&error.to_string());
-    error.kind.exit_code()
+        }
+    });
+    outcome.unwrap_or_else(|error| {
+        report::complaint(&error.to_string());
+        error.kind.exit_code()
+    })
 }
 
-fn parse(program: &Program, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let model = &program.model;
+fn parse(program: &Program, arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
+    let model = program.model()?;
     let version = format!("(syncbn-compile {})", model.compiler);
     let command = Cli::command().name(model.name.clone()).version(version);
-    let matches = command.try_get_matches_from(arguments)?;
-    Cli::from_arg_matches(&matches)
+    let matches = command.try_get_matches_from(arguments);
+    Ok(matches.and_then(|matches| Cli::from_arg_matches(&matches)))
 }
 
-fn execute(program: &Arc<Program>, flags: &Cli) -> Result<()> {
-    // `info` runs no generated code, so that it works on every machine.
-    if let Command::Info(flags) = &flags.command {
-        return info::run(program, flags);
+/// Does what the flags say; returns the exit code.
+fn execute(program: &Program, flags: &Cli) -> Result<i32> {
+    let (place, ranks) = match &flags.command {
+        // `info` runs no generated code, so that it works on every machine.
+        Command::Info(flags) => return info::run(program, flags).map(|()| 0),
+        Command::Train(flags) => (&flags.place, flags.ranks()?),
+        Command::Infer(flags) => (&flags.place, flags.place.ranks()),
+        Command::Bench(flags) => (&flags.place, flags.place.ranks()),
+    };
+    let target = place::choose(program, place.device)?;
+    cpu::check(&target.model().cpu)?;
+    let signalled = catch_signals()?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let alone = |target, ranks| Place {
+        target,
+        ranks,
+        seat: Seat::default(),
+    };
+    let foreign = !place.no_launcher_env;
+    match &target {
+        Target::Cpu(_) => {
+            if foreign {
+                launcher::refuse_many_processes(variable)?;
+            }
+            let place = alone(target, ranks.unwrap_or(1));
+            command(&place, flags, signalled).map(|()| 0)
+        }
+        Target::Gpu(..) => match process::role(&target, ranks, foreign, variable)? {
+            Role::Alone => command(&alone(target, 1), flags, signalled).map(|()| 0),
+            Role::Launch(ranks) => process::launch(ranks, &signalled),
+            Role::Member(member) => {
+                let seat = Seat::take(&member, target.model(), &signalled)?;
+                let place = Place {
+                    target,
+                    ranks: member.ranks,
+                    seat,
+                };
+                let outcome = caught(|| command(&place, flags, signalled));
+                match &place.seat.control {
+                    Some(control) => control.conclude(outcome),
+                    None => outcome.map(|()| 0),
+                }
+            }
+        },
     }
-    cpu::check(&program.model.cpu)?;
-    let interrupted = catch_signals()?;
+}
+
+fn command(place: &Place, flags: &Cli, signalled: Arc<AtomicBool>) -> Result<()> {
+    if place.leads() {
+        for warning in &place.model().warnings {
+            report::warning(warning);
+        }
+    }
     match &flags.command {
-        Command::Train(flags) => {
-            check_place(program, &flags.place)?;
-            train::run(program, flags, interrupted)
-        }
-        Command::Infer(flags) => {
-            check_place(program, &flags.place)?;
-            infer::run(program, flags, interrupted)
-        }
-        Command::Bench(flags) => {
-            check_place(program, &flags.place)?;
-            bench::run(program, flags, interrupted)
-        }
+        Command::Train(flags) => train::run(place, flags, signalled),
+        Command::Infer(flags) => infer::run(place, flags, signalled),
+        Command::Bench(flags) => bench::run(place, flags, signalled),
         Command::Info(_) => Ok(()),
     }
+}
+
+/// Makes an error of a panic.
+fn caught<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|payload| {
+        let text = panics::describe(payload.as_ref());
+        Err(Error::internal(format!("panicked: {text}")))
+    })
 }
 
 /// The first signal sets the flag, a second one ends the process at once.
@@ -89,25 +132,4 @@ fn catch_signals() -> Result<Arc<AtomicBool>> {
             .map_err(|cause| Error::environment(format!("cannot catch signals: {cause}")))?;
     }
     Ok(interrupted)
-}
-
-fn check_place(program: &Program, place: &Place) -> Result<()> {
-    for warning in &program.model.warnings {
-        report::warning(warning);
-    }
-    let has_gpu_part = program.model.targets.iter().any(|target| target == "cuda");
-    if place.device == Device::Cuda && !has_gpu_part {
-        return Err(
-            Error::environment("--device cuda: this executable has no GPU part")
-                .note(format!(
-                    "it was compiled for {}",
-                    program.model.targets.join(", ")
-                ))
-                .help("use --device cpu"),
-        );
-    }
-    if !place.no_launcher_env {
-        launcher::refuse_many_processes(|name| std::env::var(name).ok())?;
-    }
-    Ok(())
 }

@@ -29,6 +29,11 @@ impl Column {
         }
     }
 
+    /// Bytes of one sample.
+    pub fn sample_bytes(&self) -> usize {
+        self.sample_bytes
+    }
+
     /// Copies `samples` one after the other to the start of `out`.
     pub fn gather(&self, samples: &[u64], out: &mut [u8]) {
         let size = self.sample_bytes;

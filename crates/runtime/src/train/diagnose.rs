@@ -14,7 +14,7 @@ use super::save;
 
 /// The error for a loss that is not finite in step `step` (from 1).
 pub fn not_finite(
-    execution: &Execution,
+    execution: &dyn Execution,
     data: &Arc<Dataset>,
     order: &Arc<Vec<u64>>,
     share: &Arc<Share>,
@@ -37,7 +37,7 @@ pub fn not_finite(
 
 /// A sentence that names the first tensor or layer that is not finite.
 fn find(
-    execution: &Execution,
+    execution: &dyn Execution,
     data: &Arc<Dataset>,
     order: &Arc<Vec<u64>>,
     share: &Arc<Share>,
@@ -49,13 +49,9 @@ fn find(
         ));
     }
     execution.train_step(data, order, share, true)?;
-    let ranks = 0..execution.crew().len();
-    let first = ranks
-        .filter_map(|rank| execution.crew().rank(rank).context().take_not_finite())
-        .min();
-    let node = first.and_then(|index| {
+    let node = execution.first_not_finite()?.and_then(|index| {
         let index = usize::try_from(index).ok()?;
-        execution.program().model.train_nodes.get(index)
+        execution.model().train_nodes.get(index)
     });
     Ok(match node {
         Some(node) => format!(

@@ -18,9 +18,9 @@ use crate::{
     atomic_file, cli,
     data::Dataset,
     error::{Error, Kind, Result},
-    execution::{Execution, Purpose},
+    execution::{self, Execution, Purpose},
     optimizer::{Optimizer, Update},
-    program::Program,
+    place::Place,
     report,
     sampler::{Sampler, Share},
     schedule::LearningRate,
@@ -42,17 +42,19 @@ struct Plan {
 }
 
 /// Runs `train`.
-pub fn run(program: &Arc<Program>, flags: &cli::Train, interrupted: Arc<AtomicBool>) -> Result<()> {
-    let model = &program.model;
-    program.training()?;
+pub fn run(place: &Place, flags: &cli::Train, interrupted: Arc<AtomicBool>) -> Result<()> {
+    let model = place.model();
+    place.check_training()?;
     if flags.val.is_some() {
-        program
-            .inference()
+        place
+            .check_inference()
             .map_err(|error| error.note("--val needs inference"))?;
     }
-    check_outputs(flags)?;
+    if place.leads() {
+        check_outputs(flags)?;
+    }
     let optimizer = flags.optimization.optimizer()?;
-    let full = full_counts(model.batch_bound, flags)?;
+    let full = full_counts(model.batch_bound, flags, place.ranks)?;
     counts::check_groups(model, full.len())?;
     let data = Arc::new(Dataset::read(model, &flags.data, true)?);
     let validation = flags
@@ -68,22 +70,23 @@ pub fn run(program: &Arc<Program>, flags: &cli::Train, interrupted: Arc<AtomicBo
         train: Some(optimizer),
         infer: validation.is_some(),
     };
-    let execution = Execution::start(program, purpose, flags.weights.as_deref(), interrupted)?;
-    let last = train(&execution, flags, &plan, &data, validation.as_ref())?;
-    save::check_statistics(&execution)?;
-    dump::write(&execution, flags, &last)
+    let execution = execution::start(place, purpose, flags.weights.as_deref(), interrupted)?;
+    let last = train(&*execution, flags, &plan, &data, validation.as_ref())?;
+    save::check_statistics(&*execution)?;
+    dump::write(&*execution, flags, &last)
 }
 
 /// Trains all steps; returns the last one's share.
 fn train(
-    execution: &Execution,
+    execution: &dyn Execution,
     flags: &cli::Train,
     plan: &Plan,
     data: &Arc<Dataset>,
     validation: Option<&Arc<Dataset>>,
 ) -> Result<Arc<Share>> {
-    let mut log = Log::create(flags.log.as_deref())?;
-    let mut progress = Progress::start(plan.steps);
+    let leads = execution.leads();
+    let mut log = Log::create(flags.log.as_deref().filter(|_| leads))?;
+    let mut progress = Progress::start(plan.steps, leads);
     let per_epoch = plan.sampler.steps_per_epoch();
     let mut order = Arc::new(Vec::new());
     let mut share = Arc::new(plan.sampler.share(0));
@@ -100,6 +103,7 @@ fn train(
             let optimizer = plan.optimizer;
             execution.update(Update { optimizer, lr, step })?;
         }
+        execution.end_step(step + 1)?;
         let images_per_s = share.total() as f64 / start.elapsed().as_secs_f64();
         let line = StepLine {
             step: step + 1,
@@ -128,7 +132,7 @@ fn train(
         if ends && !execution.interrupted() {
             let figures = match validation.map(|data| validate::run(execution, data, plan.capacity)) {
                 Some(Err(error)) if error.kind == Kind::Interrupted => None,
-                other => Some(other.transpose()?),
+                other => Some(other.transpose()?.flatten()),
             };
             if let Some(figures) = figures {
                 let line = EpochLine::new(epoch + 1, figures);
@@ -141,7 +145,7 @@ fn train(
         }
     }
     progress.finish();
-    if let Some(path) = &flags.save {
+    if let Some(path) = flags.save.as_ref().filter(|_| leads) {
         report::line(&format!("saved \"{}\"", path.display()));
     }
     Ok(share)
@@ -158,25 +162,18 @@ fn interruption(flags: &cli::Train, step: u64) -> Error {
     }
 }
 
-/// Samples of each rank in a full step, from `--ranks`, `--batch` and `--rank-batches`.
-fn full_counts(bound: u64, flags: &cli::Train) -> Result<Vec<u64>> {
+/// Samples of each of the run's ranks in a full step, from `--batch` and `--rank-batches`.
+fn full_counts(bound: u64, flags: &cli::Train, ranks: usize) -> Result<Vec<u64>> {
     let full = match &flags.rank_batches {
-        Some(counts) => {
-            if flags
-                .place
-                .ranks
-                .is_some_and(|ranks| ranks as usize != counts.len())
-            {
-                return Err(Error::user(format!(
-                    "--rank-batches gives {} ranks, --ranks gives {}",
-                    counts.len(),
-                    flags.place.ranks.unwrap_or(1)
-                ))
-                .help("leave --ranks away: --rank-batches implies it"));
-            }
-            counts.clone()
+        Some(counts) if counts.len() != ranks => {
+            return Err(Error::user(format!(
+                "--rank-batches gives {} ranks, but the run has {ranks}",
+                counts.len()
+            ))
+            .help("give one number for each rank"));
         }
-        None => vec![flags.batch.unwrap_or(bound); flags.place.ranks.unwrap_or(1) as usize],
+        Some(counts) => counts.clone(),
+        None => vec![flags.batch.unwrap_or(bound); ranks],
     };
     let flag = if flags.rank_batches.is_some() {
         "--rank-batches"

@@ -15,12 +15,13 @@ const LINES: u64 = 20;
 pub struct Progress {
     bar: Option<ProgressBar>,
     steps: u64,
+    shown: bool,
 }
 
 impl Progress {
-    /// The progress of `steps` steps.
-    pub fn start(steps: u64) -> Self {
-        let bar = stderr().is_terminal().then(|| {
+    /// The progress of `steps` steps; nothing is printed unless it is `shown`.
+    pub fn start(steps: u64, shown: bool) -> Self {
+        let bar = (shown && stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(steps);
             let style = ProgressStyle::with_template("{bar:30} step {pos}/{len} {msg} [{elapsed}<{eta}]");
             if let Ok(style) = style {
@@ -28,11 +29,14 @@ impl Progress {
             }
             bar
         });
-        Progress { bar, steps }
+        Progress { bar, steps, shown }
     }
 
     /// Shows a step.
     pub fn step(&mut self, line: &StepLine) {
+        if !self.shown {
+            return;
+        }
         let StepLine {
             step,
             epoch,
@@ -59,7 +63,9 @@ impl Progress {
 
     /// Shows an epoch's validation.
     pub fn epoch(&mut self, line: &EpochLine) {
-        let Some(loss) = line.val_loss else { return };
+        let Some(loss) = line.val_loss.filter(|_| self.shown) else {
+            return;
+        };
         let accuracy = line
             .val_accuracy
             .map(|value| format!(" validation accuracy {value:.4}"));

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     execution::Execution,
     initial::values,
-    rank::{Rank, sample_bytes},
+    rank::sample_bytes,
 };
 
 /// What a validation found.
@@ -30,21 +30,45 @@ struct Sums {
     count: u64,
 }
 
+impl Sums {
+    fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.loss.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.hits.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.count.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 24]) -> Self {
+        let (words, _) = bytes.as_chunks::<8>();
+        Sums {
+            loss: f64::from_le_bytes(words[0]),
+            hits: u64::from_le_bytes(words[1]),
+            count: u64::from_le_bytes(words[2]),
+        }
+    }
+}
+
 /// Runs inference on `data` with rank 0's statistics and compares it with the target. The sums are taken in
-/// the order of the samples, so that they do not depend on the number of ranks.
-pub fn run(execution: &Execution, data: &Arc<Dataset>, batch: u64) -> Result<Figures> {
+/// the order of the samples, so that they do not depend on the number of ranks. None on processes that do not
+/// lead. Called by all.
+pub fn run(execution: &dyn Execution, data: &Arc<Dataset>, batch: u64) -> Result<Option<Figures>> {
     execution.prepare_inference()?;
-    let program = Arc::clone(execution.program());
+    let model = execution.model().clone();
+    let classes = matches!(model.target, Some(Target::Classes { .. }));
     let shown = Arc::clone(data);
-    let per_batch = execution.infer(data, batch, move |rank, samples| {
-        samples
-            .iter()
-            .enumerate()
-            .map(|(place, &sample)| compare(&program.model, rank, place, &shown, sample))
-            .collect::<Option<Vec<_>>>()
-    })?;
+    let consume = move |outputs: &[&[u8]], samples: &[u64]| {
+        let sums = samples.iter().enumerate();
+        let sums = sums.filter_map(|(place, &sample)| compare(&model, outputs, place, &shown, sample));
+        sums.flat_map(Sums::to_bytes).collect()
+    };
+    let per_batch = execution.infer(data, batch, Some(Arc::new(consume)))?;
+    if !execution.leads() {
+        return Ok(None);
+    }
     let mut total = Sums::default();
-    for sums in per_batch.into_iter().flat_map(|sums| sums.unwrap_or_default()) {
+    for sums in per_batch.iter().flat_map(|bytes| bytes.as_chunks().0) {
+        let sums = Sums::from_bytes(sums);
         total.loss += sums.loss;
         total.hits += sums.hits;
         total.count += sums.count;
@@ -55,21 +79,19 @@ pub fn run(execution: &Execution, data: &Arc<Dataset>, batch: u64) -> Result<Fig
         ));
     }
     let count = total.count as f64;
-    let classes = matches!(execution.program().model.target, Some(Target::Classes { .. }));
-    Ok(Figures {
+    Ok(Some(Figures {
         loss: total.loss / count,
         accuracy: classes.then_some(total.hits as f64 / count),
-    })
+    }))
 }
 
-fn compare(model: &Model, rank: &mut Rank, place: usize, data: &Dataset, sample: u64) -> Option<Sums> {
+/// Compares sample `sample`, which is the `place`-th one in `outputs`.
+fn compare(model: &Model, outputs: &[&[u8]], place: usize, data: &Dataset, sample: u64) -> Option<Sums> {
     let index = model.loss_output();
     let output = model.outputs.get(index)?;
     let size = sample_bytes(output) as usize;
-    let found = values(
-        &rank.outputs[index].bytes()[place * size..(place + 1) * size],
-        output.element_type,
-    );
+    let found = outputs.get(index)?.get(place * size..(place + 1) * size)?;
+    let found = values(found, output.element_type);
     let target = data.target(model)?.sample(sample);
     Some(match model.target.as_ref()? {
         Target::Classes { classes, .. } => {

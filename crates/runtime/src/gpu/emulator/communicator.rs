@@ -10,7 +10,7 @@ use std::{
     fmt::Display,
     hash::BuildHasher,
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
 };
 
 use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM};
@@ -67,6 +67,15 @@ impl Communicator {
         Ok(Communicator {
             connection: RefCell::new(connection),
             owner,
+        })
+    }
+
+    /// What ends the communicator from any thread. None if the system has no more file descriptors.
+    pub(super) fn aborter(&self) -> Option<impl Fn() + Send + 'static> {
+        let connection = self.connection.borrow().try_clone().ok()?;
+        Some(move || {
+            // A connection that has ended already is what is wanted.
+            let _ = connection.shutdown(Shutdown::Both);
         })
     }
 

@@ -181,6 +181,18 @@ impl Device for EmulatedDevice {
     fn collectives(&self) -> u64 {
         self.collectives.get()
     }
+
+    fn aborter(&self) -> Box<dyn Fn() + Send> {
+        let communicators = self.communicators.borrow();
+        let aborters: Vec<_> = communicators
+            .iter()
+            .filter_map(|communicator| match &**communicator {
+                stream::Communicator::Emulated(communicator) => communicator.aborter(),
+                stream::Communicator::Nccl(_) => None,
+            })
+            .collect();
+        Box::new(move || aborters.iter().for_each(|abort| abort()))
+    }
 }
 
 impl Emulator {

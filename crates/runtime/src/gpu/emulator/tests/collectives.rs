@@ -1,8 +1,9 @@
 //! All-reduces of emulated devices, each rank a thread with its own device.
 
 use std::{
-    sync::{Mutex, mpsc},
+    sync::{Barrier, Mutex, mpsc},
     thread,
+    time::Duration,
 };
 
 use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM};
@@ -182,4 +183,22 @@ fn a_group_counts_as_one_collective() {
         ncclGroupEnd();
         assert_eq!(device.collectives(), 1);
     });
+}
+
+#[test]
+fn aborting_ends_a_rank_that_waits() {
+    let over = Barrier::new(2);
+    let errors = together(&[0, 1], |device, communicator, rank| {
+        let error = (rank == 0).then(|| {
+            let abort = device.aborter();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(50));
+                abort();
+            });
+            all_reduce(device, communicator, NCCL_FLOAT32, &[0; 4], 1).unwrap_err()
+        });
+        over.wait();
+        error
+    });
+    assert_eq!(errors[0].as_ref().unwrap().kind, Kind::RankDied);
 }

@@ -1,4 +1,4 @@
-//! A program with its memory and its ranks, ready to train or infer.
+//! The ranks of the CPU: threads of this process.
 
 use std::{
     path::Path,
@@ -8,72 +8,41 @@ use std::{
     },
 };
 
+use syncbn_abi::Model;
+
+use super::{Consume, Execution, Purpose, Region, inference_share, initialise};
 use crate::{
-    checkpoint,
     collectives::Collectives,
     crew::Crew,
     data::Dataset,
     error::{Error, Kind, Result},
-    initial,
     optimizer::{Optimizer, Update},
-    program::Program,
+    program::CpuPart,
     rank::{Memory, Rank, Step},
     sampler::Share,
 };
 
-/// A program with its memory and its ranks.
-pub struct Execution {
-    program: Arc<Program>,
+/// A CPU part with its memory and its ranks.
+pub struct CpuExecution {
+    part: Arc<CpuPart>,
     memory: Arc<RwLock<Memory>>,
     crew: Crew,
     /// Set by a signal.
     interrupted: Arc<AtomicBool>,
 }
 
-/// What an execution is started for.
-#[derive(Debug, Clone, Copy)]
-pub struct Purpose {
-    /// Number of ranks.
-    pub ranks: usize,
-    /// Largest batch of one rank.
-    pub capacity: u64,
-    /// The optimiser, if it trains.
-    pub train: Option<Optimizer>,
-    /// Whether it infers.
-    pub infer: bool,
-}
-
-impl Execution {
-    /// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program,
-    /// or of the safetensors file `weights`.
+impl CpuExecution {
+    /// Allocates, starts the ranks, compares their schedules, and sets initial values.
     pub fn start(
-        program: &Arc<Program>,
+        part: &Arc<CpuPart>,
         purpose: Purpose,
         weights: Option<&Path>,
         interrupted: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let model = &program.model;
+        let model = &part.model;
         let mut memory = Memory::new(model, purpose.train.is_some_and(Optimizer::has_second_moment))?;
-        match weights {
-            Some(path) => {
-                checkpoint::load(path, model, memory.weights.bytes(), memory.statistics.bytes())?;
-            }
-            None => {
-                let element_type = model.element_type;
-                initial::fill(
-                    &model.parameters,
-                    element_type,
-                    program.data,
-                    memory.weights.bytes(),
-                )?;
-                initial::fill(
-                    &model.statistics,
-                    element_type,
-                    program.data,
-                    memory.statistics.bytes(),
-                )?;
-            }
-        }
+        let arenas = (memory.weights.bytes(), memory.statistics.bytes());
+        initialise(model, part.data, weights, arenas)?;
         let collectives = Arc::new(Collectives::new(model, purpose.ranks));
         let mut ranks = Vec::with_capacity(purpose.ranks);
         for index in 0..purpose.ranks {
@@ -88,44 +57,68 @@ impl Execution {
             let context = rank.context();
             context.collectives().agree_on_schedule(context.rank, hash)
         })?;
-        let memory = Arc::new(RwLock::new(memory));
-        Ok(Execution {
-            program: Arc::clone(program),
-            memory,
+        Ok(CpuExecution {
+            part: Arc::clone(part),
+            memory: Arc::new(RwLock::new(memory)),
             crew,
             interrupted,
         })
     }
 
-    /// The ranks.
-    pub fn crew(&self) -> &Crew {
-        &self.crew
-    }
-
-    /// The program.
-    pub fn program(&self) -> &Arc<Program> {
-        &self.program
-    }
-
     /// The shared memory; between jobs only.
-    pub fn memory(&self) -> RwLockWriteGuard<'_, Memory> {
+    fn memory(&self) -> RwLockWriteGuard<'_, Memory> {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a signal asked for the end.
-    pub fn interrupted(&self) -> bool {
+    /// Shows a region of rank `rank`.
+    fn show(&self, rank: usize, region: Region, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut rank = self.crew.rank(rank);
+        let outside = || Error::internal(format!("{region:?} lies outside its memory"));
+        match region {
+            Region::Weights => see(self.memory().weights.bytes()),
+            Region::Gradients => see(rank.gradients.bytes()),
+            Region::Statistics => see(rank.statistics.bytes()),
+            Region::Step { offset, bytes } => {
+                let range = offset as usize..(offset + bytes) as usize;
+                see(rank.train_step.bytes().get(range).ok_or_else(outside)?)
+            }
+            Region::Output { index, bytes } => {
+                let output = rank.outputs.get_mut(index).ok_or_else(outside)?;
+                see(output.bytes().get(..bytes as usize).ok_or_else(outside)?)
+            }
+        }
+    }
+}
+
+impl Execution for CpuExecution {
+    fn model(&self) -> &Model {
+        &self.part.model
+    }
+
+    fn ranks(&self) -> usize {
+        self.crew.len()
+    }
+
+    fn leads(&self) -> bool {
+        true
+    }
+
+    fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Runs one training step on `share` of `data` in `order`, without the update; returns the loss.
-    pub fn train_step(
+    fn end_step(&self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn train_step(
         &self,
         data: &Arc<Dataset>,
         order: &Arc<Vec<u64>>,
         share: &Arc<Share>,
         trace: bool,
     ) -> Result<f64> {
-        let (function, _) = self.program.training()?;
+        let (function, _) = self.part.training()?;
         let step = Step {
             total: share.total(),
             ranks: self.crew.len(),
@@ -145,11 +138,10 @@ impl Execution {
         Ok(rank.loss)
     }
 
-    /// Updates the weights with the gradients of the last step.
-    pub fn update(&self, update: Update) -> Result<()> {
-        let (_, functions) = self.program.training()?;
-        let width = self.program.model.element_type.bytes();
-        let slices = (self.program.model.arenas.trained / width, width, self.crew.len());
+    fn update(&self, update: Update) -> Result<()> {
+        let (_, functions) = self.part.training()?;
+        let width = self.part.model.element_type.bytes();
+        let slices = (self.part.model.arenas.trained / width, width, self.crew.len());
         let memory = Arc::clone(&self.memory);
         self.crew.run(move |rank| {
             let memory = memory.read().unwrap_or_else(PoisonError::into_inner);
@@ -157,9 +149,15 @@ impl Execution {
         })
     }
 
-    /// Prepares inference with the current weights and rank 0's running statistics.
-    pub fn prepare_inference(&self) -> Result<()> {
-        let (prepare, _) = self.program.inference()?;
+    fn first_not_finite(&self) -> Result<Option<i64>> {
+        let ranks = 0..self.crew.len();
+        Ok(ranks
+            .filter_map(|rank| self.crew.rank(rank).context().take_not_finite())
+            .min())
+    }
+
+    fn prepare_inference(&self) -> Result<()> {
+        let (prepare, _) = self.part.inference()?;
         self.memory()
             .statistics
             .bytes()
@@ -174,15 +172,8 @@ impl Execution {
         })
     }
 
-    /// Infers all of `data`, split over the ranks, in batches of up to `batch` samples. Each batch's rank and
-    /// samples are shown to `consume`; what it makes of them is returned in the order of the samples.
-    pub fn infer<T: Send + 'static>(
-        &self,
-        data: &Arc<Dataset>,
-        batch: u64,
-        consume: impl Fn(&mut Rank, &[u64]) -> T + Send + Sync + 'static,
-    ) -> Result<Vec<T>> {
-        let (_, function) = self.program.inference()?;
+    fn infer(&self, data: &Arc<Dataset>, batch: u64, consume: Option<Consume>) -> Result<Vec<Vec<u8>>> {
+        let (_, function) = self.part.inference()?;
         let ranks = self.crew.len();
         let found: Vec<_> = (0..ranks).map(|_| Mutex::new(Vec::new())).collect();
         let found = Arc::new(found);
@@ -190,8 +181,7 @@ impl Execution {
         let (results, interrupted) = (Arc::clone(&found), Arc::clone(&self.interrupted));
         self.crew.run(move |rank| {
             let memory = memory.read().unwrap_or_else(PoisonError::into_inner);
-            let bound = |rank: usize| (u128::from(data.samples()) * rank as u128 / ranks as u128) as u64;
-            let own: Vec<u64> = (bound(rank.index())..bound(rank.index() + 1)).collect();
+            let own: Vec<u64> = inference_share(data.samples(), rank.index(), ranks).collect();
             let mut results = results[rank.index()]
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
@@ -201,13 +191,44 @@ impl Execution {
                 }
                 rank.load(&data, samples);
                 rank.infer(function, &memory)?;
-                results.push(consume(rank, samples));
+                if let Some(consume) = &consume {
+                    let outputs: Vec<&[u8]> =
+                        rank.outputs.iter_mut().map(|output| &*output.bytes()).collect();
+                    results.push(consume(&outputs, samples));
+                }
             }
             Ok(())
         })?;
-        let take = |results: &Mutex<Vec<T>>| {
+        let take = |results: &Mutex<Vec<Vec<u8>>>| {
             std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner))
         };
         Ok(found.iter().flat_map(take).collect())
+    }
+
+    fn read(&self, region: Region, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.show(0, region, see)
+    }
+
+    fn gather(&self, region: &dyn Fn(usize) -> Region) -> Result<Vec<Vec<u8>>> {
+        let mut found = Vec::new();
+        for rank in 0..self.crew.len() {
+            self.show(rank, region(rank), &mut |bytes| {
+                found.push(bytes.to_vec());
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn check_weights(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn agree(&self, outcome: Result<()>) -> Result<()> {
+        outcome
+    }
+
+    fn collectives(&self) -> u64 {
+        self.crew.rank(0).context().executed()
     }
 }

@@ -1,0 +1,141 @@
+//! Where a command runs: which part of the program, on which kind of device, on how many ranks.
+
+use std::sync::Arc;
+
+use syncbn_abi::Model;
+
+use crate::{
+    cli::Device,
+    error::{Error, Result},
+    gpu::{self, process::Seat},
+    program::{CpuPart, GpuPart, Program},
+    report,
+};
+
+/// A part of the program, and what runs it.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// The CPU.
+    Cpu(Arc<CpuPart>),
+    /// GPUs, or the emulator.
+    Gpu(Arc<GpuPart>, gpu::Kind),
+}
+
+impl Target {
+    /// The part's description.
+    pub fn model(&self) -> &Model {
+        match self {
+            Target::Cpu(part) => &part.model,
+            Target::Gpu(part, _) => &part.model,
+        }
+    }
+
+    /// The value of `--device` that stands for it.
+    pub fn device(&self) -> &'static str {
+        match self {
+            Target::Cpu(_) => "cpu",
+            Target::Gpu(_, gpu::Kind::Cuda) => "cuda",
+            Target::Gpu(_, gpu::Kind::Emulated) => "cuda-emulated",
+        }
+    }
+}
+
+/// Where a command runs.
+#[derive(Debug)]
+pub struct Place {
+    /// The part of the program.
+    pub target: Target,
+    /// Number of ranks.
+    pub ranks: usize,
+    /// Which of them this process is; rank 0 stands for all of the CPU's.
+    pub seat: Seat,
+}
+
+impl Place {
+    /// The chosen part's description.
+    pub fn model(&self) -> &Model {
+        self.target.model()
+    }
+
+    /// Whether this process logs, shows progress and writes files.
+    pub fn leads(&self) -> bool {
+        self.seat.rank == 0
+    }
+
+    /// Refuses a part that cannot train.
+    pub fn check_training(&self) -> Result<()> {
+        match &self.target {
+            Target::Cpu(part) => part.training().map(|_| ()),
+            Target::Gpu(part, _) => part.training().map(|_| ()),
+        }
+    }
+
+    /// Refuses a part that cannot infer.
+    pub fn check_inference(&self) -> Result<()> {
+        match &self.target {
+            Target::Cpu(part) => part.inference().map(|_| ()),
+            Target::Gpu(part, _) => part.inference().map(|_| ()),
+        }
+    }
+}
+
+/// The part that `device` asks for.
+///
+/// `auto` takes the GPUs if the program has device code and there is a GPU, else the CPU, else the emulator.
+pub fn choose(program: &Program, device: Device) -> Result<Target> {
+    let gpu = |kind| {
+        let part = program.gpu.as_ref()?;
+        let gpu = part.model.gpu.as_ref()?;
+        let there = match kind {
+            gpu::Kind::Cuda => gpu.cuda,
+            gpu::Kind::Emulated => gpu.emulated,
+        };
+        there.then(|| Target::Gpu(Arc::clone(part), kind))
+    };
+    let cpu = || program.cpu.as_ref().map(|part| Target::Cpu(Arc::clone(part)));
+    let (cuda, emulated) = (gpu(gpu::Kind::Cuda), gpu(gpu::Kind::Emulated));
+    let lacks = |flag: &str, part: &str, other: &str| {
+        let error = Error::environment(format!("--device {flag}: this executable has no {part}"));
+        let targets = program.model().map(|model| model.targets.join(", "));
+        error
+            .note(format!("it was compiled for {}", targets.unwrap_or_default()))
+            .help(format!("use --device {other}"))
+    };
+    let other = if program.cpu.is_some() { "cpu" } else { "auto" };
+    match device {
+        Device::Cpu => cpu().ok_or_else(|| lacks("cpu", "CPU part", "auto")),
+        Device::CudaEmulated => emulated.ok_or_else(|| lacks("cuda-emulated", "emulated kernels", other)),
+        Device::Cuda => {
+            let target = cuda.ok_or_else(|| lacks("cuda", "GPU part", other))?;
+            visible(&target).map(|_| target)
+        }
+        Device::Auto => {
+            let Some(target) = cuda else {
+                let error = || Error::environment("this executable has nothing that runs on this machine");
+                return cpu().or(emulated).ok_or_else(error);
+            };
+            let Err(cause) = visible(&target) else {
+                return Ok(target);
+            };
+            let (substitute, name) = match (cpu(), emulated) {
+                (Some(cpu), _) => (cpu, "on the CPU"),
+                (None, Some(emulated)) => (emulated, "in the emulator"),
+                (None, None) => return Err(cause),
+            };
+            report::note(&format!("running {name}, as there is no GPU: {}", cause.message));
+            Ok(substitute)
+        }
+    }
+}
+
+/// Number of GPUs that this process sees, at least 1.
+pub fn visible(target: &Target) -> Result<usize> {
+    let Target::Gpu(part, gpu::Kind::Cuda) = target else {
+        return Ok(1);
+    };
+    match (part.devices.count)()? {
+        0 => Err(Error::environment("the CUDA driver sees no GPU")
+            .help("check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --device cpu")),
+        count => Ok(count),
+    }
+}
