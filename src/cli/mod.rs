@@ -10,17 +10,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use arguments::{Arguments, EmitFlag, RunningVarFlag};
+use arguments::{Arguments, EmitFlag, RunningVarFlag, Target};
 use clap::Parser;
 use network::{Network, import};
-use syncbn_codegen::Cpu;
 use syncbn_ir::ops::RunningVar;
 use syncbn_passes::PrintAfter;
 
 use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
-use crate::{Error, Options, worker};
+use crate::{Error, Options, Targets, worker};
 
 pub use opt::main as opt_main;
 
@@ -159,12 +158,14 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         return write_text(output, graphs_text(&graphs).as_bytes());
     }
     if let Some(emit) = arguments.emit.code() {
-        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), emit)?;
+        let bytes = lower(&graphs, imported.dtype, &options, emit)?;
         stages.done("code generation");
         return write_text(output, &bytes);
     }
     let mut compiled = finish(&imported.graph, graphs, &options)?;
-    compiled.model.warnings.extend(imported.warnings);
+    for model in &mut compiled.models {
+        model.warnings.extend(imported.warnings.iter().cloned());
+    }
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
@@ -184,6 +185,11 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
         loss_output: arguments.loss_output.clone(),
         batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
         bucket_bytes: arguments.bucket_bytes,
+        targets: Targets {
+            cpu: arguments.target.contains(&Target::Cpu),
+            cuda: arguments.target.contains(&Target::Cuda),
+            emulated: arguments.target.contains(&Target::CudaEmulated),
+        },
         cpu: arguments.cpu,
         seed: arguments.init.unwrap_or(0),
         passes: arguments.passes.clone(),
