@@ -52,7 +52,7 @@ use crate::error::{Error, Result};
 /// An emulated kernel: runs one thread, with pointers to the values of its parameters.
 pub type EmulatedKernel = unsafe extern "C" fn(*const *const c_void);
 
-/// Sets the order in which warps run: 0 or absent for 0, 1, …, else random.
+/// Sets the order in which blocks and warps run: 0 or absent for 0, 1, …, else random.
 pub const SEED_VARIABLE: &str = "SYNCBN_EMULATOR_SEED";
 
 /// Threads that a block may have.
@@ -81,7 +81,7 @@ pub(super) struct Emulator {
 }
 
 impl EmulatedDevice {
-    /// A GPU with its kernels and their code in the same order. The order of warps is that of [`SEED_VARIABLE`].
+    /// A GPU with its kernels and their code in the same order. They run in the order of [`SEED_VARIABLE`].
     pub fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>) -> Result<Self> {
         let seed = match std::env::var(SEED_VARIABLE) {
             Err(_) => 0,
@@ -92,7 +92,7 @@ impl EmulatedDevice {
         Self::with_seed(kernels, entries, seed)
     }
 
-    /// As [`EmulatedDevice::new`], with the order of warps that `seed` gives.
+    /// As [`EmulatedDevice::new`], in the order that `seed` gives.
     pub fn with_seed(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Result<Self> {
         if kernels.len() != entries.len() {
             return Err(Error::internal(format!(
@@ -228,11 +228,11 @@ impl Emulator {
             grid.map(|size| size as u32),
             ranges,
         );
-        let mut stacks = self.stacks.borrow_mut();
+        let (mut stacks, mut order) = (self.stacks.borrow_mut(), self.order.borrow_mut());
         if kernel.cooperative {
-            block::run_together(&launch, &mut stacks, &mut self.order.borrow_mut())
+            block::run_together(&launch, &mut stacks, &mut order)
         } else {
-            block::run_alone(&launch, &mut stacks)
+            block::run_alone(&launch, &mut stacks, &mut order)
         }
     }
 
