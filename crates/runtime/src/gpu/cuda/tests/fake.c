@@ -54,7 +54,13 @@ int cuDevicePrimaryCtxRetain(void **to, int device) { return make("cuDevicePrima
 int cuDevicePrimaryCtxRelease_v2(int device) { return call("cuDevicePrimaryCtxRelease", " %d", device); }
 int cuCtxSetCurrent(void *context) { return call("cuCtxSetCurrent", " %d", NUMBER(context)); }
 int cuCtxSynchronize(void) { return call("cuCtxSynchronize", ""); }
-int cuMemAlloc_v2(address *to, size_t bytes) { *to = (address)aligned_alloc(256, (bytes + 255) / 256 * 256); memset((void *)*to, 0xff, bytes); return call("cuMemAlloc", " %zu", bytes); }
+int cuMemAlloc_v2(address *to, size_t bytes) {
+    int status = call("cuMemAlloc", " %zu", bytes);
+    if (status) return status;
+    *to = (address)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset((void *)*to, 0xff, bytes);
+    return 0;
+}
 int cuMemFree_v2(address of) { free((void *)of); return call("cuMemFree", ""); }
 int cuMemsetD8Async(address to, unsigned char value, size_t bytes, void *stream) { memset((void *)to, value, bytes); return call("cuMemsetD8Async", " %d %zu stream %d", value, bytes, NUMBER(stream)); }
 int cuMemHostAlloc(void **to, size_t bytes, unsigned flags) { *to = malloc(bytes); return call("cuMemHostAlloc", " %zu %u", bytes, flags); }
