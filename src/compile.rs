@@ -125,13 +125,18 @@ fn part(planned: &Option<Planned>) -> Result<Option<Part<'_>>, Error> {
 }
 
 /// Generates code for graphs with planned memory.
-pub fn lower(graphs: &Graphs, dtype: DType, options: &Options, emit: Emit) -> Result<Vec<u8>, Error> {
-    let cpu = Cpu::new(options.cpu);
-    let program = program(graphs, dtype, &cpu, options)?;
+pub fn lower(
+    graphs: &Graphs,
+    dtype: DType,
+    cpu: &Cpu,
+    options: &Options,
+    emit: Emit,
+) -> Result<Vec<u8>, Error> {
+    let program = program(graphs, dtype, cpu, options)?;
     if !options.targets.cpu {
         return gpu::emit_text(&program, emit);
     }
-    Ok(generate(&program, &cpu, emit, &mut worker::note_kernels)?)
+    Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
 }
 
 /// What code is generated for.

@@ -203,7 +203,7 @@ mod tests {
             features: Vec::new(),
             disabled: vec!["sse".to_string()],
         };
-        compile::lower(&graphs, DType::F32, &options, Emit::Object).unwrap();
+        compile::lower(&graphs, DType::F32, &cpu, &options, Emit::Object).unwrap();
         note_end();
     }
 

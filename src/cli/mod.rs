@@ -20,6 +20,7 @@ use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower,
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
 use crate::{Error, Options, Targets, worker};
+use syncbn_codegen::Cpu;
 
 pub use opt::main as opt_main;
 
@@ -158,7 +159,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         return write_text(output, graphs_text(&graphs).as_bytes());
     }
     if let Some(emit) = arguments.emit.code() {
-        let bytes = lower(&graphs, imported.dtype, &options, emit)?;
+        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), &options, emit)?;
         stages.done("code generation");
         return write_text(output, &bytes);
     }
