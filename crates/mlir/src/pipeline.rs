@@ -26,8 +26,8 @@ pub const CPU_PIPELINE: &str = "builtin.module(convert-scf-to-cf,convert-vector-
 
 /// MLIR passes from a GPU kernel to the LLVM dialect. Can be pasted into `mlir-opt-22 --pass-pipeline=...`.
 pub const KERNEL_PIPELINE: &str = "builtin.module(gpu.module(convert-scf-to-cf,convert-vector-to-llvm,\
-                                   convert-math-to-llvm,convert-arith-to-llvm,convert-cf-to-llvm,\
-                                   reconcile-unrealized-casts))";
+                                   convert-math-to-llvm,convert-arith-to-llvm),convert-cf-to-llvm,\
+                                   gpu.module(reconcile-unrealized-casts))";
 
 /// How far to take a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +78,11 @@ impl Session {
 
     fn run(&self, module: &mut Module, pipeline: &str) -> Result<(), LowerError> {
         let manager = PassManager::new(&self.context);
-        parse_pass_pipeline(manager.as_operation_pass_manager(), pipeline).map_err(|_| self.failed())?;
+        parse_pass_pipeline(manager.as_operation_pass_manager(), pipeline).map_err(|error| {
+            LowerError::Mlir {
+                message: format!("{pipeline}: {error}"),
+            }
+        })?;
         manager.run(module).map_err(|_| self.failed())
     }
 }
