@@ -147,6 +147,11 @@ fn program<'g>(graphs: &'g Graphs, dtype: DType, cpu: &Cpu, options: &Options) -
         dtype,
         vector_bytes: cpu.vector_bytes(),
         batch_bound: options.batch,
+        trained_elements: graphs
+            .train
+            .as_ref()
+            .and_then(|p| p.plan.as_ref())
+            .map_or(0, |plan| plan.layout.trained_bytes / dtype.bytes()),
     })
 }
 

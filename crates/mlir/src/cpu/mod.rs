@@ -47,6 +47,8 @@ pub struct Program<'g> {
     pub vector_bytes: usize,
     /// Largest batch of one rank.
     pub batch_bound: usize,
+    /// Number of elements of trained parameters, padding between them included.
+    pub trained_elements: u64,
 }
 
 /// Builds the module.

@@ -45,6 +45,7 @@ pub struct Lowering<'c> {
     device: Functions<'c>,
     dtype: DType,
     batch_bound: i64,
+    trained_elements: i64,
     launches: BTreeMap<String, Vec<Launch>>,
     lowered: Kernels,
 }
@@ -65,6 +66,7 @@ impl<'c> Lowering<'c> {
             device: functions.device_module(KERNELS),
             dtype: program.dtype,
             batch_bound: program.batch_bound as i64,
+            trained_elements: program.trained_elements as i64,
             launches: BTreeMap::new(),
             lowered: Kernels::default(),
         };

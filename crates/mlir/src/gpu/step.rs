@@ -11,7 +11,7 @@ use super::kernel::Launch;
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
-use crate::emit::{Elem, Emitter, Val};
+use crate::emit::{Elem, Emitter, Val, Work};
 use crate::host::Step;
 
 /// Reads a field of [`GpuArguments`].
@@ -152,15 +152,14 @@ impl<'c> Lowering<'c> {
         );
         let launch = Launch {
             name: kernel.to_string(),
-            work: crate::emit::Work {
-                fixed: 0,
-                per_sample: 1,
+            work: Work {
+                fixed: self.trained_elements,
+                per_sample: 0,
             },
             block: super::BLOCK,
         };
-        // The runtime passes the number of trained elements as `n`.
-        let elements = step.frame.n;
-        launch_kernel(&mut step.e, &launch, stream, elements, &[update]);
+        let n = step.frame.n;
+        launch_kernel(&mut step.e, &launch, stream, n, &[update]);
         step.finish(&functions, function);
         Ok(())
     }
