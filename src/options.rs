@@ -2,6 +2,7 @@
 
 use syncbn_codegen::CpuFlag;
 use syncbn_ir::ops::RunningVar;
+use syncbn_mlir::gpu::Products;
 use syncbn_passes::{BatchNormMode, Loss};
 
 /// Which functions the executable has.
@@ -87,6 +88,8 @@ pub struct Options {
     pub targets: Targets,
     /// Processor.
     pub cpu: CpuFlag,
+    /// How GPUs multiply matrices.
+    pub products: Products,
     /// Seed of parameters that start at random.
     pub seed: u64,
     /// Passes instead of the standard pipelines.
@@ -115,6 +118,7 @@ impl Default for Options {
                 emulated: false,
             },
             cpu: CpuFlag::Native,
+            products: Products::Exact,
             seed: 0,
             passes: None,
             skip: Vec::new(),

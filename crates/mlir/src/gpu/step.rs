@@ -11,7 +11,7 @@ use super::kernel::Launch;
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
-use crate::emit::{Elem, Emitter, Val, Work};
+use crate::emit::{Blocks, Elem, Emitter, THREADS, Val, Work};
 use crate::host::Step;
 
 /// Reads a field of [`GpuArguments`].
@@ -156,7 +156,7 @@ impl<'c> Lowering<'c> {
                 fixed: self.trained_elements,
                 per_sample: 0,
             },
-            block: super::BLOCK,
+            blocks: Blocks::of_threads(THREADS),
         };
         let n = step.frame.n;
         launch_kernel(&mut step.e, &launch, stream, n, &[update]);
@@ -183,24 +183,35 @@ fn launch_kernel<'c>(
     n: Val<'c>,
     arguments: &[Val<'c>],
 ) {
-    let block = i64::from(launch.block);
+    let Blocks {
+        threads,
+        takes,
+        columns,
+        planes,
+        ..
+    } = launch.blocks;
     let one = e.index(1);
-    let mut threads = e.index(launch.work.fixed);
+    let mut work = e.index(launch.work.fixed);
     if launch.work.per_sample > 0 {
         let per = e.index(launch.work.per_sample);
         let of_samples = e.mul(per, n);
-        threads = if launch.work.fixed > 0 {
-            e.max(of_samples, threads)
+        work = if launch.work.fixed > 0 {
+            e.max(of_samples, work)
         } else {
             of_samples
         };
     }
-    let (size, above) = (e.index(block), e.index(block - 1));
-    let blocks = e.add(threads, above);
-    let blocks = e.div(blocks, size);
+    let (size, above) = (e.index(takes), e.index(takes - 1));
+    let blocks = e.add(work, above);
+    let mut blocks = e.div(blocks, size);
+    if columns > 1 {
+        let columns = e.index(columns);
+        blocks = e.mul(blocks, columns);
+    }
+    let (threads, planes) = (e.index(i64::from(threads)), e.index(planes));
     let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
     let segments = e.i32_array(&[0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, arguments.len() as i32, 1]);
-    let operands = [&[blocks, one, one, size, one, one], arguments, &[stream]].concat();
+    let operands = [&[blocks, one, planes, threads, one, one], arguments, &[stream]].concat();
     let attributes = [("kernel", kernel), ("operandSegmentSizes", segments)];
     e.op("gpu.launch_func", &operands, &[], &attributes);
 }
