@@ -13,7 +13,7 @@ use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_pass
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
 use crate::output::write_atomically;
-use crate::{Error, Options, link, model, runtime};
+use crate::{Error, Options, link, model, runtime, worker};
 
 /// A graph after its passes.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             loss_output: options.loss_output.clone(),
             input_gradients: false,
             batch_bound: options.batch,
-            bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
+            bucket_bytes: options.bucket_bytes,
         });
         cx.layout = layout.clone();
         let pipeline = if mode == syncbn_passes::Mode::Train {
@@ -85,16 +85,9 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             uncombined: cx.uncombined,
         })
     };
-    let train = options
-        .mode
-        .trains()
-        .then(|| run(syncbn_passes::Mode::Train))
-        .transpose()?;
-    let infer = options
-        .mode
-        .infers()
-        .then(|| run(syncbn_passes::Mode::Infer))
-        .transpose()?;
+    let train = options.mode.trains().then(|| run(syncbn_passes::Mode::Train));
+    let infer = options.mode.infers().then(|| run(syncbn_passes::Mode::Infer));
+    let (train, infer) = Error::both(train.transpose(), infer.transpose())?;
     if let Some(Planned { plan: Some(plan), .. }) = &train
         && !plan.layout.parameters.iter().any(|p| p.trained)
     {
@@ -138,7 +131,7 @@ pub fn lower(graphs: &Graphs, dtype: DType, cpu: &Cpu, emit: Emit) -> Result<Vec
         dtype,
         vector_bytes: cpu.vector_bytes(),
     };
-    Ok(generate(&program, cpu, emit)?)
+    Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
 }
 
 /// A compiled network: everything but the linked file.
@@ -178,6 +171,7 @@ const NEEDED: [(&str, &[&str]); 2] = [
 
 /// Refuses options under which a needed pass would not run.
 pub fn check_passes(options: &Options) -> Result<(), Error> {
+    let mut errors = Vec::new();
     for (part, needed) in NEEDED {
         if !(if part == "train" {
             options.mode.trains()
@@ -196,14 +190,14 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
         {
             names.truncate(last + 1);
         }
-        if let Some(missing) = needed.iter().find(|pass| !names.contains(pass)) {
-            return Err(Error::user(
+        errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
+            Error::user(
                 format!("pass {missing} would not run, and an executable cannot {part} without it"),
                 "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
-            ));
-        }
+            )
+        }));
     }
-    Ok(())
+    Error::check(errors)
 }
 
 /// Code generation and description of optimised graphs.

@@ -7,7 +7,7 @@ use inkwell::context::{AsContextRef, Context};
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
-use syncbn_mlir::cpu::Program;
+use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
 pub use cpu::{Cpu, CpuFlag};
@@ -45,7 +45,15 @@ pub enum Emit {
 }
 
 /// Generates code for a program and returns it: text as UTF-8, or an object file's bytes.
-pub fn generate(program: &Program, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+///
+/// `note` receives the kernels before LLVM does: it ends the process on what it cannot select, and names the
+/// function only.
+pub fn generate(
+    program: &Program,
+    cpu: &Cpu,
+    emit: Emit,
+    note: &mut dyn FnMut(&[KernelSource]),
+) -> Result<Vec<u8>, CodegenError> {
     let stage = if emit == Emit::Mlir {
         Stage::Mlir
     } else {
@@ -54,6 +62,7 @@ pub fn generate(program: &Program, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, Cod
     with_module(program, stage, |lowered| match emit {
         Emit::Mlir | Emit::MlirLlvm => Ok(lowered.text().into_bytes()),
         Emit::Llvm | Emit::Asm | Emit::Object => {
+            note(lowered.kernels());
             let context = Context::create();
             let module = translate(lowered, &context)?;
             from_llvm(&module, cpu, emit)

@@ -41,6 +41,14 @@ pub fn collectives(graph: &Graph) -> Result<Vec<(NodeId, Scope)>, LowerError> {
     Ok(order(graph)?.into_iter().filter_map(all_reduce).collect())
 }
 
+/// The index of a collective among [`collectives`].
+pub fn number(collectives: &[(NodeId, Scope)], id: NodeId) -> Result<usize, LowerError> {
+    let found = collectives.iter().position(|(other, _)| *other == id);
+    found.ok_or_else(|| LowerError::Internal {
+        message: format!("node {} is no collective of its graph", id.number()),
+    })
+}
+
 /// Place and size in bytes of a value that does not depend on the batch, or of one sample.
 pub fn place(graph: &Graph, value: Value) -> Result<(Location, u64), LowerError> {
     let node = graph.node(value.node);

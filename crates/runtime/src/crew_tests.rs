@@ -38,6 +38,7 @@ fn model() -> Model {
         batch_norm_mode: "group=2".into(),
         collectives: vec![collective(0), collective(2)],
         uncombined: syncbn_abi::Uncombined::default(),
+        gpu: None,
         schedule_hash: 1,
         train_nodes: vec![],
         infer_nodes: vec![],

@@ -1,13 +1,13 @@
 //! A compiled model as the runtime sees it: its parts, each with a description and functions, and the initial
 //! values.
 
-use std::{ffi::c_void, sync::Arc};
+use std::sync::Arc;
 
 use syncbn_abi::{AdamWArguments, GpuArguments, Model, StepArguments, UpdateArguments};
 
 use crate::{
     error::{Error, Result},
-    gpu::Devices,
+    gpu::emulator::EmulatedKernel,
 };
 
 /// A generated step. Callers must pass arguments that match the model's description.
@@ -18,8 +18,6 @@ pub type UpdateFunction = unsafe extern "C" fn(*const UpdateArguments) -> i32;
 pub type AdamWFunction = unsafe extern "C" fn(*const AdamWArguments) -> i32;
 /// A generated function of the GPU part. Callers must pass arguments that match the model's description.
 pub type GpuFunction = unsafe extern "C" fn(*const GpuArguments) -> i32;
-/// An emulated kernel: one thread of it, with a table of pointers to its parameters.
-pub type EmulatedKernel = unsafe extern "C" fn(*const *mut c_void);
 
 /// The generated updates of the weights.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +91,6 @@ pub struct GpuPart {
     pub images: &'static [u8],
     /// The emulated kernels, in the order of [`syncbn_abi::Gpu::kernels`]; empty without them.
     pub emulated_kernels: &'static [EmulatedKernel],
-    /// Where devices come from.
-    pub devices: Devices,
 }
 
 impl Program {

@@ -1,130 +1,13 @@
 //! Convolution in its three directions, direct: lanes along the last spatial axis, four channels at a time.
 
-use syncbn_ir::TensorType;
-use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
+use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight};
 
-use super::kernel::{Kernel, Tensor, fixed};
-use crate::emit::{Buffer, Emitter, Extent, Index, Val};
+use crate::emit::{Emitter, Extent, Val};
+use crate::ops::convolution::{Geometry, extents, in_group};
+use crate::ops::kernel::{Kernel, Tensor};
 
 /// Channels that share the loads of one operand.
 const BLOCK: i64 = 4;
-
-/// The geometry of a convolution, with spatial axes merged where the window does not mix them.
-struct Geometry {
-    window: Window,
-    input: Vec<i64>,
-    output: Vec<i64>,
-    groups: i64,
-    /// Input channels of a group.
-    c: i64,
-    /// Output channels of a group.
-    k: i64,
-}
-
-impl Geometry {
-    fn new(window: Window, groups: usize, x: &TensorType, y: &TensorType) -> Geometry {
-        let sizes = |ty: &TensorType| ty.shape.0[2..].iter().map(|&d| fixed(d)).collect::<Vec<i64>>();
-        let channels = |ty: &TensorType| fixed(ty.shape.0[1]) / groups as i64;
-        let (mut window, mut input, mut output) = (window, sizes(x), sizes(y));
-        let ones = |v: &[usize]| v.iter().all(|&n| n == 1);
-        if ones(&window.kernel) && ones(&window.strides) && window.pads.iter().all(|&p| p == 0) {
-            window = Window {
-                kernel: vec![1],
-                strides: vec![1],
-                pads: vec![0, 0],
-                dilations: vec![1],
-            };
-            input = vec![input.iter().product()];
-            output = vec![output.iter().product()];
-        }
-        Geometry {
-            window,
-            input,
-            output,
-            groups: groups as i64,
-            c: channels(x),
-            k: channels(y),
-        }
-    }
-
-    fn rank(&self) -> usize {
-        self.input.len()
-    }
-
-    fn kernel(&self) -> Vec<i64> {
-        self.window.kernel.iter().map(|&n| n as i64).collect()
-    }
-
-    /// Strides of an image with `channels` channels in all: sample, channel, spatial axes.
-    fn image_strides(&self, channels: i64, sizes: &[i64]) -> Vec<i64> {
-        let mut strides = vec![1];
-        for &n in [&[channels], sizes].concat().iter().rev() {
-            strides.insert(0, strides[0] * n);
-        }
-        strides
-    }
-
-    fn x_buffer<'c>(&self, x: &Tensor<'c>) -> Buffer<'c> {
-        x.view(&self.image_strides(self.c * self.groups, &self.input))
-    }
-
-    fn y_buffer<'c>(&self, y: &Tensor<'c>) -> Buffer<'c> {
-        y.view(&self.image_strides(self.k * self.groups, &self.output))
-    }
-
-    /// Strides of the weight: output channel, input channel, window axes.
-    fn w_buffer<'c>(&self, w: &Tensor<'c>) -> Buffer<'c> {
-        w.view(&self.image_strides(self.c, &self.kernel()))
-    }
-
-    /// The input index that tap `tap` of window `out` reads on axis `i`, and its guard unless it is always
-    /// inside.
-    fn input_index<'c>(
-        &self,
-        e: &mut Emitter<'c>,
-        i: usize,
-        out: Index<'c>,
-        tap: Index<'c>,
-    ) -> (Index<'c>, Option<Val<'c>>) {
-        let w = &self.window;
-        let (stride, dilation, pad) = (w.strides[i] as i64, w.dilations[i] as i64, w.pad_begin(i) as i64);
-        let start = e.index_scale(out, stride);
-        let reach = e.index_scale(tap, dilation);
-        let at = e.index_add(start, reach);
-        let at = e.index_offset(at, -pad);
-        let last = (self.output[i] - 1) * stride + (w.kernel[i] as i64 - 1) * dilation - pad;
-        let inside = pad == 0 && last < self.input[i];
-        let guard = (!inside).then(|| e.index_below(at, self.input[i]));
-        (at, guard)
-    }
-
-    /// The index of `x` that tap `tap` of the window at `out` reads, and its guard unless it is always inside.
-    fn read_by<'c>(
-        &self,
-        e: &mut Emitter<'c>,
-        sample_and_channel: [Index<'c>; 2],
-        out: &[Index<'c>],
-        tap: &[Index<'c>],
-    ) -> (Vec<Index<'c>>, Option<Val<'c>>) {
-        let (mut index, mut guard) = (sample_and_channel.to_vec(), None);
-        for i in 0..self.rank() {
-            let (along, inside) = self.input_index(e, i, out[i], tap[i]);
-            index.push(along);
-            guard = e.both(guard, inside);
-        }
-        (index, guard)
-    }
-}
-
-fn extents<'c>(sizes: &[i64]) -> Vec<Extent<'c>> {
-    sizes.iter().map(|&n| Extent::Fixed(n)).collect()
-}
-
-/// `g * per_group + i`
-fn in_group<'c>(e: &mut Emitter<'c>, g: Index<'c>, per_group: i64, i: Index<'c>) -> Index<'c> {
-    let first = e.index_scale(g, per_group);
-    e.index_add(first, i)
-}
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
 pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
@@ -203,17 +86,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
                 let taps = extents(&[&[g.k], &g.kernel()[..]].concat());
                 let sums = e.fold_nest(&taps, &start, &mut |e, tap, sums| {
                     let channel = in_group(e, group, g.k, tap[0]);
-                    let (mut oi, mut guard) = (vec![n, channel], None);
-                    for i in 0..g.rank() {
-                        let reach = e.index_scale(tap[1 + i], -(g.window.dilations[i] as i64));
-                        let from = e.index_add(at[i], reach);
-                        let from = e.index_offset(from, g.window.pad_begin(i) as i64);
-                        let (out, exact) = e.index_divide(from, g.window.strides[i] as i64);
-                        let below = e.index_below(out, g.output[i]);
-                        guard = e.both(guard, exact);
-                        guard = e.both(guard, Some(below));
-                        oi.push(out);
-                    }
+                    let (oi, guard) = g.written_by(e, [n, channel], at, &tap[1..]);
                     let dyv = e.load(&dyb, &oi, guard);
                     (0..size)
                         .map(|j| {

@@ -1,24 +1,13 @@
 //! Matrix product: lanes along whichever axis is contiguous.
 
+use syncbn_ir::Dim;
 use syncbn_ir::ops::MatMul;
-use syncbn_ir::{Dim, TensorType};
 
-use super::kernel::{Kernel, fixed};
 use crate::emit::{Emitter, Extent, Index, Val};
+use crate::ops::kernel::{Kernel, fixed, matrix};
 
 /// Rows or columns that share the loads of one operand.
 const BLOCK: i64 = 4;
-
-/// `(rows, columns, stride of rows, stride of columns)` of a matrix that is read transposed or not.
-fn matrix(ty: &TensorType, transpose: bool) -> (Dim, Dim, i64, i64) {
-    let (rows, columns) = (ty.shape.0[0], ty.shape.0[1]);
-    let width = fixed(columns);
-    if transpose {
-        (columns, rows, 1, width)
-    } else {
-        (rows, columns, width, 1)
-    }
-}
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
 pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {

@@ -2,36 +2,25 @@
 //!
 //! Level: `llvm.func`, `scf`, `arith`, `math` and `vector` on plain pointers.
 
-mod batch_norm;
-mod batch_norm_backward;
-mod channels;
 mod collective;
-mod conv;
-mod elementwise;
-mod function;
-mod kernel;
-mod loss;
-mod matmul;
-mod moments;
-mod pool;
-mod reduce;
-mod resize;
+pub(crate) mod conv;
+pub(crate) mod matmul;
 mod step;
-mod update;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 
 use std::collections::BTreeMap;
 
-use function::Parameter;
 use melior::Context;
 use melior::ir::Module;
 use syncbn_ir::ops::Op;
 use syncbn_ir::{DType, Graph, NodeId, TensorType};
 
 use crate::LowerError;
-use crate::emit::Emitter;
-use kernel::{Kernel, Tensor, check_layouts, elem};
+use crate::emit::{Elem, Emitter};
+use crate::host::{Functions, Parameter, check};
+use crate::ops;
+use crate::ops::kernel::{Kernel, Tensor, elem};
 
 /// A graph with planned memory, and its schedule.
 #[derive(Clone, Copy)]
@@ -58,26 +47,45 @@ pub struct Program<'g> {
 
 /// Builds the module.
 pub struct Lowering<'c> {
-    context: &'c Context,
-    module: &'c Module<'c>,
+    functions: Functions<'c>,
     vector_bytes: usize,
     dtype: DType,
-    kernels: BTreeMap<String, String>,
+    kernels: BTreeMap<String, KernelSource>,
+}
+
+/// A kernel, and the nodes that call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelSource {
+    /// Name of the function.
+    pub kernel: String,
+    /// Operator of the nodes.
+    pub op: String,
+    /// Names of the nodes, in the order of their first calls.
+    pub nodes: Vec<String>,
 }
 
 impl<'c> Lowering<'c> {
-    /// Lowers everything into `module`, which must be empty.
-    pub fn run(context: &'c Context, module: &'c Module<'c>, program: &Program) -> Result<(), LowerError> {
+    /// Lowers everything into `module`, which must be empty, and returns its kernels.
+    pub fn run(
+        context: &'c Context,
+        module: &'c Module<'c>,
+        program: &Program,
+    ) -> Result<Vec<KernelSource>, LowerError> {
+        use Parameter::{Shared, Size};
+        check(program)?;
         let mut lowering = Lowering {
-            context,
-            module,
+            functions: Functions::new(context, module),
             vector_bytes: program.vector_bytes,
             dtype: program.dtype,
             kernels: BTreeMap::new(),
         };
-        lowering.declare_runtime();
+        let (all_reduce, trace) = (syncbn_abi::symbols::ALL_REDUCE, syncbn_abi::symbols::TRACE);
+        let functions = &lowering.functions;
+        functions.declare(all_reduce, &[Shared, Size, Shared, Size], Some(Elem::I32));
+        functions.declare(trace, &[Shared, Size, Size, Shared, Size], None);
         program.train.map_or(Ok(()), |part| lowering.training(part))?;
-        program.infer.map_or(Ok(()), |part| lowering.inference(part))
+        program.infer.map_or(Ok(()), |part| lowering.inference(part))?;
+        Ok(lowering.kernels.into_values().collect())
     }
 
     /// The name of the kernel for an operator on these types; made on first use. `overlaps[i]` says whether
@@ -91,11 +99,12 @@ impl<'c> Lowering<'c> {
         label: &str,
     ) -> Result<String, LowerError> {
         let key = format!("{op:?} {operands:?} {results:?} {overlaps:?}");
-        if let Some(name) = self.kernels.get(&key) {
-            return Ok(name.clone());
+        if let Some(source) = self.kernels.get_mut(&key) {
+            if !source.nodes.iter().any(|node| node == label) {
+                source.nodes.push(label.to_string());
+            }
+            return Ok(source.kernel.clone());
         }
-        check_layouts(op, operands)?;
-        check_layouts(op, results)?;
         let name = format!("{}_{}", op.name(), self.kernels.len());
         let mut parameters: Vec<Parameter> = overlaps
             .iter()
@@ -108,8 +117,8 @@ impl<'c> Lowering<'c> {
             })
             .collect();
         parameters.extend([Parameter::Size, Parameter::Size]);
-        let location = self.location(label);
-        let (region, block, arguments) = self.body(&parameters, location);
+        let location = self.functions.location(label);
+        let (region, block, arguments) = self.functions.body(&parameters, location);
         let tensor = |ty: &&TensorType, i: usize| Tensor {
             ty: (*ty).clone(),
             pointer: arguments[i],
@@ -125,67 +134,19 @@ impl<'c> Lowering<'c> {
             total: arguments[arguments.len() - 1],
             vector_bytes: self.vector_bytes,
         };
-        let mut e = Emitter::new(self.context, location, block);
-        lower(op, &kernel, &mut e)?;
+        let mut e = Emitter::new(self.functions.context, location, block);
+        ops::lower(op, &kernel, &mut e)?;
         e.op("llvm.return", &[], &[], &[]);
-        self.function(&name, &parameters, None, false, region, location);
-        self.kernels.insert(key, name.clone());
+        self.functions
+            .define(&name, &parameters, None, false, region, location);
+        let source = KernelSource {
+            kernel: name.clone(),
+            op: op.name().to_string(),
+            nodes: vec![label.to_string()],
+        };
+        self.kernels.insert(key, source);
         Ok(name)
     }
-}
-
-/// Builds the body of one kernel. Sources and collectives have none: a step reads the former in place and
-/// calls the runtime for the latter.
-fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerError> {
-    let unsupported = |message: &str| LowerError::Unsupported {
-        op: op.name().to_string(),
-        message: message.to_string(),
-    };
-    let bug = |message: String| LowerError::Internal { message };
-    match op {
-        Op::Conv(c) => {
-            conv::forward(c, k, e).map_err(bug)?;
-            if c.moments {
-                moments::moments(k, &k.results[0], &k.results[1], e);
-            }
-        }
-        Op::ConvBackwardData(c) => conv::backward_data(c, k, e).map_err(bug)?,
-        Op::ConvBackwardWeight(c) => conv::backward_weight(c, k, e).map_err(bug)?,
-        Op::MatMul(m) => matmul::lower(m, k, e),
-        Op::BatchNorm(b) if !b.training => batch_norm::inference(b, k, e),
-        Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
-            return Err(unsupported("is lowered only after bn-to-syncbn has replaced it"));
-        }
-        Op::Moments(_) => moments::moments(k, &k.operands[0], &k.results[0], e),
-        Op::BatchNormFinalize(b) => moments::finalize(b, k, e),
-        Op::Normalize(b) => batch_norm::normalize(b, k, e),
-        Op::BatchNormBackwardReduce(b) => batch_norm_backward::reduce(b, k, e),
-        Op::BatchNormBackwardData(b) => batch_norm_backward::data(b, k, e),
-        Op::Unary(u) => elementwise::unary(u, k, e),
-        Op::UnaryBackward(u) => elementwise::unary_backward(u, k, e),
-        Op::Binary(b) => elementwise::binary(b, k, e),
-        Op::Reduce(r) => reduce::lower(r, k, e),
-        Op::Expand(_) | Op::Cast(_) => elementwise::copy(k, e),
-        Op::Reshape(_) | Op::Identity(_) | Op::Dropout(_) => elementwise::reshape(k, e),
-        Op::Transpose(t) => elementwise::transpose(t, k, e),
-        Op::Concat(c) => elementwise::concat(c, k, e),
-        Op::Slice(s) => elementwise::slice(s, k, e),
-        Op::Pad(p) => elementwise::pad(p, k, e),
-        Op::MaxPool(p) => pool::max_forward(p, k, e),
-        Op::MaxPoolBackward(p) => pool::max_backward(p, k, e),
-        Op::AveragePool(p) => pool::average_forward(p, k, e),
-        Op::AveragePoolBackward(p) => pool::average_backward(p, k, e),
-        Op::Resize(r) => resize::forward(r, k, e),
-        Op::ResizeBackward(r) => resize::backward(r, k, e),
-        Op::SoftmaxCrossEntropy(_) => loss::cross_entropy(k, e),
-        Op::SoftmaxCrossEntropyBackward(_) => loss::cross_entropy_backward(k, e),
-        Op::MeanSquaredError(_) => loss::squared_error(k, e),
-        Op::MeanSquaredErrorBackward(_) => loss::squared_error_backward(k, e),
-        Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) | Op::AllReduce(_) => {
-            return Err(unsupported("has no kernel"));
-        }
-    }
-    Ok(())
 }
 
 /// Bytes per lane group of parameters.

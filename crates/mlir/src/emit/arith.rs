@@ -32,9 +32,9 @@ impl<'c> Emitter<'c> {
         self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)])
     }
 
-    /// An i64 constant.
+    /// A constant of the type of indices.
     pub fn index(&mut self, value: i64) -> Val<'c> {
-        self.int(Elem::I64, value)
+        self.int(self.index_elem, value)
     }
 
     /// A floating-point constant.
@@ -50,6 +50,7 @@ impl<'c> Emitter<'c> {
         if lanes == 1 {
             return self.index(0);
         }
+        // Only the CPU has lanes, and its indices are i64.
         let ty = self.ty(Elem::I64, lanes);
         let values: Vec<i64> = (0..lanes as i64).map(|i| i * stride).collect();
         let attribute: Attribute<'c> = DenseElementsAttribute::i64_values(ty, &values).into();
@@ -69,7 +70,7 @@ impl<'c> Emitter<'c> {
         (vals.map(|v| self.splat(v, lanes)), lanes)
     }
 
-    fn binary(&mut self, float: &str, int: &str, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub(super) fn binary(&mut self, float: &str, int: &str, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         let (operands, lanes) = self.same_lanes([a, b]);
         let name = if a.elem.is_float() { float } else { int };
         self.op1(name, &operands, (a.elem, lanes), &[])

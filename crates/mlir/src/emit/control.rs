@@ -38,8 +38,19 @@ impl<'c> Emitter<'c> {
         body: impl FnOnce(&mut Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let step = self.index(step);
+        self.for_steps([low, high, step], carried, body)
+    }
+
+    /// [`Emitter::for_range`] with a step that need not be a constant.
+    pub fn for_steps(
+        &mut self,
+        [low, high, step]: [Val<'c>; 3],
+        carried: &[Val<'c>],
+        body: impl FnOnce(&mut Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let counter = self.index_elem;
         let shapes: Vec<(Elem, usize)> = carried.iter().map(|v| (v.elem, v.lanes)).collect();
-        let mut arguments = vec![(self.ty(Elem::I64, 1), self.location)];
+        let mut arguments = vec![(self.ty(counter, 1), self.location)];
         for &(elem, lanes) in &shapes {
             arguments.push((self.ty(elem, lanes), self.location));
         }
@@ -52,7 +63,7 @@ impl<'c> Emitter<'c> {
             },
             Err(_) => unreachable!("the block was made with this argument"),
         };
-        let i = argument(0, Elem::I64, 1);
+        let i = argument(0, counter, 1);
         let inner: Vec<Val<'c>> = shapes
             .iter()
             .enumerate()
@@ -151,6 +162,18 @@ impl<'c> Emitter<'c> {
         if count % size > 0 {
             body(self, Index::constant(count / size * size), count % size);
         }
+    }
+
+    /// Runs `body` where `condition` holds.
+    pub fn when(&mut self, condition: Val<'c>, body: impl FnOnce(&mut Self)) {
+        let block = Block::new(&[]);
+        self.in_block(&block, |e| {
+            body(e);
+            e.op("scf.yield", &[], &[], &[]);
+        });
+        let (then, otherwise) = (Region::new(), Region::new());
+        then.append_block(block);
+        self.op_with("scf.if", &[condition], &[], &[], vec![then, otherwise], &[]);
     }
 
     /// Branches to `yes` or `no` and goes on in `next`.

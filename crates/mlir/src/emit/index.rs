@@ -1,7 +1,7 @@
 //! Indices: a uniform base and what the lanes add to it.
 
 use super::arith::Compare;
-use super::{Elem, Emitter, Val};
+use super::{Emitter, Val};
 
 /// An index value. Because it says how it varies over lanes, every load made from it is by construction
 /// scalar, contiguous or a gather.
@@ -21,7 +21,7 @@ pub enum Index<'c> {
         /// Added for each further lane.
         stride: i64,
     },
-    /// One i64 for each lane.
+    /// One value for each lane.
     Lanes(Val<'c>),
 }
 
@@ -53,7 +53,7 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    /// One i64 for each lane; a scalar when there is one lane.
+    /// One value for each lane; a scalar when there is one lane.
     pub(super) fn index_lanes(&mut self, i: Index<'c>) -> Val<'c> {
         let (base, stride) = match i {
             Index::Lanes(v) => return v,
@@ -156,7 +156,7 @@ impl<'c> Emitter<'c> {
     /// `0 <= a < limit`, in one unsigned comparison.
     pub fn index_below(&mut self, a: Index<'c>, limit: i64) -> Val<'c> {
         let v = self.index_value(a);
-        let limit = self.int(Elem::I64, limit);
+        let limit = self.index(limit);
         self.compare(Compare::Below, v, limit)
     }
 

@@ -26,6 +26,9 @@ impl<'c> Emitter<'c> {
                 }
             }
         }
+        if self.device.is_some() {
+            return self.map_threads(extents, body);
+        }
         let outer = std::mem::replace(&mut self.lanes, 1);
         nest(self, extents, &[], width, body);
         self.lanes = outer;

@@ -82,9 +82,44 @@ impl<'c> Emitter<'c> {
         self.select(below, low, y)
     }
 
-    /// `ln(x)` of a scalar, by the C library.
+    /// `ln(x)` of a scalar: by the C library, and on a GPU by [`Emitter::log_by_series`].
     pub fn log(&mut self, x: Val<'c>) -> Val<'c> {
+        if self.device.is_some() {
+            return self.log_by_series(x);
+        }
         self.op1("math.log", &[x], (x.elem, x.lanes), &[])
+    }
+
+    /// `ln(x)` of a normal positive f64: `k ln 2 + 2 artanh(s)` with `x = 2^k m`, `m` in `[3/4, 3/2)` and
+    /// `s = (m - 1)/(m + 1)`, at most 1/5 in size, whose series is taken to `s^23`.
+    fn log_by_series(&mut self, x: Val<'c>) -> Val<'c> {
+        let elem = Elem::F64;
+        let (three_quarters, one) = (0x3fe8_0000_0000_0000_u64, 0x3ff0_0000_0000_0000_u64);
+        let bits = self.bitcast(x, Elem::I64);
+        let (threshold, one_bits) = (
+            self.int(Elem::I64, three_quarters as i64),
+            self.int(Elem::I64, one as i64),
+        );
+        let above = self.sub(bits, threshold);
+        let mantissa_bits = self.int(Elem::I64, 52);
+        let k = self.binary("", "arith.shrsi", above, mantissa_bits);
+        let whole = self.shift_left(k, mantissa_bits);
+        let m = self.sub(bits, whole);
+        let m = self.bitcast(m, elem);
+        let one = self.bitcast(one_bits, elem);
+        let (difference, sum) = (self.sub(m, one), self.add(m, one));
+        let s = self.div(difference, sum);
+        let square = self.mul(s, s);
+        let mut series = self.float(elem, 1.0 / 23.0);
+        for i in (0..11).rev() {
+            let coefficient = self.float(elem, 1.0 / f64::from(2 * i + 1));
+            series = self.fma(series, square, coefficient);
+        }
+        let twice = self.add(s, s);
+        let log_m = self.mul(twice, series);
+        let k = self.convert(k, elem);
+        let ln2 = self.float(elem, std::f64::consts::LN_2);
+        self.fma(k, ln2, log_m)
     }
 
     /// `sqrt(x)`

@@ -5,6 +5,7 @@
 
 mod arith;
 mod control;
+mod device;
 mod index;
 mod lanes;
 mod math;
@@ -12,6 +13,7 @@ mod memory;
 
 pub use arith::Compare;
 pub use control::Extent;
+pub use device::{Device, Inner, Work};
 pub use index::Index;
 pub use memory::Buffer;
 
@@ -41,8 +43,10 @@ pub enum Elem {
     F32,
     /// 64-bit float.
     F64,
-    /// An address.
+    /// An address: of host memory in host code, of global memory in a GPU's kernel.
     Ptr,
+    /// An address of shared memory, in a GPU's kernel.
+    SharedPtr,
 }
 
 impl Elem {
@@ -51,7 +55,7 @@ impl Elem {
         match self {
             Elem::I1 | Elem::I8 => 1,
             Elem::I32 | Elem::F32 => 4,
-            Elem::I64 | Elem::F64 | Elem::Ptr => 8,
+            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::SharedPtr => 8,
         }
     }
 
@@ -79,8 +83,12 @@ pub struct Emitter<'c> {
     pub location: Location<'c>,
     /// Where new operations go.
     block: BlockRef<'c, 'c>,
-    /// Lanes of the vectors that schedules use now; 1 in scalar tails.
+    /// Lanes of the vectors that schedules use now; 1 in scalar tails and on a GPU.
     pub lanes: usize,
+    /// Type of indices: i64 on the CPU, i32 on a GPU.
+    pub index_elem: Elem,
+    /// Present in a GPU's kernel.
+    pub device: Option<Device<'c>>,
     types: HashMap<(Elem, usize), Type<'c>>,
 }
 
@@ -92,6 +100,8 @@ impl<'c> Emitter<'c> {
             location,
             block,
             lanes: 1,
+            index_elem: Elem::I64,
+            device: None,
             types: HashMap::new(),
         }
     }
@@ -99,6 +109,7 @@ impl<'c> Emitter<'c> {
     /// The MLIR type of `lanes` elements.
     pub fn ty(&mut self, elem: Elem, lanes: usize) -> Type<'c> {
         let context = self.context;
+        let global = u32::from(self.device.is_some());
         *self.types.entry((elem, lanes)).or_insert_with(|| {
             let scalar = match elem {
                 Elem::I1 => IntegerType::new(context, 1).into(),
@@ -107,7 +118,8 @@ impl<'c> Emitter<'c> {
                 Elem::I64 => IntegerType::new(context, 64).into(),
                 Elem::F32 => Type::float32(context),
                 Elem::F64 => Type::float64(context),
-                Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, 0),
+                Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, global),
+                Elem::SharedPtr => melior::dialect::llvm::r#type::pointer(context, 3),
             };
             if lanes == 1 {
                 scalar

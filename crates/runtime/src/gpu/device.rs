@@ -33,9 +33,6 @@ pub trait Device {
     /// run that take part, in order: this rank is `peers[rank]`.
     fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void>;
 
-    /// All-reduces enqueued so far on all streams; a group of NCCL's counts as one.
-    fn collectives(&self) -> u64;
-
     /// What ends all communicators from another thread, so that a thread that waits in one gets an error where
     /// that can be had. The process ends soon after, whether or not it returns.
     fn aborter(&self) -> Box<dyn Fn() + Send> {

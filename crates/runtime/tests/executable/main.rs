@@ -5,6 +5,7 @@
 
 mod errors;
 mod fake_model;
+mod gpu;
 mod harness;
 mod inference;
 mod optimizers;
@@ -22,6 +23,7 @@ fn main() {
         inference::TESTS,
         optimizers::TESTS,
         errors::TESTS,
+        gpu::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&'static str, fn())| {

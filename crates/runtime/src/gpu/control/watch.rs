@@ -10,7 +10,7 @@ use std::{
 
 use super::{Control, Doom, Ended, frame, frame::Death, frame::Frame, lock};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     report,
 };
 
@@ -92,6 +92,14 @@ fn take(control: &Control, rank: usize, frame: Frame) {
             }
             let at = Instant::now();
             state.peers[rank].ended = Some(Ended { at, code, message });
+        }
+        // Rank 0 saw this rank end, which it is about to do.
+        Frame::Died(death) if death.rank == control.rank && state.concluding => {
+            state.peers[rank].ended = Some(Ended {
+                at: Instant::now(),
+                code: Kind::RankDied.exit_code(),
+                message: death.cause,
+            });
         }
         Frame::Died(death) => {
             if state.doom.is_none() {

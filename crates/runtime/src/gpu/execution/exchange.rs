@@ -9,6 +9,7 @@ use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     execution::{Consume, Execution, Region, inference_share},
+    gpu::symbols,
     optimizer::Update,
     sampler::Share,
 };
@@ -160,7 +161,7 @@ impl Execution for GpuExecution {
     }
 
     fn collectives(&self) -> u64 {
-        self.device.collectives()
+        symbols::collectives()
     }
 }
 

@@ -21,10 +21,11 @@ use std::{
 
 use syncbn_abi::{GpuArguments, StepArguments};
 
-use super::{Kind, control::Control, device::Device, process::Seat};
+use super::{Kind, control::Control, device::Device, process::Seat, symbols};
 use crate::{
     data::Dataset,
     error::{Error, Result},
+    gpu,
     execution::Purpose,
     optimizer::{Arguments, Slice, Update},
     place,
@@ -86,7 +87,7 @@ impl GpuExecution {
             Kind::Cuda => seat.local_rank % place::visible(&Target::Gpu(Arc::clone(part), kind))?,
             Kind::Emulated => seat.local_rank,
         };
-        let device = (part.devices.open)(part, kind, index)?;
+        let device = gpu::open(part, kind, seat.rank, index)?;
         let memory = Memory::new(&*device, part, &purpose, weights)?;
         let stream = device.stream()?;
         let mut communicators = Vec::new();
@@ -198,7 +199,7 @@ impl GpuExecution {
                 what: "the training step",
             },
         )?;
-        if self.ranks == 1 && self.device.collectives() != 0 {
+        if self.ranks == 1 && symbols::collectives() != 0 {
             return Err(Error::internal("one rank executed a collective"));
         }
         let mut loss = [0; 8];
@@ -253,7 +254,7 @@ impl GpuExecution {
 
     /// Runs a function of inference on `n` loaded samples.
     fn infer_call(&self, function: GpuFunction, n: u64) -> Result<()> {
-        let before = self.device.collectives();
+        let before = symbols::collectives();
         self.call(
             function,
             &Call {
@@ -271,7 +272,7 @@ impl GpuExecution {
                 what: "inference",
             },
         )?;
-        if self.device.collectives() != before {
+        if symbols::collectives() != before {
             return Err(Error::internal("inference executed a collective"));
         }
         Ok(())

@@ -39,6 +39,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         name: "fake".into(),
         flags: vec![("bn".into(), mode.into())],
         targets: vec!["cpu".into()],
+        gpu: None,
         cpu: Cpu {
             flag: "native".into(),
             name: "x86-64".into(),

@@ -1,7 +1,7 @@
 //! Losses, in f64, and their gradients. Each rank computes its share of the mean over the global batch.
 
 use super::kernel::{Kernel, fixed};
-use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
+use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Inner, Val};
 
 /// `(classes, positions)` of logits `[n, classes, d...]`.
 fn sizes(k: &Kernel) -> (i64, i64) {
@@ -39,19 +39,37 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (classes, positions) = sizes(k);
     let logits = k.operands[0].view(&[classes * positions, positions, 1]);
     let target = k.operands[1].view(&[positions, 1]);
-    let zero = e.float(Elem::F64, 0.0);
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
-    let sum = e.fold_nest(&axes, &[zero], &mut |e, at, sum| {
+    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (largest, total) = largest_and_sum(e, &logits, classes, at[0], at[1]);
         let log = e.log(total);
         let lse = e.add(largest, log);
         let label = e.load(&target, at, None);
+        let label = e.convert(label, e.index_elem);
         let logit = e.load(&logits, &[at[0], Index::uniform(label), at[1]], None);
         let logit = e.convert(logit, Elem::F64);
         let loss = e.sub(lse, logit);
         vec![e.add(sum[0], loss)]
-    })[0];
-    let divisor = k.divisor(e, positions);
+    };
+    let store = |e: &mut Emitter<'c>, sum: Val<'c>| share_of_loss(k, e, positions, sum);
+    if e.device.is_some() {
+        return e.sum_in_threads(
+            &[],
+            &axes,
+            Inner::Summed,
+            &[Elem::F64],
+            &mut add,
+            &|e, _, sums| store(e, sums[0]),
+        );
+    }
+    let zero = e.float(Elem::F64, 0.0);
+    let sum = e.fold_nest(&axes, &[zero], &mut add)[0];
+    store(e, sum);
+}
+
+/// Stores `sum / (total * terms)`: the rank's share of a mean with `terms` terms a sample.
+fn share_of_loss<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>, terms: i64, sum: Val<'c>) {
+    let divisor = k.divisor(e, terms);
     let share = e.div(sum, divisor);
     e.store(&k.results[0].flat(), &[Index::constant(0)], share);
 }
@@ -64,9 +82,10 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let target = k.operands[1].view(&[positions, 1]);
     let divisor = k.divisor(e, positions);
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
-    e.fold_nest(&axes, &[], &mut |e, at, _| {
+    let pixel = |e: &mut Emitter<'c>, at: &[Index<'c>]| {
         let (largest, total) = largest_and_sum(e, &logits, classes, at[0], at[1]);
         let label = e.load(&target, at, None);
+        let label = e.convert(label, e.index_elem);
         e.for_each(Extent::Fixed(classes), |e, c| {
             let v = e.load(&logits, &[at[0], c, at[1]], None);
             let v = e.convert(v, Elem::F64);
@@ -81,6 +100,12 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
             let d = e.convert(d, result.elem);
             e.store(&result, &[at[0], c, at[1]], d);
         });
+    };
+    if e.device.is_some() {
+        return e.map(&axes, 1, &pixel);
+    }
+    e.fold_nest(&axes, &[], &mut |e, at, _| {
+        pixel(e, at);
         Vec::new()
     });
 }
@@ -96,15 +121,25 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (p, t) = (k.operands[0].view(&[count, 1]), k.operands[1].view(&[count, 1]));
     let batch = k.extent(k.operands[0].ty.shape.0[0]);
     let width = k.width(Elem::F64);
-    let sums = e.sum_over(&[batch], count, width, &[Elem::F64], &mut |e, at, sum| {
+    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
         let (a, b) = (e.convert(a, Elem::F64), e.convert(b, Elem::F64));
         let d = e.sub(a, b);
         vec![e.fma(d, d, sum[0])]
-    });
-    let divisor = k.divisor(e, count);
-    let share = e.div(sums[0], divisor);
-    e.store(&k.results[0].flat(), &[Index::constant(0)], share);
+    };
+    if e.device.is_some() {
+        let axes = [batch, Extent::Fixed(count)];
+        return e.sum_in_threads(
+            &[],
+            &axes,
+            Inner::Summed,
+            &[Elem::F64],
+            &mut add,
+            &|e, _, sums| share_of_loss(k, e, count, sums[0]),
+        );
+    }
+    let sums = e.sum_over(&[batch], count, width, &[Elem::F64], &mut add);
+    share_of_loss(k, e, count, sums[0]);
 }
 
 /// `2 (prediction - target) / (total * elements of a sample)`

@@ -1,7 +1,7 @@
 //! Loops over `[n, channels, positions]` with work that is done once a channel.
 
 use super::kernel::Image;
-use crate::emit::{Elem, Emitter, Extent, Index, Val};
+use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// Adds what stands at an index to the sums of its channel.
 type Add<'c, 'b, P> = &'b dyn Fn(&mut Emitter<'c>, &P, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
@@ -17,8 +17,19 @@ pub fn per_channel<'c, P>(
     channel: &dyn Fn(&mut Emitter<'c>, Index<'c>) -> P,
     body: &dyn Fn(&mut Emitter<'c>, &P, &[Index<'c>]),
 ) {
+    let axes = [
+        image.n,
+        Extent::Fixed(image.channels),
+        Extent::Fixed(image.positions),
+    ];
+    if e.device.is_some() {
+        return e.map(&axes, 1, &|e, at| {
+            let prepared = channel(e, at[1]);
+            body(e, &prepared, at);
+        });
+    }
     if image.positions == 1 {
-        return e.map(&[image.n, Extent::Fixed(image.channels)], width, &|e, at| {
+        return e.map(&axes[..2], width, &|e, at| {
             let prepared = channel(e, at[1]);
             body(e, &prepared, &[at[0], at[1], Index::constant(0)]);
         });
@@ -43,6 +54,19 @@ pub fn channel_sums<'c, P>(
     body: Add<'c, '_, P>,
     store: Store<'c, '_, P>,
 ) {
+    let elems = vec![Elem::F64; sums];
+    if e.device.is_some() {
+        let kept = [Extent::Fixed(image.channels)];
+        let summed = [image.n, Extent::Fixed(image.positions)];
+        let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+            let prepared = channel(e, at[0]);
+            body(e, &prepared, &[at[1], at[0], at[2]], sums)
+        };
+        return e.sum_in_threads(&kept, &summed, Inner::Summed, &elems, &mut add, &|e, at, sums| {
+            let prepared = channel(e, at[0]);
+            store(e, at[0], &prepared, sums);
+        });
+    }
     if image.positions == 1 {
         return e.map(&[Extent::Fixed(image.channels)], width, &|e, at| {
             let prepared = channel(e, at[0]);
@@ -56,7 +80,6 @@ pub fn channel_sums<'c, P>(
     }
     e.for_each(Extent::Fixed(image.channels), |e, c| {
         let prepared = channel(e, c);
-        let elems = vec![Elem::F64; sums];
         let total = e.sum_over(&[image.n], image.positions, width, &elems, &mut |e, at, inner| {
             body(e, &prepared, &[at[0], c, at[1]], inner)
         });

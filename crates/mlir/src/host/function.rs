@@ -1,17 +1,17 @@
 //! Functions of the module: declarations, parameters, bodies.
 
+use melior::Context;
 use melior::ir::attribute::{ArrayAttribute, StringAttribute, TypeAttribute};
 use melior::ir::block::BlockLike;
 use melior::ir::operation::OperationBuilder;
-use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Region, RegionLike, Type};
+use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Module, Region, RegionLike, Type};
 
-use super::Lowering;
 use crate::emit::{Elem, Val};
 use crate::handle;
 
 /// A parameter of a generated function.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parameter {
+pub enum Parameter {
     /// A pointer that nothing else in the call overlaps.
     Exclusive,
     /// A pointer that may equal another one.
@@ -20,16 +20,33 @@ pub(super) enum Parameter {
     Size,
 }
 
-impl<'c> Lowering<'c> {
-    pub(super) fn unknown(&self) -> Location<'c> {
+/// Makes functions in a module, or in a `gpu.module` of it.
+#[derive(Clone, Copy)]
+pub struct Functions<'c> {
+    /// The MLIR context.
+    pub context: &'c Context,
+    /// Where functions go.
+    block: BlockRef<'c, 'c>,
+}
+
+impl<'c> Functions<'c> {
+    /// Functions of a module.
+    pub fn new(context: &'c Context, module: &'c Module<'c>) -> Functions<'c> {
+        Functions {
+            context,
+            block: handle::block(&*module.body()),
+        }
+    }
+
+    pub fn unknown(&self) -> Location<'c> {
         Location::unknown(self.context)
     }
 
-    pub(super) fn location(&self, name: &str) -> Location<'c> {
+    pub fn location(&self, name: &str) -> Location<'c> {
         Location::name(self.context, name, self.unknown())
     }
 
-    pub(super) fn llvm_type(&self, elem: Option<Elem>) -> Type<'c> {
+    pub fn llvm_type(&self, elem: Option<Elem>) -> Type<'c> {
         use melior::dialect::llvm::r#type as llvm;
         use melior::ir::r#type::IntegerType;
         match elem {
@@ -41,7 +58,7 @@ impl<'c> Lowering<'c> {
         }
     }
 
-    pub(super) fn attribute(&self, text: &str) -> Attribute<'c> {
+    pub fn attribute(&self, text: &str) -> Attribute<'c> {
         match Attribute::parse(self.context, text) {
             Some(attribute) => attribute,
             None => unreachable!("attribute {text} is valid MLIR"),
@@ -49,8 +66,8 @@ impl<'c> Lowering<'c> {
     }
 
     /// Appends an `llvm.func`; with no body it is a declaration.
-    pub(super) fn function(
-        &mut self,
+    pub fn define(
+        &self,
         name: &str,
         parameters: &[Parameter],
         result: Option<Elem>,
@@ -102,34 +119,35 @@ impl<'c> Lowering<'c> {
         let Ok(operation) = operation else {
             unreachable!("llvm.func is built with all its attributes");
         };
-        self.module.body().append_operation(operation);
+        self.block.append_operation(operation);
     }
 
-    pub(super) fn declare_runtime(&mut self) {
-        use Parameter::{Shared, Size};
-        let (all_reduce, trace) = (syncbn_abi::symbols::ALL_REDUCE, syncbn_abi::symbols::TRACE);
-        let unknown = self.unknown();
-        self.function(
-            all_reduce,
-            &[Shared, Size, Shared, Size],
-            Some(Elem::I32),
-            true,
-            Region::new(),
-            unknown,
-        );
-        self.function(
-            trace,
-            &[Shared, Size, Size, Shared, Size],
-            None,
-            true,
-            Region::new(),
-            unknown,
-        );
+    /// Declares the data that holds a graph's constants.
+    pub fn declare_constants(&self, name: &str) {
+        let named = |n| Identifier::new(self.context, n);
+        let byte = melior::ir::r#type::IntegerType::new(self.context, 8).into();
+        let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
+            .add_attributes(&[
+                (named("sym_name"), StringAttribute::new(self.context, name).into()),
+                (named("global_type"), TypeAttribute::new(byte).into()),
+                (named("linkage"), self.attribute("#llvm.linkage<external>")),
+                (named("constant"), Attribute::unit(self.context)),
+            ])
+            .add_regions([Region::new()])
+            .build();
+        if let Ok(operation) = operation {
+            self.block.append_operation(operation);
+        }
+    }
+
+    /// Declares a function that the runtime provides.
+    pub fn declare(&self, name: &str, parameters: &[Parameter], result: Option<Elem>) {
+        self.define(name, parameters, result, true, Region::new(), self.unknown());
     }
 
     /// A new function body with these parameters: its region, entry block and arguments.
-    pub(super) fn body(
-        &mut self,
+    pub fn body(
+        &self,
         parameters: &[Parameter],
         location: Location<'c>,
     ) -> (Region<'c>, BlockRef<'c, 'c>, Vec<Val<'c>>) {

@@ -4,7 +4,7 @@ use syncbn_ir::Dim;
 use syncbn_ir::ops::{Reduce, ReduceFunction};
 
 use super::kernel::{Kernel, fixed, plain_strides};
-use crate::emit::{Elem, Emitter, Extent, Index, Val};
+use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// An axis, or several neighbours that are all reduced or all kept.
 struct Axis<'c> {
@@ -66,8 +66,22 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         vec![e.add(sum, v)]
     };
     let width = k.width(Elem::F64);
+    let samples_are_kept = kept.iter().any(|extent| matches!(extent, Extent::Batch(_)));
+    if e.device.is_some() && !samples_are_kept {
+        let inner = match axes.last() {
+            Some(last) if last.reduced => Inner::Summed,
+            _ => Inner::Kept,
+        };
+        let mut one = |e: &mut Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+            let (own, rest) = at.split_at(kept.len());
+            add(e, own, rest, sums[0])
+        };
+        return e.sum_in_threads(&kept, &summed, inner, &[Elem::F64], &mut one, &|e, at, sums| {
+            finish(e, sums[0], at)
+        });
+    }
     match (axes.last().map(|a| (a.reduced, a.extent)), summed.split_last()) {
-        (Some((true, Extent::Fixed(row))), Some((_, outer))) => {
+        (Some((true, Extent::Fixed(row))), Some((_, outer))) if e.device.is_none() => {
             e.fold_nest(&kept, &[], &mut |e, at, _| {
                 let sums = e.sum_over(outer, row, width, &[Elem::F64], &mut |e, r, s| {
                     add(e, at, r, s[0])

@@ -30,7 +30,7 @@ pub fn sgd<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize
         fields!(e, arguments, Of, Ptr, [weights, gradients, velocity]).map(|p| Buffer::new(p, elem, &[1]));
     let range = fields!(e, arguments, Of, I64, [begin, end]);
     let flags = fields!(e, arguments, Of, I64, [first, nesterov]);
-    let zero = e.index(0);
+    let zero = e.int(Elem::I64, 0);
     let [first, nesterov] = flags.map(|flag| e.compare(Compare::Ne, flag, zero));
     let [lr, momentum, decay] =
         fields!(e, arguments, Of, F64, [lr, momentum, weight_decay]).map(|v| e.convert(v, elem));
@@ -114,13 +114,18 @@ pub fn adamw<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usi
     });
 }
 
-/// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest.
+/// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest; on a
+/// GPU in one thread each.
 fn for_elements<'c>(
     e: &mut Emitter<'c>,
     [begin, end]: [Val<'c>; 2],
     width: usize,
     one: impl Fn(&mut Emitter<'c>, Index<'c>),
 ) {
+    if e.device.is_some() {
+        let range = [begin, end].map(|v| e.convert(v, e.index_elem));
+        return e.range_in_threads(range, |e, i| one(e, i));
+    }
     let count = e.sub(end, begin);
     let lanes = e.index(width as i64);
     let chunks = e.div(count, lanes);

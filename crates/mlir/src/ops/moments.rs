@@ -19,7 +19,7 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &mut Emi
     let m = e.mul(samples, positions);
     let zero = e.float(Elem::F64, 0.0);
     let some = e.compare(Compare::Gt, m, zero);
-    e.store(&result, &[Index::constant(0)], m);
+    e.once(|e| e.store(&result, &[Index::constant(0)], m));
     channel_sums(
         e,
         image,
@@ -59,7 +59,7 @@ pub fn finalize<'c>(op: &BatchNormFinalize, k: &Kernel<'c>, e: &mut Emitter<'c>)
     let channels: i64 = k.results[1].ty.shape.sizes(0).iter().product::<usize>() as i64;
     let elem = k.operands[1].elem();
     let n = e.load(&moments, &[Index::constant(0)], None);
-    e.store(&results[0], &[Index::constant(0)], n);
+    e.once(|e| e.store(&results[0], &[Index::constant(0)], n));
     let (zero, one) = (e.float(Elem::F64, 0.0), e.float(Elem::F64, 1.0));
     let some = e.compare(Compare::Gt, n, zero);
     let epsilon = e.float(Elem::F64, op.epsilon);

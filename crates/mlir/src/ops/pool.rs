@@ -95,7 +95,7 @@ fn position<'c>(e: &mut Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
     e.index_value(position)
 }
 
-/// Codes are computed in i64 and kept as their type says.
+/// Codes are computed as indices and kept as their type says.
 pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y, code) = (&k.operands[0], &k.results[0], &k.results[1]);
     let (w, input) = (op.window(), spatial(x));
@@ -134,7 +134,7 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c
             let (oi, guard) = reader_of(e, &w, &output, at, tap);
             let v = e.load(&dyb, &oi, guard);
             let winner = e.load(&cb, &oi, guard);
-            let winner = e.convert(winner, Elem::I64);
+            let winner = e.convert(winner, e.index_elem);
             let here = position(e, &w, tap);
             let wins = e.compare(Compare::Eq, winner, here);
             let zero = e.zero(elem);

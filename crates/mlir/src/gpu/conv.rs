@@ -1,0 +1,115 @@
+//! Convolution in its three directions, in the plain form that takes every attribute: one thread an element.
+
+use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight};
+
+use crate::emit::{Emitter, Extent, Index, Inner, Val};
+use crate::ops::convolution::{Geometry, extents, in_group};
+use crate::ops::kernel::{Kernel, Tensor};
+
+/// The group that a channel belongs to.
+fn group_of<'c>(e: &mut Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group: i64) -> Index<'c> {
+    match g.groups {
+        1 => Index::constant(0),
+        _ => e.index_divide(channel, per_group).0,
+    }
+}
+
+/// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
+pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+    let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let g = Geometry::new(op.window(&w.ty)?, op.groups, &x.ty, &y.ty);
+    let (xb, wb, yb) = (g.x_buffer(x), g.w_buffer(w), g.y_buffer(y));
+    let bias = k.operands.get(2).map(Tensor::flat);
+    let residual = k.operands.get(3).map(|r| g.y_buffer(r));
+    let elem = y.elem();
+    let axes = [
+        &[k.extent(y.ty.shape.0[0]), Extent::Fixed(g.groups * g.k)],
+        &extents(&g.output)[..],
+    ]
+    .concat();
+    let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
+    e.map(&axes, 1, &|e, at| {
+        let (n, channel, out) = (at[0], at[1], &at[2..]);
+        let group = group_of(e, &g, channel, g.k);
+        let start = match &bias {
+            Some(bias) => e.load(bias, &[channel], None),
+            None => e.zero(elem),
+        };
+        let sum = e.fold_nest(&taps, &[start], &mut |e, tap, sum| {
+            let c = in_group(e, group, g.c, tap[0]);
+            let (xi, guard) = g.read_by(e, [n, c], out, &tap[1..]);
+            let xv = e.load(&xb, &xi, guard);
+            let wv = e.load(&wb, &[&[channel], tap].concat(), None);
+            vec![e.fma(xv, wv, sum[0])]
+        });
+        let mut z = sum[0];
+        if let Some(residual) = &residual {
+            let r = e.load(residual, at, None);
+            z = e.add(z, r);
+        }
+        if let Some(f) = op.activation {
+            z = e.unary(f, z);
+        }
+        e.store(&yb, at, z);
+    });
+    Ok(())
+}
+
+/// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
+pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+    let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let g = Geometry::new(op.window(&w.ty)?, op.groups, &dx.ty, &dy.ty);
+    let (dyb, wb, dxb) = (g.y_buffer(dy), g.w_buffer(w), g.x_buffer(dx));
+    let elem = dx.elem();
+    let axes = [
+        &[k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups * g.c)],
+        &extents(&g.input)[..],
+    ]
+    .concat();
+    let taps = extents(&[&[g.k], &g.kernel()[..]].concat());
+    e.map(&axes, 1, &|e, at| {
+        let (n, channel, input) = (at[0], at[1], &at[2..]);
+        let group = group_of(e, &g, channel, g.c);
+        let first = e.index_scale(group, -g.c);
+        let c = e.index_add(channel, first);
+        let zero = e.zero(elem);
+        let sum = e.fold_nest(&taps, &[zero], &mut |e, tap, sum| {
+            let out_channel = in_group(e, group, g.k, tap[0]);
+            let (oi, guard) = g.written_by(e, [n, out_channel], input, &tap[1..]);
+            let dyv = e.load(&dyb, &oi, guard);
+            let wv = e.load(&wb, &[&[out_channel, c], &tap[1..]].concat(), None);
+            vec![e.fma(dyv, wv, sum[0])]
+        });
+        e.store(&dxb, at, sum[0]);
+    });
+    Ok(())
+}
+
+/// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
+pub fn backward_weight<'c>(
+    op: &ConvBackwardWeight,
+    k: &Kernel<'c>,
+    e: &mut Emitter<'c>,
+) -> Result<(), String> {
+    let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
+    let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));
+    let elem = dw.elem();
+    let kept = extents(&[&[g.groups * g.k, g.c], &g.kernel()[..]].concat());
+    let summed = [&[k.extent(x.ty.shape.0[0])], &extents(&g.output)[..]].concat();
+    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
+        let (own, rest) = at.split_at(kept.len());
+        let (n, out) = (rest[0], &rest[1..]);
+        let group = group_of(e, &g, own[0], g.k);
+        let c = in_group(e, group, g.c, own[1]);
+        let (xi, guard) = g.read_by(e, [n, c], out, &own[2..]);
+        let xv = e.load(&xb, &xi, guard);
+        let dyv = e.load(&dyb, &[&[n, own[0]], out].concat(), None);
+        vec![e.fma(xv, dyv, sum[0])]
+    };
+    e.sum_in_threads(&kept, &summed, Inner::Kept, &[elem], &mut add, &|e, at, sums| {
+        let sum = e.convert(sums[0], elem);
+        e.store(&dwb, at, sum);
+    });
+    Ok(())
+}

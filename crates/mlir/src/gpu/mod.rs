@@ -1,0 +1,2 @@
+pub(crate) mod conv;
+pub(crate) mod matmul;

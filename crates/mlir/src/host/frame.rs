@@ -1,0 +1,252 @@
+//! A step function under construction: what it reads from its arguments, calls, places, traces.
+
+use std::mem::offset_of;
+
+use melior::ir::attribute::FlatSymbolRefAttribute;
+use melior::ir::{Attribute, Block, BlockRef, Region, RegionLike};
+use syncbn_abi::{ElementType, StepArguments};
+use syncbn_ir::ops::Op;
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
+
+use super::function::{Functions, Parameter};
+use crate::LowerError;
+use crate::emit::{Compare, Elem, Emitter, Val};
+use crate::handle;
+use crate::schedule::overlap;
+
+/// Pointers and sizes that a step function reads from its arguments once.
+pub struct Frame<'c> {
+    pub context: Val<'c>,
+    arenas: Vec<(Arena, Val<'c>)>,
+    inputs: Val<'c>,
+    outputs: Val<'c>,
+    /// Where the loss goes.
+    pub loss: Val<'c>,
+    pub n: Val<'c>,
+    pub total: Val<'c>,
+    trace: Val<'c>,
+    pub several: Val<'c>,
+}
+
+/// A step function under construction.
+pub struct Step<'c, 'g> {
+    pub graph: &'g Graph,
+    /// The function's parameter.
+    pub arguments: Val<'c>,
+    pub frame: Frame<'c>,
+    pub e: Emitter<'c>,
+    pub region: Region<'c>,
+    /// Status to return, by the block that returns it.
+    pub failures: Vec<(BlockRef<'c, 'c>, Val<'c>)>,
+}
+
+/// Operands and then results of a node.
+pub struct Places<'g> {
+    /// Their types.
+    pub types: Vec<&'g TensorType>,
+    /// Where they lie.
+    pub locations: Vec<Location>,
+    /// Whether each overlaps another one.
+    pub overlaps: Vec<bool>,
+}
+
+macro_rules! field {
+    ($e:expr, $arguments:expr, $name:ident, $elem:expr) => {{
+        let offset = $e.index(offset_of!(StepArguments, $name) as i64);
+        let address = $e.address($arguments, Elem::I8, offset);
+        $e.load_scalar(address, $elem)
+    }};
+}
+
+impl<'c> Frame<'c> {
+    /// Reads what `arguments`, a [`StepArguments`], holds. `constants` is the address of the graph's constants.
+    fn new(e: &mut Emitter<'c>, arguments: Val<'c>, constants: Val<'c>) -> Frame<'c> {
+        let ranks = field!(e, arguments, ranks, Elem::I64);
+        let one = e.index(1);
+        Frame {
+            context: field!(e, arguments, context, Elem::Ptr),
+            arenas: vec![
+                (Arena::Weights, field!(e, arguments, weights, Elem::Ptr)),
+                (Arena::Gradients, field!(e, arguments, gradients, Elem::Ptr)),
+                (Arena::Statistics, field!(e, arguments, statistics, Elem::Ptr)),
+                (Arena::Prepared, field!(e, arguments, prepared, Elem::Ptr)),
+                (Arena::Step, field!(e, arguments, step, Elem::Ptr)),
+                (Arena::Constants, constants),
+            ],
+            inputs: field!(e, arguments, inputs, Elem::Ptr),
+            outputs: field!(e, arguments, outputs, Elem::Ptr),
+            loss: field!(e, arguments, loss, Elem::Ptr),
+            n: field!(e, arguments, n, Elem::I64),
+            total: field!(e, arguments, total, Elem::I64),
+            trace: field!(e, arguments, trace, Elem::I64),
+            several: e.compare(Compare::Gt, ranks, one),
+        }
+    }
+}
+
+impl<'c, 'g> Step<'c, 'g> {
+    /// A step function of one parameter. `constants` makes the address of the graph's constants from it.
+    pub fn new(
+        functions: &Functions<'c>,
+        graph: &'g Graph,
+        constants: impl FnOnce(&mut Emitter<'c>, Val<'c>) -> Val<'c>,
+    ) -> Step<'c, 'g> {
+        let location = functions.unknown();
+        let (region, block, arguments) = functions.body(&[Parameter::Exclusive], location);
+        let mut e = Emitter::new(functions.context, location, block);
+        let constants = constants(&mut e, arguments[0]);
+        let frame = Frame::new(&mut e, arguments[0], constants);
+        Step {
+            graph,
+            arguments: arguments[0],
+            frame,
+            e,
+            region,
+            failures: Vec::new(),
+        }
+    }
+
+    /// Ends the function and adds it to the module.
+    pub fn finish(mut self, functions: &Functions<'c>, name: &str) {
+        let status = self.e.int(Elem::I32, 0);
+        self.e.op("llvm.return", &[status], &[], &[]);
+        for (block, status) in std::mem::take(&mut self.failures) {
+            self.e.continue_in(block);
+            self.e.op("llvm.return", &[status], &[], &[]);
+        }
+        let parameters = [Parameter::Exclusive];
+        functions.define(
+            name,
+            &parameters,
+            Some(Elem::I32),
+            true,
+            self.region,
+            functions.unknown(),
+        );
+    }
+
+    /// Places of a node's operands and results, or None for a node that does nothing because its result lies
+    /// where its operand does.
+    pub fn places(&self, id: NodeId) -> Result<Option<Places<'g>>, LowerError> {
+        let node = self.graph.node(id);
+        let values: Vec<Value> = self
+            .graph
+            .operands(id)
+            .into_iter()
+            .chain((0..node.outputs.len()).map(|slot| Value { node: id, slot }))
+            .collect();
+        let places: Vec<(Location, u64)> = values
+            .iter()
+            .map(|&v| crate::schedule::place(self.graph, v))
+            .collect::<Result<_, _>>()?;
+        if matches!(node.op, Op::Reshape(_) | Op::Identity(_)) && places[0].0 == places[1].0 {
+            return Ok(None);
+        }
+        let overlaps = (0..places.len())
+            .map(|i| (0..places.len()).any(|j| i != j && overlap(places[i], places[j])))
+            .collect();
+        Ok(Some(Places {
+            types: values.iter().map(|&v| self.graph.ty(v)).collect(),
+            locations: places.into_iter().map(|(location, _)| location).collect(),
+            overlaps,
+        }))
+    }
+}
+
+impl<'c> Step<'c, '_> {
+    pub fn call(&mut self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
+        let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.e.context, name).into();
+        let segments = self.e.i32_array(&[arguments.len() as i32, 0]);
+        let bundles = self.e.i32_array(&[]);
+        let attributes = [
+            ("callee", callee),
+            ("operandSegmentSizes", segments),
+            ("op_bundle_sizes", bundles),
+        ];
+        let results: Vec<(Elem, usize)> = result.into_iter().map(|elem| (elem, 1)).collect();
+        self.e
+            .op("llvm.call", arguments, &results, &attributes)
+            .first()
+            .copied()
+    }
+
+    pub fn pointer(&mut self, location: Location) -> Val<'c> {
+        let table = match location.arena {
+            Arena::Inputs => Some(self.frame.inputs),
+            Arena::Outputs => Some(self.frame.outputs),
+            _ => None,
+        };
+        let offset = self.e.index(location.offset as i64);
+        if let Some(table) = table {
+            let slot = self.e.address(table, Elem::Ptr, offset);
+            return self.e.load_scalar(slot, Elem::Ptr);
+        }
+        let base = self
+            .frame
+            .arenas
+            .iter()
+            .find(|(arena, _)| *arena == location.arena);
+        match base {
+            Some(&(_, base)) if location.offset == 0 => base,
+            Some(&(_, base)) => self.e.address(base, Elem::I8, offset),
+            None => unreachable!("inputs and outputs were handled above"),
+        }
+    }
+
+    pub fn new_block(&self) -> BlockRef<'c, 'c> {
+        handle::block(&*self.region.append_block(Block::new(&[])))
+    }
+
+    /// Shows every floating-point result to the runtime when it asks for it: `show_output` calls it with context,
+    /// node, output, data and number of elements.
+    pub fn trace(
+        &mut self,
+        id: NodeId,
+        index: i64,
+        show_output: impl Fn(&mut Self, [Val<'c>; 5]),
+    ) -> Result<(), LowerError> {
+        let node = self.graph.node(id);
+        let zero = self.e.index(0);
+        let frame_trace = self.frame.trace;
+        if matches!(
+            node.op,
+            Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
+        ) {
+            return Ok(());
+        }
+        let (show, next) = (self.new_block(), self.new_block());
+        let wanted = self.e.compare(Compare::Ne, frame_trace, zero);
+        self.e.branch(wanted, show, next, show);
+        for (slot, output) in node.outputs.iter().enumerate() {
+            let (location, _) = crate::schedule::place(self.graph, Value { node: id, slot })?;
+            let per_sample = self
+                .e
+                .index(output.ty.stored_elements_per_sample().unwrap_or(0) as i64);
+            let elements = match output.ty.shape.has_batch() {
+                true => self.e.mul(per_sample, self.frame.n),
+                false => per_sample,
+            };
+            let pointer = self.pointer(location);
+            let element_type = match output.ty.dtype {
+                DType::F32 => ElementType::F32,
+                DType::F64 => ElementType::F64,
+                DType::I64 | DType::U8 => continue,
+            };
+            let index = self.e.index(index);
+            let output = self.e.index(syncbn_abi::trace_output(slot as u32, element_type));
+            show_output(self, [self.frame.context, index, output, pointer, elements]);
+        }
+        self.e.jump(next);
+        Ok(())
+    }
+
+    /// Address of the loss in the step's memory.
+    pub fn loss(&mut self) -> Result<Val<'c>, LowerError> {
+        let loss = self.graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
+        let loss = loss.ok_or_else(|| LowerError::Internal {
+            message: "no loss in the graph".into(),
+        })?;
+        let (location, _) = crate::schedule::place(self.graph, loss.value)?;
+        Ok(self.pointer(location))
+    }
+}

@@ -1,0 +1,9 @@
+//! What all targets need of host code: functions, the frame of a step, and the check before lowering.
+
+mod check;
+mod frame;
+mod function;
+
+pub use check::check;
+pub use frame::{Places, Step};
+pub use function::{Functions, Parameter};

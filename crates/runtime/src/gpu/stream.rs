@@ -1,0 +1,136 @@
+//! What the opaque pointers of generated code point to: streams and communicators.
+
+use std::{cell::RefCell, ffi::c_void, rc::Rc};
+
+use super::emulator::{self, Emulator};
+use crate::error::{Error, Result};
+
+/// `ncclSuccess`.
+pub const NCCL_SUCCESS: i32 = 0;
+/// `ncclInternalError`: the status of a collective that failed for a reason that the stream knows.
+pub const NCCL_FAILED: i32 = 3;
+
+/// A stream of a device, and what went wrong on it.
+pub struct Stream {
+    backend: Backend,
+    failure: RefCell<Option<Error>>,
+}
+
+/// The device of a stream.
+pub(super) enum Backend {
+    Emulated(Rc<Emulator>),
+}
+
+/// A communicator of a device.
+pub enum Communicator {
+    /// Of emulated devices.
+    Emulated(emulator::Communicator),
+}
+
+/// An all-reduce as NCCL has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AllReduce {
+    pub send: *const u8,
+    pub receive: *mut u8,
+    /// Elements.
+    pub count: u64,
+    /// `ncclDataType_t`
+    pub data_type: i32,
+    /// `ncclRedOp_t`
+    pub operation: i32,
+}
+
+impl Stream {
+    /// A stream on which nothing went wrong yet.
+    pub(super) fn new(backend: Backend) -> Self {
+        Stream {
+            backend,
+            failure: RefCell::new(None),
+        }
+    }
+
+    /// Keeps the first failure.
+    pub fn fail(&self, error: Error) {
+        self.failure.borrow_mut().get_or_insert(error);
+    }
+
+    /// Whether something went wrong since the last [`Stream::take_failure`].
+    pub fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    /// The first failure since the last call of this.
+    pub fn take_failure(&self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Enqueues a kernel, unless the stream has failed.
+    ///
+    /// # Safety
+    /// `parameters` points to the values of the kernel's parameters.
+    pub(super) unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) {
+        if self.has_failed() {
+            return;
+        }
+        let outcome = match &self.backend {
+            // SAFETY: passed on from the caller.
+            Backend::Emulated(emulator) => unsafe { emulator.launch(kernel, grid, parameters) },
+        };
+        if let Err(error) = outcome {
+            self.fail(error);
+        }
+    }
+
+    /// Lets later work wait for what `signalling` has been given so far.
+    pub(super) fn wait_for(&self, signalling: &Stream) {
+        match (&self.backend, &signalling.backend) {
+            // Whatever was enqueued has happened.
+            (Backend::Emulated(_), Backend::Emulated(_)) => {}
+        }
+    }
+
+    /// Enqueues an all-reduce, unless the stream has failed; its status.
+    pub(super) fn all_reduce(&self, communicator: &Communicator, call: AllReduce) -> i32 {
+        if self.has_failed() {
+            return NCCL_FAILED;
+        }
+        let outcome = match (&self.backend, communicator) {
+            (Backend::Emulated(emulator), Communicator::Emulated(communicator)) => {
+                communicator.all_reduce(emulator, call)
+            }
+        };
+        match outcome {
+            Ok(()) => NCCL_SUCCESS,
+            Err(error) => {
+                self.fail(error);
+                NCCL_FAILED
+            }
+        }
+    }
+
+    /// Copies from the device after all work of the stream.
+    pub(super) fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+        match &self.backend {
+            Backend::Emulated(emulator) => emulator.download(from, to),
+        }
+    }
+}
+
+/// Keeps an object for as long as its device, and gives the pointer that names it.
+pub(super) fn keep<T>(all: &RefCell<Vec<Rc<T>>>, object: T) -> *mut c_void {
+    let object = Rc::new(object);
+    let pointer = Rc::as_ptr(&object).cast_mut().cast();
+    all.borrow_mut().push(object);
+    pointer
+}
+
+/// The object of a device that a pointer names.
+pub(super) fn find<T>(all: &RefCell<Vec<Rc<T>>>, pointer: *mut c_void) -> Result<Rc<T>> {
+    let objects = all.borrow();
+    let found = objects
+        .iter()
+        .find(|object| Rc::as_ptr(object).cast_mut().cast() == pointer);
+    found
+        .map(Rc::clone)
+        .ok_or_else(|| Error::internal("a stream or communicator of another device"))
+}
