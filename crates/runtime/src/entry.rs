@@ -10,9 +10,7 @@ use syncbn_abi::{Images, Model};
 use crate::{
     error::{Error, Result},
     gpu::emulator::EmulatedKernel,
-    program::{
-        AdamWFunction, CpuPart, GpuFunction, GpuPart, Program, StepFunction, UpdateFunction,
-    },
+    program::{AdamWFunction, CpuPart, GpuFunction, GpuPart, Program, StepFunction, UpdateFunction},
     run,
 };
 

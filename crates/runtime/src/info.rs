@@ -79,14 +79,22 @@ fn describe(model: &Model, images: Option<BTreeMap<String, u64>>) -> Description
 
 /// The images of the device code and their bytes, such as `ptx for sm_80`.
 fn images(part: &GpuPart) -> Result<BTreeMap<String, u64>> {
-    let line = part.images.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = part
+        .images
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     if line.is_empty() {
         return Ok(BTreeMap::new());
     }
     let table: Images = serde_json::from_slice(line)
         .map_err(|cause| Error::internal(format!("the table of device code is malformed: {cause}")))?;
     let name = |image: &Image| format!("{} for sm_{}", image.kind, image.compute_capability);
-    Ok(table.images.iter().map(|image| (name(image), image.bytes)).collect())
+    Ok(table
+        .images
+        .iter()
+        .map(|image| (name(image), image.bytes))
+        .collect())
 }
 
 fn bytes(model: &Model) -> u64 {
@@ -121,7 +129,11 @@ fn text(description: &Description) -> String {
         line("part", "GPU".into());
         line("precision", gpu.precision.clone());
         let runs = [(gpu.cuda, "cuda"), (gpu.emulated, "cuda-emulated")];
-        let runs: Vec<_> = runs.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
+        let runs: Vec<_> = runs
+            .iter()
+            .filter(|(there, _)| *there)
+            .map(|(_, name)| *name)
+            .collect();
         line("devices", runs.join(", "));
         for (name, bytes) in description.images.iter().flatten() {
             line("image", format!("{name}, {bytes} bytes"));

@@ -42,7 +42,13 @@ pub fn world(variable: impl Fn(&str) -> Option<String>) -> Option<World> {
     };
     // An incomplete torchrun set is a leftover of something else.
     if all(&["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"]) {
-        return found("torchrun", "RANK", "WORLD_SIZE", &["LOCAL_RANK"], &["LOCAL_WORLD_SIZE"]);
+        return found(
+            "torchrun",
+            "RANK",
+            "WORLD_SIZE",
+            &["LOCAL_RANK"],
+            &["LOCAL_WORLD_SIZE"],
+        );
     }
     if all(&["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"]) {
         return found(
@@ -59,7 +65,10 @@ pub fn world(variable: impl Fn(&str) -> Option<String>) -> Option<World> {
         return found("srun", "SLURM_PROCID", "SLURM_NTASKS", &["SLURM_LOCALID"], &[]);
     }
     if all(&["PMI_RANK", "PMI_SIZE"]) {
-        let (local_rank, local_size) = (&["PMI_LOCAL_RANK", "MPI_LOCALRANKID"], &["PMI_LOCAL_SIZE", "MPI_LOCALNRANKS"]);
+        let (local_rank, local_size) = (
+            &["PMI_LOCAL_RANK", "MPI_LOCALRANKID"],
+            &["PMI_LOCAL_SIZE", "MPI_LOCALNRANKS"],
+        );
         return found("mpiexec", "PMI_RANK", "PMI_SIZE", local_rank, local_size);
     }
     None
@@ -108,12 +117,18 @@ fn address(world: &World, local: bool, variable: impl Fn(&str) -> Option<String>
     };
     let own_host = variable("SYNCBN_MASTER_ADDR");
     let own_port = port("SYNCBN_MASTER_PORT")?;
-    let help = "set SYNCBN_MASTER_ADDR and SYNCBN_MASTER_PORT to rank 0's host and a free port of it, on all ranks";
+    let help =
+        "set SYNCBN_MASTER_ADDR and SYNCBN_MASTER_PORT to rank 0's host and a free port of it, on all ranks";
     let (host, derived) = match world.launcher {
         // The launcher itself listens at MASTER_PORT.
-        "torchrun" => (variable("MASTER_ADDR"), port("MASTER_PORT")?.map(|port| port.wrapping_add(1))),
+        "torchrun" => (
+            variable("MASTER_ADDR"),
+            port("MASTER_PORT")?.map(|port| port.wrapping_add(1)),
+        ),
         "srun" => {
-            let list = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"].iter().find_map(|name| variable(name));
+            let list = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"]
+                .iter()
+                .find_map(|name| variable(name));
             let first = list.as_deref().map(first_host);
             let job = variable("SLURM_JOB_ID").and_then(|id| id.trim().parse::<u64>().ok());
             let step = variable("SLURM_STEP_ID").and_then(|id| id.trim().parse::<u64>().ok());
@@ -125,7 +140,10 @@ fn address(world: &World, local: bool, variable: impl Fn(&str) -> Option<String>
         }
         _ => {
             let name = variable("PMIX_NAMESPACE").or_else(|| variable("PMI_JOBID"));
-            let number = name.map(|name| name.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())));
+            let number = name.map(|name| {
+                name.bytes()
+                    .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+            });
             // The ranks of one machine have one parent, the launcher's process there.
             let parent = local.then(|| std::os::unix::process::parent_id().into());
             (

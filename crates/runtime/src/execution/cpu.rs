@@ -192,7 +192,8 @@ impl Execution for CpuExecution {
                 rank.load(&data, samples);
                 rank.infer(function, &memory)?;
                 if let Some(consume) = &consume {
-                    let outputs: Vec<&[u8]> = rank.outputs.iter_mut().map(|output| &*output.bytes()).collect();
+                    let outputs: Vec<&[u8]> =
+                        rank.outputs.iter_mut().map(|output| &*output.bytes()).collect();
                     results.push(consume(&outputs, samples));
                 }
             }
@@ -225,6 +226,10 @@ impl Execution for CpuExecution {
 
     fn agree(&self, outcome: Result<()>) -> Result<()> {
         outcome
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
     }
 
     fn collectives(&self) -> u64 {

@@ -42,7 +42,11 @@ pub fn open(part: &GpuPart, kind: Kind, rank: usize, index: usize) -> Result<Box
     match kind {
         Kind::Cuda => count().and(Err(Error::environment(format!("there is no GPU {index}")))),
         Kind::Emulated => {
-            let kernels = part.model.gpu.as_ref().map_or(Vec::new(), |gpu| gpu.kernels.clone());
+            let kernels = part
+                .model
+                .gpu
+                .as_ref()
+                .map_or(Vec::new(), |gpu| gpu.kernels.clone());
             let device = EmulatedDevice::new(rank, kernels, part.emulated_kernels.to_vec())?;
             Ok(Box::new(device))
         }

@@ -25,7 +25,10 @@ pub fn write(execution: &dyn Execution, flags: &cli::Train, last: &Share) -> Res
             .cloned()
             .collect();
         execution.read(Region::Gradients, &mut |gradients| {
-            checkpoint::write(path, &checkpoint::entries(&trained, model.element_type, gradients)?)
+            checkpoint::write(
+                path,
+                &checkpoint::entries(&trained, model.element_type, gradients)?,
+            )
         })?;
     }
     if let Some(path) = &flags.dump_outputs {

@@ -15,8 +15,9 @@ use std::{
 use syncbn_abi::{ABI_SYMBOL, Model};
 
 use super::{
-    Control, Peer, State,
+    Control,
     frame::{self, Frame, Hello, VERSION},
+    state::{Peer, State},
     watch,
 };
 use crate::{
@@ -68,7 +69,9 @@ fn control(
     let broken = |cause| Error::environment(format!("cannot use the control connection: {cause}"));
     let mut writers = Vec::new();
     for stream in &streams {
-        let writer = stream.as_ref().map(|stream| prepare(stream).and_then(|()| stream.try_clone()));
+        let writer = stream
+            .as_ref()
+            .map(|stream| prepare(stream).and_then(|()| stream.try_clone()));
         writers.push(writer.transpose().map_err(broken)?.map(Mutex::new));
     }
     let peer = |_| Peer {
@@ -117,7 +120,10 @@ fn listener(address: &Address) -> Result<TcpListener> {
 /// Waits for a while, or returns the error of a wait that was too long or interrupted.
 fn pause(start: Instant, signalled: &AtomicBool, late: impl Fn() -> String) -> Result<()> {
     if signalled.load(Ordering::Relaxed) {
-        return Err(Error::new(Kind::Interrupted, "interrupted before all ranks had joined"));
+        return Err(Error::new(
+            Kind::Interrupted,
+            "interrupted before all ranks had joined",
+        ));
     }
     if start.elapsed() > PATIENCE {
         return Err(Error::new(Kind::RankDied, late()));
@@ -127,11 +133,7 @@ fn pause(start: Instant, signalled: &AtomicBool, late: impl Fn() -> String) -> R
 }
 
 /// Rank 0: admits all others. Whoever is not a rank of any run is turned away without a word.
-fn admit(
-    listener: &TcpListener,
-    own: &Hello,
-    signalled: &AtomicBool,
-) -> Result<Vec<Option<TcpStream>>> {
+fn admit(listener: &TcpListener, own: &Hello, signalled: &AtomicBool) -> Result<Vec<Option<TcpStream>>> {
     let broken = |cause| Error::environment(format!("cannot listen for the other ranks: {cause}"));
     listener.set_nonblocking(true).map_err(broken)?;
     let start = Instant::now();
@@ -139,7 +141,11 @@ fn admit(
     while streams.iter().skip(1).any(Option::is_none) {
         let Ok((mut stream, _)) = listener.accept() else {
             pause(start, signalled, || {
-                let absent = streams.iter().enumerate().skip(1).filter(|(_, stream)| stream.is_none());
+                let absent = streams
+                    .iter()
+                    .enumerate()
+                    .skip(1)
+                    .filter(|(_, stream)| stream.is_none());
                 let absent: Vec<_> = absent.map(|(rank, _)| rank.to_string()).collect();
                 format!(
                     "ranks {} did not join within {} s",
@@ -183,7 +189,10 @@ fn greeting(stream: &mut TcpStream) -> Option<Hello> {
 fn compare(own: &Hello, other: &Hello, joined: &[Option<TcpStream>]) -> Option<String> {
     let Hello { rank, ranks, .. } = other;
     if *ranks != own.ranks {
-        return Some(format!("rank {rank} was told of {ranks} ranks, rank 0 of {}", own.ranks));
+        return Some(format!(
+            "rank {rank} was told of {ranks} ranks, rank 0 of {}",
+            own.ranks
+        ));
     }
     if *rank == 0 || *rank >= own.ranks {
         return Some(format!("there is a second rank {rank} among {ranks}"));
@@ -198,7 +207,9 @@ fn compare(own: &Hello, other: &Hello, joined: &[Option<TcpStream>]) -> Option<S
         (other.schedule != own.schedule, "another schedule of collectives"),
     ];
     let (_, what) = differs.iter().find(|(differs, _)| *differs)?;
-    Some(format!("rank {rank} runs another executable than rank 0: it has {what}"))
+    Some(format!(
+        "rank {rank} runs another executable than rank 0: it has {what}"
+    ))
 }
 
 /// A rank above 0: calls rank 0 until it answers, then waits for the others.

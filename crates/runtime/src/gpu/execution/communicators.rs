@@ -39,7 +39,11 @@ fn exchange(
     (rank, first): (usize, usize),
     ranks: usize,
 ) -> Result<Vec<u8>> {
-    let own = if rank == first { device.unique_id()? } else { Vec::new() };
+    let own = if rank == first {
+        device.unique_id()?
+    } else {
+        Vec::new()
+    };
     let malformed = |cause: serde_json::Error| Error::internal(format!("malformed identifiers: {cause}"));
     let all = serde_json::to_vec(&control.gather(own)?).map_err(malformed)?;
     let all: Vec<Vec<u8>> = serde_json::from_slice(&control.broadcast(all)?).map_err(malformed)?;

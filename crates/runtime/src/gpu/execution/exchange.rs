@@ -9,7 +9,7 @@ use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     execution::{Consume, Execution, Region, inference_share},
-    gpu::symbols,
+    gpu::{control::Control, symbols},
     optimizer::Update,
     sampler::Share,
 };
@@ -158,6 +158,10 @@ impl Execution for GpuExecution {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.control().map_or(Ok(()), Control::barrier)
     }
 
     fn collectives(&self) -> u64 {

@@ -59,7 +59,13 @@ pub fn launch(ranks: usize, interrupted: &AtomicBool) -> Result<i32> {
 }
 
 fn start(rank: usize, ranks: usize, address: &str, stdin: Stdio) -> std::io::Result<Process> {
-    let output = || if rank == 0 { Stdio::inherit() } else { Stdio::piped() };
+    let output = || {
+        if rank == 0 {
+            Stdio::inherit()
+        } else {
+            Stdio::piped()
+        }
+    };
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(std::env::args_os().skip(1))

@@ -82,7 +82,10 @@ pub struct Seat {
 impl Seat {
     /// Takes the place of `member` in a run of `model`: waits until all ranks have joined.
     pub fn take(member: &Member, model: &Model, signalled: &Arc<AtomicBool>) -> Result<Self> {
-        if let Some(launcher) = std::env::var(variables::LAUNCHER).ok().and_then(|id| id.parse().ok()) {
+        if let Some(launcher) = std::env::var(variables::LAUNCHER)
+            .ok()
+            .and_then(|id| id.parse().ok())
+        {
             local::end_with(launcher)?;
         }
         Ok(Seat {
@@ -122,7 +125,11 @@ pub fn role(
         None => place::visible(target)?,
     };
     check_visible(target, ranks, multiple)?;
-    Ok(if ranks == 1 { Role::Alone } else { Role::Launch(ranks) })
+    Ok(if ranks == 1 {
+        Role::Alone
+    } else {
+        Role::Launch(ranks)
+    })
 }
 
 /// Refuses more local ranks than GPUs, unless `multiple` ranks may share one.

@@ -91,12 +91,12 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
             vec![
                 collective("bn moments", group, 56),
                 collective("bn gradients", group, 48),
-                collective("gradients", 0, 136),
+                collective("gradients", 0, 184),
             ]
         },
         uncombined: syncbn_abi::Uncombined {
             collectives: 4,
-            bytes: 240,
+            bytes: 288,
         },
         schedule_hash: 99,
         train_nodes: vec![node("bn", "batch_norm"), node("fc", "gemm")],

@@ -8,9 +8,7 @@ use syncbn_abi::{
     UpdateArguments,
 };
 use syncbn_runtime::{
-    gpu::symbols::{
-        ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_nccl_check,
-    },
+    gpu::symbols::{ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_nccl_check},
     program::GpuPart,
 };
 

@@ -44,6 +44,7 @@ const CONSTANT: usize = 384;
 const MEAN: usize = 0;
 const INV_STD: usize = 64;
 const SUMS: usize = 128;
+const DZ_SUMS: usize = 192;
 const XHAT: usize = 256;
 // Byte offsets in the statistics arena.
 const RUNNING_MEAN: usize = 0;
@@ -186,7 +187,8 @@ unsafe fn train<T: Element>(
         let d_weight = gradients(WEIGHT, CLASSES * FEATURES);
         let d_bias = gradients(BIAS, CLASSES);
         let mut dense = [0.0; CLASSES * FEATURES + CLASSES];
-        let mut dz_sums = [0.0; 2 * FEATURES];
+        let dz_sums: &mut [f64] = at(a.step, DZ_SUMS, 2 * FEATURES);
+        dz_sums.fill(0.0);
         let mut loss = 0.0;
         for i in 0..n {
             let xhat = &xhat[i * FEATURES..(i + 1) * FEATURES];
@@ -219,13 +221,15 @@ unsafe fn train<T: Element>(
             }
         }
         trace(1, 0, logits.as_ptr().cast(), logits.len());
-        let status = reduce(1, &[segment(&mut dz_sums)]);
+        // Those of the rank join the sums of the other gradients, which is right in every BatchNorm mode.
+        let (d_beta, d_gamma) = (gradients(BETA, FEATURES), gradients(GAMMA, FEATURES));
+        for c in 0..FEATURES {
+            d_beta[c] = T::round(dz_sums[c]);
+            d_gamma[c] = T::round(dz_sums[FEATURES + c]);
+        }
+        let status = reduce(1, &[segment(dz_sums)]);
         if status != 0 {
             return status;
-        }
-        for c in 0..FEATURES {
-            gradients(BETA, FEATURES)[c] = T::round(dz_sums[c]);
-            gradients(GAMMA, FEATURES)[c] = T::round(dz_sums[FEATURES + c]);
         }
         for (k, value) in d_weight.iter_mut().enumerate() {
             *value = T::round(dense[k]);
@@ -237,6 +241,8 @@ unsafe fn train<T: Element>(
         let segments = [
             segment(d_weight),
             segment(d_bias),
+            segment(d_beta),
+            segment(d_gamma),
             segment(slice::from_mut(&mut *a.loss)),
         ];
         reduce(2, &segments)
