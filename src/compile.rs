@@ -8,12 +8,11 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_passes::pipelines::expand;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
 use crate::output::write_atomically;
-use crate::{Error, Options, link, model, runtime, worker};
+use crate::{Error, Options, gpu, link, model, runtime, worker};
 
 /// A graph after its passes.
 #[derive(Debug, Clone)]
@@ -39,6 +38,16 @@ pub struct Graphs {
     pub warnings: Vec<String>,
 }
 
+/// Which passes run for one part of the executable, whose pipeline is named.
+fn selection(options: &Options, pipeline: &str) -> Selection {
+    Selection {
+        passes: (options.passes.clone()).unwrap_or_else(|| vec![pipeline.to_string()]),
+        skip: options.skip.clone(),
+        stop_after: options.stop_after.clone(),
+        print_ir_after: options.print_after.clone(),
+    }
+}
+
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
 pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &str)) -> Result<Graphs, Error> {
     let mut warnings = Vec::new();
@@ -55,20 +64,11 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             bucket_bytes: options.bucket_bytes,
         });
         cx.layout = layout.clone();
-        let pipeline = if mode == syncbn_passes::Mode::Train {
-            "train"
-        } else {
-            "infer"
+        let pipeline = match mode {
+            syncbn_passes::Mode::Train => "train",
+            syncbn_passes::Mode::Infer => "infer",
         };
-        let selection = Selection {
-            passes: options
-                .passes
-                .clone()
-                .unwrap_or_else(|| vec![pipeline.to_string()]),
-            skip: options.skip.clone(),
-            stop_after: options.stop_after.clone(),
-            print_ir_after: options.print_after.clone(),
-        };
+        let selection = selection(options, pipeline);
         let mut graph = graph.clone();
         graph.name = format!("{}.{pipeline}", graph.name);
         let runs = run_passes(&mut graph, &selection, &mut cx, show)?;
@@ -120,30 +120,53 @@ fn part(planned: &Option<Planned>) -> Result<Option<Part<'_>>, Error> {
         graph,
         prepare: &plan.prepare,
         step: &plan.step,
+        step_bytes: plan.step_bytes,
     }))
 }
 
 /// Generates code for graphs with planned memory.
-pub fn lower(graphs: &Graphs, dtype: DType, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, Error> {
-    let program = Program {
+pub fn lower(
+    graphs: &Graphs,
+    dtype: DType,
+    cpu: &Cpu,
+    options: &Options,
+    emit: Emit,
+) -> Result<Vec<u8>, Error> {
+    let program = program(graphs, dtype, cpu, options)?;
+    if !options.targets.cpu {
+        return gpu::emit_text(&program, emit);
+    }
+    Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
+}
+
+/// What code is generated for.
+fn program<'g>(graphs: &'g Graphs, dtype: DType, cpu: &Cpu, options: &Options) -> Result<Program<'g>, Error> {
+    Ok(Program {
         train: part(&graphs.train)?,
         infer: part(&graphs.infer)?,
         dtype,
         vector_bytes: cpu.vector_bytes(),
-    };
-    Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
+        batch_bound: options.batch,
+        trained_elements: graphs
+            .train
+            .as_ref()
+            .and_then(|p| p.plan.as_ref())
+            .map_or(0, |plan| plan.layout.trained_bytes / dtype.bytes()),
+    })
 }
 
 /// A compiled network: everything but the linked file.
 #[derive(Debug, Clone)]
 pub struct Compiled {
-    /// The description that goes into the executable.
-    pub model: Model,
+    /// The descriptions that go into the executable: that of the CPU part, that of the GPU part.
+    pub models: Vec<Model>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    object: Vec<u8>,
+    /// Code, by the name of its object file.
+    objects: Vec<(&'static str, Vec<u8>)>,
     data: Vec<u8>,
-    constants: Vec<(&'static str, Vec<u8>)>,
+    /// Further data, by symbol.
+    blobs: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// Compiles a network that the importer or the builder made.
@@ -180,16 +203,14 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
         }) {
             continue;
         }
-        let listed = options.passes.clone().unwrap_or_else(|| vec![part.to_string()]);
-        let mut names: Vec<&str> = expand(&listed)?.iter().map(|pass| pass.name()).collect();
-        names.retain(|name| !options.skip.iter().any(|skipped| skipped == name));
-        if let Some(last) = options
-            .stop_after
-            .as_ref()
-            .and_then(|last| names.iter().rposition(|n| n == last))
-        {
-            names.truncate(last + 1);
-        }
+        let passes = match selection(options, part).list() {
+            Ok(passes) => passes,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
         errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
             Error::user(
                 format!("pass {missing} would not run, and an executable cannot {part} without it"),
@@ -205,20 +226,33 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
     let cpu = Cpu::new(options.cpu);
     let mut data = Bytes::default();
     let described = model::describe(graph, &graphs, options, &cpu, &mut data)?;
-    let object = lower(&graphs, described.dtype, &cpu, Emit::Object)?;
-    let mut constants = Vec::new();
-    for (symbol, planned) in [(TRAIN_CONSTANTS, &graphs.train), (INFER_CONSTANTS, &graphs.infer)] {
-        if let Some(planned) = planned {
-            constants.push((symbol, model::constants(&planned.graph)?));
-        }
-    }
-    Ok(Compiled {
-        model: described.model,
-        warnings: graphs.warnings,
-        object,
+    let program = program(&graphs, described.dtype, &cpu, options)?;
+    let mut compiled = Compiled {
+        models: Vec::new(),
+        warnings: graphs.warnings.clone(),
+        objects: Vec::new(),
         data: data.bytes,
-        constants,
-    })
+        blobs: Vec::new(),
+    };
+    let constants = |planned: &Option<Planned>| -> Result<Vec<u8>, Error> {
+        let bytes = planned.as_ref().map(|planned| model::constants(&planned.graph));
+        Ok(bytes.transpose()?.unwrap_or_default())
+    };
+    let constants = (constants(&graphs.train)?, constants(&graphs.infer)?);
+    if options.targets.cpu {
+        let code = generate(&program, &cpu, Emit::Object, &mut worker::note_kernels)?;
+        compiled.objects.push(("code.o", code));
+        compiled.blobs.push((TRAIN_CONSTANTS, constants.0.clone()));
+        compiled.blobs.push((INFER_CONSTANTS, constants.1.clone()));
+        compiled.models.push(described.model.clone());
+    }
+    if options.targets.gpu() {
+        let part = gpu::part(&program, &cpu, options, described.model, constants)?;
+        compiled.objects.extend(part.objects);
+        compiled.blobs.extend(part.blobs);
+        compiled.models.push(part.model);
+    }
+    Ok(compiled)
 }
 
 impl Compiled {
@@ -233,15 +267,13 @@ impl Compiled {
                     "set TMPDIR to a folder that can be written",
                 )
             })?;
-        let mut model = self.model.clone();
-        model.glibc = runtime::known_glibc();
-        let mut linked = self.link(&model, scratch.path())?;
+        let known = runtime::known_glibc();
+        let mut linked = self.link(known.as_deref(), scratch.path())?;
         let needed = link::needed_glibc(&linked);
         // The version stands in the description inside the executable: a second link puts it right.
-        if needed != model.glibc {
-            model.glibc = needed;
-            linked = self.link(&model, scratch.path())?;
-            if let Some(version) = &model.glibc {
+        if needed != known {
+            linked = self.link(needed.as_deref(), scratch.path())?;
+            if let Some(version) = &needed {
                 runtime::remember_glibc(version);
             }
         }
@@ -249,17 +281,21 @@ impl Compiled {
         write_atomically(path, true, |file| file.write_all(&bytes)).map_err(|e| cannot_write(path, &e))
     }
 
-    fn link(&self, model: &Model, scratch: &Path) -> Result<PathBuf, Error> {
-        let description = serde_json::to_vec(&[model]).map_err(Error::internal)?;
+    fn link(&self, glibc: Option<&str>, scratch: &Path) -> Result<PathBuf, Error> {
+        let mut models = self.models.clone();
+        for model in &mut models {
+            model.glibc = glibc.map(str::to_string);
+        }
+        let description = serde_json::to_vec(&models).map_err(Error::internal)?;
         let mut blobs: Vec<Blob> = model_blobs(&self.data, &description).into();
-        blobs.extend(self.constants.iter().map(|(symbol, bytes)| Blob {
+        blobs.extend(self.blobs.iter().map(|(symbol, bytes)| Blob {
             symbol,
             length: None,
             bytes,
         }));
-        let objects = [("code.o", self.object.clone()), ("data.o", object_file(&blobs)?)];
+        let data = object_file(&blobs)?;
         let mut paths = Vec::new();
-        for (name, bytes) in objects {
+        for (name, bytes) in self.objects.iter().chain(&[("data.o", data)]) {
             let path = scratch.join(name);
             fs::write(&path, bytes).map_err(|e| cannot_write(&path, &e))?;
             paths.push(path);

@@ -37,6 +37,35 @@ impl Mode {
     }
 }
 
+/// What an executable runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Targets {
+    /// The CPU: ranks are threads of one process.
+    pub cpu: bool,
+    /// NVIDIA GPUs: a process for each rank.
+    pub cuda: bool,
+    /// The kernels of the GPU target under an emulator, on any machine.
+    pub emulated: bool,
+}
+
+impl Targets {
+    /// Whether there is a GPU part.
+    pub fn gpu(self) -> bool {
+        self.cuda || self.emulated
+    }
+
+    /// The flag's words.
+    pub fn names(self) -> Vec<String> {
+        let all = [
+            (self.cpu, "cpu"),
+            (self.cuda, "cuda"),
+            (self.emulated, "cuda-emulated"),
+        ];
+        let wanted = all.into_iter().filter(|(wanted, _)| *wanted);
+        wanted.map(|(_, name)| name.to_string()).collect()
+    }
+}
+
 /// Options of a compilation; the defaults are those of the command line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -54,6 +83,8 @@ pub struct Options {
     pub batch: usize,
     /// Bytes of gradients that one all-reduce sums at most, unless a single gradient has more.
     pub bucket_bytes: u64,
+    /// What the executable runs on.
+    pub targets: Targets,
     /// Processor.
     pub cpu: CpuFlag,
     /// Seed of parameters that start at random.
@@ -78,6 +109,11 @@ impl Default for Options {
             loss_output: None,
             batch: 32,
             bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
+            targets: Targets {
+                cpu: true,
+                cuda: false,
+                emulated: false,
+            },
             cpu: CpuFlag::Native,
             seed: 0,
             passes: None,

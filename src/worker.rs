@@ -142,9 +142,13 @@ fn describe(said: &str, status: ExitStatus, notes: &[Note]) -> Error {
         said.rfind(mark)
             .map(|i| said[i + mark.len()..].lines().next().unwrap_or("").trim())
     };
-    let reason = after("LLVM ERROR:").map(|r| format!(": {r}")).unwrap_or_default();
-    let function =
-        after("In function:").or_else(|| after("on function '@").and_then(|s| s.strip_suffix('\'')));
+    // LLVM's form of an error that is no abort: `in function NAME TYPE (TYPES): what is wrong`.
+    let located = after(" in function ").and_then(|s| Some((s.split(' ').next()?, s.rsplit_once("): ")?.1)));
+    let reason = after("LLVM ERROR:").or(located.map(|(_, reason)| reason));
+    let reason = reason.map(|r| format!(": {r}")).unwrap_or_default();
+    let function = after("In function:")
+        .or_else(|| after("on function '@").and_then(|s| s.strip_suffix('\'')))
+        .or(located.map(|(function, _)| function));
     let inside = function.map(|f| format!(" in function {f}")).unwrap_or_default();
     let mut error = Error::internal(format!("code generation ended with {status}{inside}{reason}"));
     let source = notes.iter().find_map(|note| match note {
@@ -157,12 +161,105 @@ fn describe(said: &str, status: ExitStatus, notes: &[Note]) -> Error {
             let head = if names.len() == 1 { "node" } else { "nodes" };
             diagnostic.place = Some(format!("{head} {} ({op})", names.join(", ")));
         }
-        diagnostic.help = Some(match function {
-            Some(_) => {
-                "this is a fault of the compiler; another --cpu or --precision may avoid it".to_string()
-            }
-            None => "the process may have run out of memory".to_string(),
+        diagnostic.help = Some(match (function, status.code()) {
+            (None, None) => "the process may have run out of memory".to_string(),
+            _ => "this is a fault of the compiler; another --cpu or --precision may avoid it".to_string(),
         });
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use syncbn_codegen::{Cpu, CpuFlag, Emit};
+    use syncbn_ir::{Builder, DType};
+
+    use super::*;
+    use crate::{Mode, Options, compile, optimize};
+
+    const REPORTER: Reporter = Reporter {
+        format: MessageFormat::Human,
+        colours: false,
+    };
+
+    /// What the child of the test below does: it compiles for a processor whose floating-point registers are off,
+    /// for which LLVM cannot generate the kernels' calls of functions that return a float.
+    fn compile_what_llvm_cannot_generate() {
+        let mut net = Builder::new("g", DType::F32);
+        let x = net.input("x", &[4]).unwrap();
+        let y = net.linear("fc1", x, 3).build().unwrap();
+        let y = net.linear("fc2", y, 5).build().unwrap();
+        net.output("y", y);
+        let options = Options {
+            mode: Mode::Infer,
+            ..Options::default()
+        };
+        let graphs = optimize(&net.finish(), &options, &mut |_, _| ()).unwrap();
+        let cpu = Cpu {
+            flag: CpuFlag::Native,
+            name: "x86-64".to_string(),
+            features: Vec::new(),
+            disabled: vec!["sse".to_string()],
+        };
+        compile::lower(&graphs, DType::F32, &cpu, &options, Emit::Object).unwrap();
+        note_end();
+    }
+
+    #[test]
+    fn what_llvm_cannot_generate_names_the_node() {
+        if is_worker() {
+            return compile_what_llvm_cannot_generate();
+        }
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args([
+            "--exact",
+            "worker::tests::what_llvm_cannot_generate_names_the_node",
+            "--nocapture",
+        ]);
+        let error = supervise(command, REPORTER).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        let [diagnostic] = error.diagnostics.as_slice() else {
+            panic!("{error}");
+        };
+        assert_eq!(
+            diagnostic.place.as_deref(),
+            Some("node \"fc1\" (matmul)"),
+            "{error}"
+        );
+        for words in ["in function matmul_0", "SSE register return with SSE disabled"] {
+            assert!(diagnostic.message.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_child_that_ends_in_order_keeps_its_exit_code() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let end = r#"echo '"End"' >> "$SYNCBN_COMPILE_WORKER"; exit 3"#;
+        assert_eq!(supervise(shell(end), REPORTER).unwrap(), ExitCode::from(3));
+        let error = supervise(shell("exit 3"), REPORTER).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        let error = supervise(shell("kill -9 $$"), REPORTER).unwrap_err();
+        assert!(error.to_string().contains("out of memory"), "{error}");
+    }
+
+    #[test]
+    fn an_abort_names_all_nodes_of_the_kernel() {
+        let said = "LLVM ERROR: Cannot select: t5: f32 = fexp t4\nIn function: unary_12\nPLEASE submit a bug report\n";
+        let nodes = ["a", "b"].map(str::to_string).to_vec();
+        let notes = [
+            Note::Kernel("unary_1".to_string(), "unary".to_string(), Vec::new()),
+            Note::Kernel("unary_12".to_string(), "unary".to_string(), nodes),
+        ];
+        let error = describe(said, ExitStatus::from_raw(6), &notes);
+        let text = "internal error: nodes \"a\", \"b\" (unary): code generation ended with signal: 6 (SIGABRT) in \
+                    function unary_12: Cannot select: t5: f32 = fexp t4\n  note: this is a fault of the compiler; \
+                    another --cpu or --precision may avoid it";
+        assert!(error.to_string().replace(" (core dumped)", "") == text, "{error}");
+    }
 }

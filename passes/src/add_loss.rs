@@ -41,13 +41,16 @@ impl Pass for AddLoss {
             return Ok(0);
         }
         let mut faults = Faults::default();
-        if let Some(id) = graph
+        if graph
             .nodes()
-            .find(|&id| matches!(graph.op(id), Op::Input(i) if i.name == TARGET))
+            .any(|id| matches!(graph.op(id), Op::Input(i) if i.name == TARGET))
         {
             let fault = Fault::user("has the name that training data keeps for the target");
-            let place = format!("input \"{}\"", graph.node(id).name);
-            faults.push(fault.at(place).help("rename it in the model"));
+            faults.push(
+                fault
+                    .at(format!("input \"{TARGET}\""))
+                    .help("rename it in the model"),
+            );
         }
         let Some(output) = faults.keep(choose(graph, cx.options.loss_output.as_deref()))? else {
             return faults.check().map(|()| 0);
@@ -103,10 +106,9 @@ fn choose(graph: &Graph, name: Option<&str>) -> Result<Output, PassError> {
         (_, []) => Err(Fault::user("the network has no output to take the loss of").into()),
         (None, &[only]) => Ok(only.clone()),
         (None, _) => {
-            let fault = Fault::user(format!("the network has several outputs: {}", names()));
-            Err(fault
-                .help("name the one that the loss is taken of with --loss-output")
-                .into())
+            let fault = Fault::user("the network has several outputs, and the loss is taken of one");
+            let help = format!("name it with --loss-output; outputs are {}", names());
+            Err(fault.help(help).into())
         }
         (Some(name), _) => match outputs.iter().find(|o| o.name == name) {
             Some(&output) => Ok(output.clone()),

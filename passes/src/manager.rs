@@ -46,7 +46,8 @@ impl Selection {
         }
     }
 
-    fn list(&self) -> Result<Vec<&'static dyn Pass>, PassError> {
+    /// The passes that run, in order, or all names that mean nothing.
+    pub fn list(&self) -> Result<Vec<&'static dyn Pass>, PassError> {
         let shown = match &self.print_ir_after {
             PrintAfter::Passes(names) => names.as_slice(),
             PrintAfter::Nothing | PrintAfter::All => &[],
@@ -72,7 +73,9 @@ impl Selection {
                 None => faults.push_if_first(
                     Fault::user(format!("pass {last} does not run"))
                         .at(format!("--stop-after {last}"))
-                        .help("name a pass that --passes lists and --skip does not"),
+                        .help(
+                            "name a pass that --passes lists and --skip does not, or choose another --mode",
+                        ),
                 ),
             }
         }

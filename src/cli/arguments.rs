@@ -23,9 +23,9 @@ pub struct Arguments {
     #[arg(short, long, value_name = "OUT", required_unless_present = "pass_help")]
     pub output: Option<PathBuf>,
 
-    /// What to compile for. GPU targets do not exist yet.
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub target: Target,
+    /// What to compile for, comma-separated: the CPU, NVIDIA GPUs, or the GPU's kernels under an emulator.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "cpu")]
+    pub target: Vec<Target>,
 
     /// Whether the executable trains, infers, or both.
     #[arg(long, value_enum, default_value = "both")]
@@ -128,6 +128,10 @@ pub struct Arguments {
 pub enum Target {
     /// Ranks are threads of one process.
     Cpu,
+    /// Ranks are processes with a GPU each.
+    Cuda,
+    /// Ranks are processes with an emulated GPU each, for tests.
+    CudaEmulated,
 }
 
 /// Rules of the running variance.
@@ -156,6 +160,8 @@ pub enum EmitFlag {
     Llvm,
     /// Assembly.
     Asm,
+    /// PTX of the GPU's kernels.
+    Ptx,
     /// The object file of the generated code.
     Obj,
 }
@@ -168,7 +174,7 @@ impl EmitFlag {
             EmitFlag::Mlir => Some(Emit::Mlir),
             EmitFlag::MlirLlvm => Some(Emit::MlirLlvm),
             EmitFlag::Llvm => Some(Emit::Llvm),
-            EmitFlag::Asm => Some(Emit::Asm),
+            EmitFlag::Asm | EmitFlag::Ptx => Some(Emit::Asm),
             EmitFlag::Obj => Some(Emit::Object),
         }
     }

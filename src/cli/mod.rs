@@ -1,6 +1,7 @@
 //! The command line of `syncbn-compile`.
 
 mod arguments;
+mod network;
 mod opt;
 
 use std::ffi::OsString;
@@ -9,18 +10,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use arguments::{Arguments, EmitFlag, RunningVarFlag};
+use arguments::{Arguments, EmitFlag, RunningVarFlag, Target};
 use clap::Parser;
-use syncbn_codegen::Cpu;
+use network::{Network, import};
 use syncbn_ir::ops::RunningVar;
-use syncbn_ir::{DType, Graph};
-use syncbn_onnx::ImportOptions;
 use syncbn_passes::PrintAfter;
 
 use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
-use crate::{Error, Options, worker};
+use crate::{Error, Options, Targets, worker};
+use syncbn_codegen::Cpu;
 
 pub use opt::main as opt_main;
 
@@ -159,90 +159,18 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         return write_text(output, graphs_text(&graphs).as_bytes());
     }
     if let Some(emit) = arguments.emit.code() {
-        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), emit)?;
+        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), &options, emit)?;
         stages.done("code generation");
         return write_text(output, &bytes);
     }
     let mut compiled = finish(&imported.graph, graphs, &options)?;
-    compiled.model.warnings.extend(imported.warnings);
+    for model in &mut compiled.models {
+        model.warnings.extend(imported.warnings.iter().cloned());
+    }
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
     Ok(())
-}
-
-/// A network as read.
-struct Network {
-    graph: Graph,
-    dtype: DType,
-    fixed_batch: Option<usize>,
-    warnings: Vec<String>,
-}
-
-fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result<Network, Error> {
-    if model.extension().is_some_and(|e| e == "ir") {
-        check_text_flags(arguments)?;
-        return read_text(model);
-    }
-    let imported = syncbn_onnx::import(
-        model,
-        &ImportOptions {
-            dtype: arguments.precision,
-            input_shapes: arguments.input_shape.clone(),
-            init: arguments.init.is_some(),
-            freeze: arguments.freeze.clone(),
-            train: arguments.train.clone(),
-        },
-    )?;
-    for warning in &imported.warnings {
-        reporter.report(&Diagnostic::new(
-            Severity::Warning,
-            &warning.message,
-            warning.note.as_deref(),
-        ));
-    }
-    for note in &imported.notes {
-        reporter.report(&Diagnostic::new(Severity::Note, note, None));
-    }
-    Ok(Network {
-        graph: imported.graph,
-        dtype: imported.dtype,
-        fixed_batch: imported.fixed_batch,
-        warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
-    })
-}
-
-/// Refuses flags that only the import of ONNX files looks at.
-fn check_text_flags(arguments: &Arguments) -> Result<(), Error> {
-    let given = [
-        ("--precision", arguments.precision.is_some()),
-        ("--input-shape", !arguments.input_shape.is_empty()),
-        ("--freeze", !arguments.freeze.is_empty()),
-        ("--train", !arguments.train.is_empty()),
-    ];
-    let errors = given.iter().filter(|(_, given)| *given).map(|(flag, _)| {
-        Error::user(
-            format!("{flag} applies to ONNX files only"),
-            "write it into the text: types, shapes and `trained` stand there",
-        )
-    });
-    Error::check(errors.collect())
-}
-
-/// Reads a graph in text form: what `--emit graph` writes, or one written by hand.
-fn read_text(path: &Path) -> Result<Network, Error> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::user(format!("cannot read {shown}: {e}"), "check the path"))?;
-    let graph = syncbn_ir::parse(&text)
-        .map_err(|e| Error::user(format!("{shown}: {e}"), "docs/ir.md has the grammar"))?;
-    let dtype = crate::model::element_type(&graph)?;
-    Ok(Network {
-        graph,
-        dtype,
-        fixed_batch: None,
-        warnings: Vec::new(),
-    })
 }
 
 fn options(arguments: &Arguments, imported: &Network) -> Options {
@@ -258,6 +186,11 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
         loss_output: arguments.loss_output.clone(),
         batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
         bucket_bytes: arguments.bucket_bytes,
+        targets: Targets {
+            cpu: arguments.target.contains(&Target::Cpu),
+            cuda: arguments.target.contains(&Target::Cuda),
+            emulated: arguments.target.contains(&Target::CudaEmulated),
+        },
         cpu: arguments.cpu,
         seed: arguments.init.unwrap_or(0),
         passes: arguments.passes.clone(),

@@ -57,7 +57,8 @@ pub fn describe(
         compiler: env!("CARGO_PKG_VERSION").to_string(),
         name: graph.name.clone(),
         flags: flags(options, dtype),
-        targets: vec!["cpu".to_string()],
+        targets: options.targets.names(),
+        gpu: None,
         cpu: syncbn_abi::Cpu {
             flag: cpu.flag.name().to_string(),
             name: cpu.name.clone(),

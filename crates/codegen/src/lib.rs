@@ -1,16 +1,20 @@
 //! MLIR to LLVM to object files. The only crate that names inkwell.
 
 mod cpu;
+mod emulated;
+mod gpu;
 
 use inkwell::OptimizationLevel;
+use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::{AsContextRef, Context};
-use inkwell::module::Module;
+use inkwell::module::{Linkage, Module};
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
 use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
 pub use cpu::{Cpu, CpuFlag};
+pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu};
 
 /// LLVM's optimisation passes. Index-heavy kernels need the whole of -O2.
 const PASSES: &str = "default<O2>";
@@ -108,9 +112,16 @@ fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenE
         ] {
             let context = module.get_context();
             let attribute = context.create_string_attribute(name, value);
-            function.add_attribute(inkwell::attributes::AttributeLoc::Function, attribute);
+            function.add_attribute(AttributeLoc::Function, attribute);
         }
     }
+    // Kernels stay functions of their own: their names are what LLVM's errors and profiles say.
+    let kind = Attribute::get_named_enum_kind_id("noinline");
+    let noinline = module.get_context().create_enum_attribute(kind, 0);
+    let kernels = module
+        .get_functions()
+        .filter(|f| f.get_linkage() == Linkage::Internal);
+    kernels.for_each(|function| function.add_attribute(AttributeLoc::Function, noinline));
     module.verify().map_err(failed)?;
     // Kernels come with their vectors and blocks chosen; LLVM's own loop transformations would only copy code.
     let passes = PassBuilderOptions::create();

@@ -9,9 +9,10 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use melior::Context;
+use melior::StringRef;
 use melior::ir::block::BlockLike;
-use melior::ir::operation::OperationResult;
-use melior::ir::{BlockRef, Module, Value, ValueLike};
+use melior::ir::operation::{OperationRef, OperationResult};
+use melior::ir::{Attribute, AttributeLike, BlockRef, Module, Value, ValueLike};
 
 /// An operation's result, for as long as the module is being built.
 pub fn result<'c>(result: OperationResult<'c, '_>) -> Value<'c, 'c> {
@@ -34,6 +35,35 @@ where
     unsafe { BlockRef::from_raw(block.to_raw()) }
 }
 
+/// An operation of the module under construction.
+pub fn operation<'c>(operation: OperationRef<'c, '_>) -> OperationRef<'c, 'c> {
+    // SAFETY: the operation stands in the module under construction, which outlives the emitter.
+    unsafe { OperationRef::from_raw(operation.to_raw()) }
+}
+
+/// The operation that a value is a result of.
+pub fn defining<'c>(value: Value<'c, '_>) -> Option<OperationRef<'c, 'c>> {
+    let result = OperationResult::try_from(value).ok()?;
+    // SAFETY: as above.
+    Some(unsafe { OperationRef::from_raw(result.owner().to_raw()) })
+}
+
+/// Removes an operation whose results nothing uses.
+pub fn erase(operation: OperationRef) {
+    // SAFETY: the operation is live, and the caller drops the reference.
+    unsafe { mlir_sys::mlirOperationDestroy(operation.to_raw()) }
+}
+
+/// Sets a discardable attribute of a module.
+pub fn set_attribute<'c>(module: &Module<'c>, name: &str, attribute: Attribute<'c>) {
+    let name = StringRef::new(name);
+    // SAFETY: module, name and attribute are live.
+    unsafe {
+        let operation = mlir_sys::mlirModuleGetOperation(module.to_raw());
+        mlir_sys::mlirOperationSetAttributeByName(operation, name.to_raw(), attribute.to_raw());
+    }
+}
+
 /// Lends context and module to a build under one lifetime. The build keeps no handle after it returns.
 pub fn build<R>(
     context: &Context,
@@ -46,13 +76,13 @@ pub fn build<R>(
     run(context, module)
 }
 
-/// MLIR's translation of a module in the LLVM dialect to LLVM IR.
+/// MLIR's translation of a module (or `gpu.module`) in the LLVM dialect to LLVM IR.
 ///
 /// # Safety
 ///
 /// `context` is a live LLVM context of the LLVM library that MLIR is linked with.
-pub unsafe fn translate(module: &Module, context: *mut c_void) -> Option<NonNull<c_void>> {
-    let operation = module.as_operation().to_raw();
+pub unsafe fn translate(operation: OperationRef, context: *mut c_void) -> Option<NonNull<c_void>> {
+    let operation = operation.to_raw();
     // SAFETY: the operation is live, and the caller vouches for the context.
     NonNull::new(unsafe { mlir_sys::mlirTranslateModuleToLLVMIR(operation, context.cast()) }.cast())
 }

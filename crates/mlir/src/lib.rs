@@ -9,7 +9,7 @@ mod ops;
 mod pipeline;
 pub mod schedule;
 
-pub use pipeline::{CPU_PIPELINE, Lowered, Stage, with_module};
+pub use pipeline::{CPU_PIPELINE, GpuModule, KERNEL_PIPELINE, Lowered, Stage, with_gpu_module, with_module};
 
 /// A node that a target cannot lower yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

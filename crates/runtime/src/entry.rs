@@ -9,8 +9,10 @@ use syncbn_abi::{Images, Model};
 
 use crate::{
     error::{Error, Result},
-    gpu::emulator::EmulatedKernel,
-    program::{AdamWFunction, CpuPart, GpuFunction, GpuPart, Program, StepFunction, UpdateFunction},
+    gpu,
+    program::{
+        AdamWFunction, CpuPart, EmulatedKernel, GpuFunction, GpuPart, Program, StepFunction, UpdateFunction,
+    },
     run,
 };
 
@@ -144,6 +146,7 @@ fn gpu_part(model: Model, data: &'static [u8], symbols: &Symbols) -> Result<GpuP
             infer_constants: elements(symbols.gpu_infer_constants, sizes.1),
             images: images(symbols.gpu_images)?,
             emulated_kernels: elements(symbols.emulated_kernels, kernels),
+            devices: gpu::DEVICES,
         })
     }
 }

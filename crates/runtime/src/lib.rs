@@ -16,7 +16,8 @@
 //! - A rank that fails or panics poisons the collectives: the others return with an error, none waits.
 //! - Weights that are not finite are never saved, and a file is replaced whole or not at all.
 //! - `unsafe` stands only where generated code is called or calls ([`rank`], [`collectives`], `entry`), where
-//!   ranks share memory ([`arena`], [`all_reduce`]), and at the futex ([`barrier`]).
+//!   ranks share memory ([`arena`], [`all_reduce`]), at the futex ([`barrier`]), and in [`gpu`]: where kernels are
+//!   emulated, and where the CUDA driver and NCCL are called.
 //! - No dependency brings a C library: an executable needs glibc alone.
 //!
 //! # Building the archive

@@ -130,10 +130,10 @@ pub fn choose(program: &Program, device: Device) -> Result<Target> {
 
 /// Number of GPUs that this process sees, at least 1.
 pub fn visible(target: &Target) -> Result<usize> {
-    let Target::Gpu(_, gpu::Kind::Cuda) = target else {
+    let Target::Gpu(part, gpu::Kind::Cuda) = target else {
         return Ok(1);
     };
-    match gpu::count()? {
+    match (part.devices.count)()? {
         0 => Err(Error::environment("the CUDA driver sees no GPU")
             .help("check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --device cpu")),
         count => Ok(count),

@@ -7,7 +7,7 @@ use syncbn_abi::{AdamWArguments, GpuArguments, Model, StepArguments, UpdateArgum
 
 use crate::{
     error::{Error, Result},
-    gpu::emulator::EmulatedKernel,
+    gpu::Devices,
 };
 
 /// A generated step. Callers must pass arguments that match the model's description.
@@ -18,6 +18,7 @@ pub type UpdateFunction = unsafe extern "C" fn(*const UpdateArguments) -> i32;
 pub type AdamWFunction = unsafe extern "C" fn(*const AdamWArguments) -> i32;
 /// A generated function of the GPU part. Callers must pass arguments that match the model's description.
 pub type GpuFunction = unsafe extern "C" fn(*const GpuArguments) -> i32;
+pub use crate::gpu::emulator::EmulatedKernel;
 
 /// The generated updates of the weights.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +92,8 @@ pub struct GpuPart {
     pub images: &'static [u8],
     /// The emulated kernels, in the order of [`syncbn_abi::Gpu::kernels`]; empty without them.
     pub emulated_kernels: &'static [EmulatedKernel],
+    /// Where devices come from.
+    pub devices: Devices,
 }
 
 impl Program {

@@ -66,6 +66,7 @@ impl Pass for Differentiate {
             if faults.keep(done)?.is_none() {
                 // The walk goes on with zeros, so that what comes before is checked too.
                 for operand in backward.graph.operands(id) {
+                    let operand = Value::from(operand.node);
                     let ty = backward.graph.ty(operand).clone();
                     if backward.needs(operand) && ty.dtype.is_float() {
                         let zeros = zeros(backward.graph, "", ty)?;

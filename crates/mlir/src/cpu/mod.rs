@@ -31,6 +31,8 @@ pub struct Part<'g> {
     pub prepare: &'g [NodeId],
     /// Nodes of a step, in order.
     pub step: &'g [NodeId],
+    /// Size of the step arena.
+    pub step_bytes: u64,
 }
 
 /// What to lower.
@@ -43,6 +45,10 @@ pub struct Program<'g> {
     pub dtype: DType,
     /// Bytes of a vector register: 16, 32 or 64.
     pub vector_bytes: usize,
+    /// Largest batch of one rank.
+    pub batch_bound: usize,
+    /// Number of elements of trained parameters, padding between them included.
+    pub trained_elements: u64,
 }
 
 /// Builds the module.

@@ -1,8 +1,8 @@
 //! Loops and conditions.
 
-use melior::ir::RegionLike;
+use melior::ir::attribute::FlatSymbolRefAttribute;
 use melior::ir::block::BlockLike;
-use melior::ir::{Block, BlockRef, Region};
+use melior::ir::{Attribute, Block, BlockRef, Region, RegionLike};
 
 use super::{Elem, Emitter, Index, Val};
 use crate::handle;
@@ -174,6 +174,22 @@ impl<'c> Emitter<'c> {
         let (then, otherwise) = (Region::new(), Region::new());
         then.append_block(block);
         self.op_with("scf.if", &[condition], &[], &[], vec![then, otherwise], &[]);
+    }
+
+    /// Calls a function.
+    pub fn call(&mut self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
+        let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, name).into();
+        let segments = self.i32_array(&[arguments.len() as i32, 0]);
+        let bundles = self.i32_array(&[]);
+        let attributes = [
+            ("callee", callee),
+            ("operandSegmentSizes", segments),
+            ("op_bundle_sizes", bundles),
+        ];
+        let results: Vec<(Elem, usize)> = result.into_iter().map(|elem| (elem, 1)).collect();
+        self.op("llvm.call", arguments, &results, &attributes)
+            .first()
+            .copied()
     }
 
     /// Branches to `yes` or `no` and goes on in `next`.

@@ -11,6 +11,9 @@ use super::{Buffer, Elem, Emitter, Index, Val};
 /// Threads that a sum is split over, in all. Fixed, so that the order of additions depends on shapes alone.
 const SUM_THREADS: i64 = 1 << 16;
 
+/// Stores the sums that belong to an index.
+pub type Finish<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]);
+
 /// How many threads a kernel needs: `fixed + per_sample * n`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
@@ -213,7 +216,7 @@ impl<'c> Emitter<'c> {
         inner: Inner,
         elems: &[Elem],
         body: Accumulate<'c, '_>,
-        store: &dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]),
+        store: Finish<'c, '_>,
     ) {
         let Some(device) = &self.device else { return };
         let (_, outputs) = elements(kept);

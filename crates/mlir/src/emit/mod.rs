@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use melior::Context;
 use melior::ir::attribute::{DenseI32ArrayAttribute, IntegerAttribute};
 use melior::ir::block::BlockLike;
-use melior::ir::operation::{OperationBuilder, OperationLike};
+use melior::ir::operation::{OperationBuilder, OperationLike, OperationRef};
 use melior::ir::r#type::IntegerType;
 use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Region, Type, Value};
 
@@ -45,8 +45,8 @@ pub enum Elem {
     F64,
     /// An address: of host memory in host code, of global memory in a GPU's kernel.
     Ptr,
-    /// An address of shared memory, in a GPU's kernel.
-    SharedPtr,
+    /// A communicator, `!nccl.comm`, in host code.
+    Communicator,
 }
 
 impl Elem {
@@ -55,7 +55,7 @@ impl Elem {
         match self {
             Elem::I1 | Elem::I8 => 1,
             Elem::I32 | Elem::F32 => 4,
-            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::SharedPtr => 8,
+            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Communicator => 8,
         }
     }
 
@@ -83,6 +83,8 @@ pub struct Emitter<'c> {
     pub location: Location<'c>,
     /// Where new operations go.
     block: BlockRef<'c, 'c>,
+    /// In front of what in that block; None is its end.
+    before: Option<OperationRef<'c, 'c>>,
     /// Lanes of the vectors that schedules use now; 1 in scalar tails and on a GPU.
     pub lanes: usize,
     /// Type of indices: i64 on the CPU, i32 on a GPU.
@@ -99,10 +101,19 @@ impl<'c> Emitter<'c> {
             context,
             location,
             block,
+            before: None,
             lanes: 1,
             index_elem: Elem::I64,
             device: None,
             types: HashMap::new(),
+        }
+    }
+
+    /// An emitter that inserts in front of an operation of `block`.
+    pub fn before(context: &'c Context, block: BlockRef<'c, 'c>, next: OperationRef<'c, 'c>) -> Emitter<'c> {
+        Emitter {
+            before: Some(next),
+            ..Emitter::new(context, Location::unknown(context), block)
         }
     }
 
@@ -119,7 +130,10 @@ impl<'c> Emitter<'c> {
                 Elem::F32 => Type::float32(context),
                 Elem::F64 => Type::float64(context),
                 Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, global),
-                Elem::SharedPtr => melior::dialect::llvm::r#type::pointer(context, 3),
+                Elem::Communicator => match Type::parse(context, "!nccl.comm") {
+                    Some(ty) => ty,
+                    None => unreachable!("the nccl dialect is registered before it is used"),
+                },
             };
             if lanes == 1 {
                 scalar
@@ -180,7 +194,10 @@ impl<'c> Emitter<'c> {
         let Ok(operation) = built else {
             unreachable!("{name} was built with explicit result types");
         };
-        let operation = self.block.append_operation(operation);
+        let operation = match self.before {
+            Some(next) => self.block.insert_operation_before(next, operation),
+            None => self.block.append_operation(operation),
+        };
         results
             .iter()
             .zip(operation.results())

@@ -1,2 +1,89 @@
+//! The GPU target: kernels in a `gpu.module`, and host functions that launch them and call NCCL in graph order.
+//!
+//! Kernels are `llvm.func`s at the level of `scf`, `arith`, `math` and `llvm` on pointers to global memory, with
+//! i32 indices. Host functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of
+//! the runtime.
+
 pub(crate) mod conv;
+pub mod host;
+mod kernel;
 pub(crate) mod matmul;
+pub mod nccl;
+mod step;
+
+use std::collections::BTreeMap;
+
+use melior::Context;
+use melior::ir::Module;
+use syncbn_abi::{GpuKernel, gpu_symbols};
+use syncbn_ir::DType;
+
+use crate::LowerError;
+use crate::cpu::{KernelSource, Program};
+use crate::host::{Functions, Parameter, check};
+use kernel::Launch;
+
+/// Name of the `gpu.module`.
+pub const KERNELS: &str = "kernels";
+/// Threads of a block of the kernels that need no other number.
+const BLOCK: u32 = 256;
+
+/// What host code and the model's description must know of lowered kernels.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Kernels {
+    /// The kernels by index.
+    pub kernels: Vec<GpuKernel>,
+    /// The nodes behind them, for messages.
+    pub sources: Vec<KernelSource>,
+    /// Bytes of scratch memory that follow the step arena.
+    pub scratch: u64,
+}
+
+/// Builds the module.
+pub struct Lowering<'c> {
+    functions: Functions<'c>,
+    device: Functions<'c>,
+    dtype: DType,
+    batch_bound: i64,
+    trained_elements: i64,
+    launches: BTreeMap<String, Vec<Launch>>,
+    lowered: Kernels,
+}
+
+impl<'c> Lowering<'c> {
+    /// Lowers everything into `module`, which must be empty, and returns its kernels.
+    pub fn run(
+        context: &'c Context,
+        module: &'c Module<'c>,
+        program: &Program,
+    ) -> Result<Kernels, LowerError> {
+        use Parameter::{Shared, Size};
+        check(program)?;
+        let functions = Functions::new(context, module);
+        functions.mark_as_container(module);
+        let mut lowering = Lowering {
+            functions,
+            device: functions.device_module(KERNELS),
+            dtype: program.dtype,
+            batch_bound: program.batch_bound as i64,
+            trained_elements: program.trained_elements as i64,
+            launches: BTreeMap::new(),
+            lowered: Kernels::default(),
+        };
+        for (name, parameters) in [
+            (gpu_symbols::STREAM_WAIT, &[Shared, Shared][..]),
+            (gpu_symbols::TRACE, &[Shared, Shared, Size, Size, Shared, Size]),
+        ] {
+            functions.declare(name, parameters, None);
+        }
+        if let Some(part) = program.train {
+            lowering.step(gpu_symbols::TRAIN_STEP, part, part.step, true)?;
+            lowering.updates()?;
+        }
+        if let Some(part) = program.infer {
+            lowering.step(gpu_symbols::INFER_PREPARE, part, part.prepare, false)?;
+            lowering.step(gpu_symbols::INFER_STEP, part, part.step, false)?;
+        }
+        Ok(lowering.lowered)
+    }
+}

@@ -9,7 +9,10 @@ use crate::{LowerError, Unsupported};
 /// Refuses a program that has nodes without a lowering, and names all of them.
 pub fn check(program: &Program) -> Result<(), LowerError> {
     let mut list: Vec<Unsupported> = Vec::new();
-    for Part { graph, prepare, step } in program.train.iter().chain(&program.infer) {
+    for Part {
+        graph, prepare, step, ..
+    } in program.train.iter().chain(&program.infer)
+    {
         for &id in prepare.iter().chain(*step) {
             let node = graph.node(id);
             let found = reasons(graph, id).into_iter().map(|message| Unsupported {

@@ -2,8 +2,7 @@
 
 use std::mem::offset_of;
 
-use melior::ir::attribute::FlatSymbolRefAttribute;
-use melior::ir::{Attribute, Block, BlockRef, Region, RegionLike};
+use melior::ir::{Block, BlockRef, Region, RegionLike};
 use syncbn_abi::{ElementType, StepArguments};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
@@ -155,19 +154,7 @@ impl<'c, 'g> Step<'c, 'g> {
 
 impl<'c> Step<'c, '_> {
     pub fn call(&mut self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
-        let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.e.context, name).into();
-        let segments = self.e.i32_array(&[arguments.len() as i32, 0]);
-        let bundles = self.e.i32_array(&[]);
-        let attributes = [
-            ("callee", callee),
-            ("operandSegmentSizes", segments),
-            ("op_bundle_sizes", bundles),
-        ];
-        let results: Vec<(Elem, usize)> = result.into_iter().map(|elem| (elem, 1)).collect();
-        self.e
-            .op("llvm.call", arguments, &results, &attributes)
-            .first()
-            .copied()
+        self.e.call(name, arguments, result)
     }
 
     pub fn pointer(&mut self, location: Location) -> Val<'c> {

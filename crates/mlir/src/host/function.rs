@@ -18,6 +18,8 @@ pub enum Parameter {
     Shared,
     /// An i64.
     Size,
+    /// An i32.
+    Index,
 }
 
 /// Makes functions in a module, or in a `gpu.module` of it.
@@ -27,6 +29,18 @@ pub struct Functions<'c> {
     pub context: &'c Context,
     /// Where functions go.
     block: BlockRef<'c, 'c>,
+    /// Of pointers: 0 in host code, 1 (global memory) in kernels.
+    address_space: u32,
+}
+
+impl Parameter {
+    fn elem(self) -> Elem {
+        match self {
+            Parameter::Exclusive | Parameter::Shared => Elem::Ptr,
+            Parameter::Size => Elem::I64,
+            Parameter::Index => Elem::I32,
+        }
+    }
 }
 
 impl<'c> Functions<'c> {
@@ -35,6 +49,7 @@ impl<'c> Functions<'c> {
         Functions {
             context,
             block: handle::block(&*module.body()),
+            address_space: 0,
         }
     }
 
@@ -51,7 +66,7 @@ impl<'c> Functions<'c> {
         use melior::ir::r#type::IntegerType;
         match elem {
             None => llvm::void(self.context),
-            Some(Elem::Ptr) => llvm::pointer(self.context, 0),
+            Some(Elem::Ptr) => llvm::pointer(self.context, self.address_space),
             Some(Elem::I32) => IntegerType::new(self.context, 32).into(),
             Some(Elem::F64) => Type::float64(self.context),
             Some(_) => IntegerType::new(self.context, 64).into(),
@@ -65,7 +80,7 @@ impl<'c> Functions<'c> {
         }
     }
 
-    /// Appends an `llvm.func`; with no body it is a declaration.
+    /// Appends a function; with no body it is a declaration.
     pub fn define(
         &self,
         name: &str,
@@ -75,45 +90,102 @@ impl<'c> Functions<'c> {
         region: Region<'c>,
         location: Location<'c>,
     ) {
-        let types: Vec<Type<'c>> = parameters
-            .iter()
-            .map(|p| {
-                self.llvm_type(Some(if *p == Parameter::Size {
-                    Elem::I64
-                } else {
-                    Elem::Ptr
-                }))
-            })
-            .collect();
-        let ty = melior::dialect::llvm::r#type::function(self.llvm_type(result), &types, false);
-        let arguments: Vec<Attribute<'c>> = parameters
+        let of_parameters: Vec<&str> = parameters
             .iter()
             .map(|p| match p {
-                Parameter::Exclusive => self.attribute("{llvm.noalias, llvm.nonnull, llvm.noundef}"),
-                Parameter::Shared => self.attribute("{llvm.nonnull, llvm.noundef}"),
-                Parameter::Size => self.attribute("{llvm.noundef}"),
+                Parameter::Exclusive => "{llvm.noalias, llvm.nonnull, llvm.noundef}",
+                Parameter::Shared => "{llvm.nonnull, llvm.noundef}",
+                Parameter::Size | Parameter::Index => "{llvm.noundef}",
             })
             .collect();
-        let linkage = if public {
-            "#llvm.linkage<external>"
-        } else {
-            "#llvm.linkage<internal>"
+        let linkage = match public {
+            true => "#llvm.linkage<external>",
+            false => "#llvm.linkage<internal>",
         };
-        let name_of = |n| Identifier::new(self.context, n);
+        let attributes = [("linkage", self.attribute(linkage))];
+        self.append(
+            name,
+            (parameters, result),
+            &of_parameters,
+            &attributes,
+            region,
+            location,
+        );
+    }
+
+    /// Appends a kernel with blocks of `block` threads. `readonly[i]` says that nothing is written through
+    /// parameter `i`.
+    pub fn define_kernel(
+        &self,
+        name: &str,
+        parameters: &[Parameter],
+        readonly: &[bool],
+        block: u32,
+        region: Region<'c>,
+        location: Location<'c>,
+    ) {
+        let of_parameters: Vec<&str> = parameters
+            .iter()
+            .enumerate()
+            .map(|(i, p)| match p {
+                Parameter::Exclusive if readonly[i] => "{llvm.noalias, llvm.readonly, llvm.align = 16 : i64}",
+                Parameter::Exclusive => "{llvm.noalias, llvm.align = 16 : i64}",
+                Parameter::Shared => "{llvm.align = 16 : i64}",
+                Parameter::Size | Parameter::Index => "{}",
+            })
+            .collect();
+        let unit = Attribute::unit(self.context);
+        let attributes = [
+            ("linkage", self.attribute("#llvm.linkage<external>")),
+            ("gpu.kernel", unit),
+            ("nvvm.kernel", unit),
+            (
+                "nvvm.maxntid",
+                self.attribute(&format!("array<i32: {block}, 1, 1>")),
+            ),
+        ];
+        self.append(
+            name,
+            (parameters, None),
+            &of_parameters,
+            &attributes,
+            region,
+            location,
+        );
+    }
+
+    fn append(
+        &self,
+        name: &str,
+        (parameters, result): (&[Parameter], Option<Elem>),
+        of_parameters: &[&str],
+        attributes: &[(&'static str, Attribute<'c>)],
+        region: Region<'c>,
+        location: Location<'c>,
+    ) {
+        let types: Vec<Type<'c>> = parameters
+            .iter()
+            .map(|p| self.llvm_type(Some(p.elem())))
+            .collect();
+        let ty = melior::dialect::llvm::r#type::function(self.llvm_type(result), &types, false);
+        let of_parameters: Vec<Attribute<'c>> =
+            of_parameters.iter().map(|text| self.attribute(text)).collect();
+        let mut all = vec![
+            ("sym_name", StringAttribute::new(self.context, name).into()),
+            ("function_type", TypeAttribute::new(ty).into()),
+            ("CConv", self.attribute("#llvm.cconv<ccc>")),
+            (
+                "arg_attrs",
+                ArrayAttribute::new(self.context, &of_parameters).into(),
+            ),
+        ];
+        all.extend_from_slice(attributes);
+        let all: Vec<(Identifier<'c>, Attribute<'c>)> = all
+            .into_iter()
+            .map(|(name, attribute)| (Identifier::new(self.context, name), attribute))
+            .collect();
         let operation = OperationBuilder::new("llvm.func", location)
-            .add_attributes(&[
-                (
-                    name_of("sym_name"),
-                    StringAttribute::new(self.context, name).into(),
-                ),
-                (name_of("function_type"), TypeAttribute::new(ty).into()),
-                (name_of("linkage"), self.attribute(linkage)),
-                (name_of("CConv"), self.attribute("#llvm.cconv<ccc>")),
-                (
-                    name_of("arg_attrs"),
-                    ArrayAttribute::new(self.context, &arguments).into(),
-                ),
-            ])
+            .add_attributes(&all)
             .add_regions([region])
             .build();
         let Ok(operation) = operation else {
@@ -140,6 +212,32 @@ impl<'c> Functions<'c> {
         }
     }
 
+    /// Marks a module as one that holds a `gpu.module`.
+    pub fn mark_as_container(&self, module: &'c Module<'c>) {
+        let unit = Attribute::unit(self.context);
+        handle::set_attribute(module, "gpu.container_module", unit);
+    }
+
+    /// Appends an empty `gpu.module`, and makes functions in it.
+    pub fn device_module(&self, name: &str) -> Functions<'c> {
+        let region = Region::new();
+        let block = handle::block(&*region.append_block(Block::new(&[])));
+        let named = |n| Identifier::new(self.context, n);
+        let operation = OperationBuilder::new("gpu.module", self.unknown())
+            .add_attributes(&[(named("sym_name"), StringAttribute::new(self.context, name).into())])
+            .add_regions([region])
+            .build();
+        let Ok(operation) = operation else {
+            unreachable!("gpu.module is built with its name");
+        };
+        self.block.append_operation(operation);
+        Functions {
+            context: self.context,
+            block,
+            address_space: 1,
+        }
+    }
+
     /// Declares a function that the runtime provides.
     pub fn declare(&self, name: &str, parameters: &[Parameter], result: Option<Elem>) {
         self.define(name, parameters, result, true, Region::new(), self.unknown());
@@ -151,16 +249,7 @@ impl<'c> Functions<'c> {
         parameters: &[Parameter],
         location: Location<'c>,
     ) -> (Region<'c>, BlockRef<'c, 'c>, Vec<Val<'c>>) {
-        let elems: Vec<Elem> = parameters
-            .iter()
-            .map(|p| {
-                if *p == Parameter::Size {
-                    Elem::I64
-                } else {
-                    Elem::Ptr
-                }
-            })
-            .collect();
+        let elems: Vec<Elem> = parameters.iter().map(|p| p.elem()).collect();
         let types: Vec<(Type<'c>, Location<'c>)> = elems
             .iter()
             .map(|&elem| (self.llvm_type(Some(elem)), location))

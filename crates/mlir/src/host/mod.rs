@@ -5,5 +5,5 @@ mod frame;
 mod function;
 
 pub use check::check;
-pub use frame::{Places, Step};
+pub use frame::Step;
 pub use function::{Functions, Parameter};

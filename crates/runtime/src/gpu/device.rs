@@ -33,9 +33,30 @@ pub trait Device {
     /// run that take part, in order: this rank is `peers[rank]`.
     fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void>;
 
+    /// All-reduces enqueued so far on all streams; a group of NCCL's counts as one.
+    fn collectives(&self) -> u64;
+
+    /// Captures what `enqueue` enqueues on `stream` (and on streams that wait for it and that it waits for at the
+    /// end), so that it can be replayed. None if the device has no graphs; then nothing was enqueued. The first
+    /// failure of an enqueued launch or collective is the error.
+    fn capture(
+        &self,
+        stream: *mut c_void,
+        enqueue: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Box<dyn Replay>>> {
+        let _ = (stream, enqueue);
+        Ok(None)
+    }
+
     /// What ends all communicators from another thread, so that a thread that waits in one gets an error where
     /// that can be had. The process ends soon after, whether or not it returns.
     fn aborter(&self) -> Box<dyn Fn() + Send> {
         Box::new(|| ())
     }
+}
+
+/// Captured work of a stream.
+pub trait Replay {
+    /// Enqueues the work again on the stream that it was captured from, which must still live.
+    fn replay(&self) -> Result<()>;
 }

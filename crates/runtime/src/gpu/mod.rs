@@ -1,27 +1,26 @@
-//! The GPU part: devices, what generated code calls on them, and the processes that train together.
+//! GPU ranks: devices, the execution of a program's GPU part on one, and the processes that train together.
 //!
-//! A [`device::Device`] is a GPU behind the CUDA driver or the emulator ([`emulator`]). Generated
-//! code sees streams and communicators ([`stream`]) as opaque pointers that it passes to the functions of
-//! [`symbols`].
+//! Every rank is a process with a device and private copies of all arenas. The processes are started by the
+//! launcher of [`process`] or by another one (torchrun, srun, mpirun); [`control`] connects them. All of them
+//! run the same loop on the same data; only rank 0 writes.
 //!
-//! Every rank is a process with a device and private copies of all arenas ([`execution`]). The processes are
-//! started by the launcher of [`process`] or by another one (torchrun, srun, mpirun); [`control`] connects
-//! them. All of them run the same loop on the same data; only rank 0 writes.
+//! A [`device::Device`] is a GPU behind the CUDA driver ([`cuda`]) or the [`emulator`]. Generated code sees streams and
+//! communicators ([`stream`]) as opaque pointers that it passes to the functions of [`symbols`].
 
 pub mod control;
+pub mod cuda;
 pub mod device;
 pub mod emulator;
 pub mod execution;
+mod library;
+pub mod nccl;
 pub mod process;
 pub mod stream;
 pub mod symbols;
 
-use crate::{
-    error::{Error, Result},
-    program::GpuPart,
-};
+use crate::{error::Result, program::GpuPart};
 
-use self::{device::Device, emulator::EmulatedDevice};
+use self::{cuda::CudaDevice, device::Device, emulator::EmulatedDevice};
 
 /// What kind of device the GPU part runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,23 +31,26 @@ pub enum Kind {
     Emulated,
 }
 
-/// Number of GPUs that this process sees, or why it can use none.
-pub fn count() -> Result<usize> {
-    Err(Error::environment("this runtime cannot use GPUs yet").help("use --device cpu or cuda-emulated"))
+/// Where devices come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Devices {
+    /// Number of GPUs that this process sees, or why it can use none.
+    pub count: fn() -> Result<usize>,
+    /// Opens a device: the GPU with the given index, or an emulated one.
+    pub open: fn(&GpuPart, Kind, usize) -> Result<Box<dyn Device>>,
 }
 
-/// Opens the device of `rank`: for [`Kind::Cuda`] the GPU with number `index` of those that this process sees.
-pub fn open(part: &GpuPart, kind: Kind, rank: usize, index: usize) -> Result<Box<dyn Device>> {
-    match kind {
-        Kind::Cuda => count().and(Err(Error::environment(format!("there is no GPU {index}")))),
-        Kind::Emulated => {
-            let kernels = part
-                .model
-                .gpu
-                .as_ref()
-                .map_or(Vec::new(), |gpu| gpu.kernels.clone());
-            let device = EmulatedDevice::new(rank, kernels, part.emulated_kernels.to_vec())?;
-            Ok(Box::new(device))
-        }
-    }
+/// The devices of this machine.
+pub const DEVICES: Devices = Devices {
+    count: cuda::count,
+    open,
+};
+
+fn open(part: &GpuPart, kind: Kind, index: usize) -> Result<Box<dyn Device>> {
+    let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
+    let kernels = kernels.unwrap_or_default();
+    Ok(match kind {
+        Kind::Cuda => Box::new(CudaDevice::open(index, kernels, part.images)?),
+        Kind::Emulated => Box::new(EmulatedDevice::new(kernels, part.emulated_kernels.to_vec())?),
+    })
 }

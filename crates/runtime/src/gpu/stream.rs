@@ -1,8 +1,16 @@
 //! What the opaque pointers of generated code point to: streams and communicators.
 
-use std::{cell::RefCell, ffi::c_void, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    ffi::c_void,
+    rc::Rc,
+};
 
-use super::emulator::{self, Emulator};
+use super::{
+    cuda::CudaStream,
+    emulator::{self, Emulator},
+    nccl,
+};
 use crate::error::{Error, Result};
 
 /// `ncclSuccess`.
@@ -14,17 +22,44 @@ pub const NCCL_FAILED: i32 = 3;
 pub struct Stream {
     backend: Backend,
     failure: RefCell<Option<Error>>,
+    /// The device's count of all-reduces.
+    collectives: Rc<Cell<u64>>,
+}
+
+/// Whether this thread is in a group of NCCL's calls, and whether the group has been counted.
+#[derive(Clone, Copy)]
+enum Group {
+    Outside,
+    Empty,
+    Counted,
+}
+
+thread_local! {
+    static GROUP: Cell<Group> = const { Cell::new(Group::Outside) };
+}
+
+/// Until [`end_group`], all-reduces of this thread count as one.
+pub(super) fn begin_group() {
+    GROUP.set(Group::Empty);
+}
+
+/// Ends what [`begin_group`] began.
+pub(super) fn end_group() {
+    GROUP.set(Group::Outside);
 }
 
 /// The device of a stream.
 pub(super) enum Backend {
     Emulated(Rc<Emulator>),
+    Cuda(CudaStream),
 }
 
 /// A communicator of a device.
 pub enum Communicator {
     /// Of emulated devices.
     Emulated(emulator::Communicator),
+    /// Of GPUs.
+    Nccl(nccl::Communicator),
 }
 
 /// An all-reduce as NCCL has it.
@@ -42,10 +77,19 @@ pub(super) struct AllReduce {
 
 impl Stream {
     /// A stream on which nothing went wrong yet.
-    pub(super) fn new(backend: Backend) -> Self {
+    pub(super) fn new(backend: Backend, collectives: &Rc<Cell<u64>>) -> Self {
         Stream {
             backend,
             failure: RefCell::new(None),
+            collectives: Rc::clone(collectives),
+        }
+    }
+
+    /// The stream of a GPU.
+    pub(super) fn cuda(&self) -> Result<&CudaStream> {
+        match &self.backend {
+            Backend::Cuda(stream) => Ok(stream),
+            Backend::Emulated(_) => Err(mixed()),
         }
     }
 
@@ -75,6 +119,8 @@ impl Stream {
         let outcome = match &self.backend {
             // SAFETY: passed on from the caller.
             Backend::Emulated(emulator) => unsafe { emulator.launch(kernel, grid, parameters) },
+            // SAFETY: passed on from the caller.
+            Backend::Cuda(stream) => unsafe { stream.launch(kernel, grid, parameters) },
         };
         if let Err(error) = outcome {
             self.fail(error);
@@ -86,6 +132,12 @@ impl Stream {
         match (&self.backend, &signalling.backend) {
             // Whatever was enqueued has happened.
             (Backend::Emulated(_), Backend::Emulated(_)) => {}
+            (Backend::Cuda(waiting), Backend::Cuda(signalling)) => {
+                if let Err(error) = waiting.wait_for(signalling) {
+                    self.fail(error);
+                }
+            }
+            _ => self.fail(mixed()),
         }
     }
 
@@ -94,10 +146,22 @@ impl Stream {
         if self.has_failed() {
             return NCCL_FAILED;
         }
+        match GROUP.get() {
+            Group::Counted => {}
+            Group::Empty => {
+                GROUP.set(Group::Counted);
+                self.collectives.update(|count| count + 1);
+            }
+            Group::Outside => self.collectives.update(|count| count + 1),
+        }
         let outcome = match (&self.backend, communicator) {
             (Backend::Emulated(emulator), Communicator::Emulated(communicator)) => {
                 communicator.all_reduce(emulator, call)
             }
+            (Backend::Cuda(stream), Communicator::Nccl(communicator)) => {
+                communicator.all_reduce(stream.handle(), call)
+            }
+            _ => Err(mixed()),
         };
         match outcome {
             Ok(()) => NCCL_SUCCESS,
@@ -112,8 +176,13 @@ impl Stream {
     pub(super) fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
         match &self.backend {
             Backend::Emulated(emulator) => emulator.download(from, to),
+            Backend::Cuda(stream) => stream.fetch(from, to),
         }
     }
+}
+
+fn mixed() -> Error {
+    Error::internal("streams or communicators of different kinds of devices meet")
 }
 
 /// Keeps an object for as long as its device, and gives the pointer that names it.

@@ -4,12 +4,14 @@
 //! No panic crosses to generated code: it becomes a failure of the stream.
 
 use std::{
-    cell::Cell,
     ffi::c_void,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use super::stream::{AllReduce, Communicator, NCCL_FAILED, NCCL_SUCCESS, Stream};
+use super::{
+    nccl,
+    stream::{self, AllReduce, Communicator, NCCL_FAILED, NCCL_SUCCESS, Stream},
+};
 use crate::{error::Error, panics, trace::Trace};
 
 /// Does `body` on a stream. A panic is a failure of the stream, and gives `otherwise`.
@@ -81,7 +83,6 @@ pub unsafe extern "C" fn ncclAllReduce(
     communicator: *mut c_void,
     stream: *mut c_void,
 ) -> i32 {
-    count_collective();
     let call = AllReduce {
         send: send.cast(),
         receive: receive.cast(),
@@ -101,57 +102,20 @@ pub unsafe extern "C" fn ncclAllReduce(
     }
 }
 
-/// What this thread has enqueued.
-struct Enqueued {
-    collectives: Cell<u64>,
-    /// How many groups are open.
-    depth: Cell<u32>,
-    /// Whether the open group was counted.
-    counted: Cell<bool>,
-}
-
-thread_local! {
-    static ENQUEUED: Enqueued = const {
-        Enqueued {
-            collectives: Cell::new(0),
-            depth: Cell::new(0),
-            counted: Cell::new(false),
-        }
-    };
-}
-
-/// Collectives that this thread has enqueued so far; a group of NCCL's counts as one.
-pub fn collectives() -> u64 {
-    ENQUEUED.with(|enqueued| enqueued.collectives.get())
-}
-
-fn count_collective() {
-    ENQUEUED.with(|enqueued| {
-        if enqueued.depth.get() == 0 || !enqueued.counted.replace(true) {
-            enqueued.collectives.set(enqueued.collectives.get() + 1);
-        }
-    });
-}
-
 /// [`syncbn_abi::gpu_symbols::NCCL_GROUP_START`].
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupStart() -> i32 {
-    ENQUEUED.with(|enqueued| enqueued.depth.set(enqueued.depth.get() + 1));
-    NCCL_SUCCESS
+    stream::begin_group();
+    catch_unwind(nccl::group_start).unwrap_or(NCCL_FAILED)
 }
 
 /// [`syncbn_abi::gpu_symbols::NCCL_GROUP_END`].
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupEnd() -> i32 {
-    ENQUEUED.with(|enqueued| {
-        enqueued.depth.set(enqueued.depth.get().saturating_sub(1));
-        if enqueued.depth.get() == 0 {
-            enqueued.counted.set(false);
-        }
-    });
-    NCCL_SUCCESS
+    stream::end_group();
+    catch_unwind(nccl::group_end).unwrap_or(NCCL_FAILED)
 }
 
 /// [`syncbn_abi::gpu_symbols::NCCL_CHECK`].
@@ -166,9 +130,7 @@ pub unsafe extern "C" fn syncbn_rt_nccl_check(stream: *mut c_void, status: i32) 
     // SAFETY: passed on from the caller.
     unsafe {
         on(stream, (), |stream| {
-            stream.fail(Error::environment(format!(
-                "a collective failed with status {status}"
-            )));
+            stream.fail(nccl::error_of_status(status));
         });
     }
 }

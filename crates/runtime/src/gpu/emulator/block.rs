@@ -10,9 +10,27 @@ use super::{
 };
 use crate::error::Result;
 
-/// An order of warps: 0, 1, …, or a random one if the seed is not 0.
+/// The order of blocks and warps: 0, 1, …, or a random one if the seed is not 0.
 #[derive(Debug)]
 pub(super) struct Order(u64);
+
+/// An order of blocks: from `first` on, up or down, all the way round.
+#[derive(Debug, Clone, Copy)]
+struct Blocks {
+    count: u64,
+    first: u64,
+    down: bool,
+}
+
+impl Blocks {
+    /// The block at each place of the order.
+    fn each(self) -> impl Iterator<Item = u64> {
+        (0..self.count).map(move |place| {
+            let block = (self.first + place) % self.count;
+            if self.down { self.count - 1 - block } else { block }
+        })
+    }
+}
 
 impl Order {
     /// The order that a seed gives.
@@ -25,26 +43,41 @@ impl Order {
         let mut order: Vec<usize> = (0..warps).collect();
         if self.0 != 0 {
             for last in (1..warps).rev() {
-                // Marsaglia's xorshift64.
-                self.0 ^= self.0 << 13;
-                self.0 ^= self.0 >> 7;
-                self.0 ^= self.0 << 17;
-                order.swap(last, self.0 as usize % (last + 1));
+                order.swap(last, self.random() as usize % (last + 1));
             }
         }
         order
     }
+
+    /// The order of `count` blocks.
+    fn blocks(&mut self, count: u64) -> Blocks {
+        let random = self.random();
+        Blocks {
+            count,
+            first: (random >> 1) % count.max(1),
+            down: random & 1 == 1,
+        }
+    }
+
+    /// Marsaglia's xorshift64, which stays 0 if it is.
+    fn random(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
 }
 
 /// Runs all blocks of a kernel whose threads do not meet: a plain loop, in a fiber so that it can be left.
-pub(super) fn run_alone(launch: &Launch, stacks: &mut Stacks) -> Result<()> {
+pub(super) fn run_alone(launch: &Launch, stacks: &mut Stacks, order: &mut Order) -> Result<()> {
+    let blocks = order.blocks(launch.blocks());
     launch.threads.replace(vec![Thread::new()]);
     let this: *const Launch<'static> = ptr::from_ref(launch).cast();
     let mut fiber = Fiber::new(stacks, move |way| {
         // SAFETY: the launch outlives its fibers.
         let launch = unsafe { &*this };
         launch.threads.borrow_mut()[0].way = way;
-        for block in 0..launch.blocks() {
+        for block in blocks.each() {
             launch.start_block(block);
             for thread in 0..launch.kernel.block {
                 launch.thread.set(thread as usize);
@@ -61,7 +94,7 @@ pub(super) fn run_alone(launch: &Launch, stacks: &mut Stacks) -> Result<()> {
 
 /// Runs all blocks of a kernel whose threads meet: a fiber for each thread.
 pub(super) fn run_together(launch: &Launch, stacks: &mut Stacks, order: &mut Order) -> Result<()> {
-    for block in 0..launch.blocks() {
+    for block in order.blocks(launch.blocks()).each() {
         launch.start_block(block);
         let count = launch.kernel.block as usize;
         launch
@@ -194,4 +227,32 @@ unsafe extern "C" fn syncbn_emu_barrier_cta_sync_aligned_all(arguments: *const u
 #[unsafe(no_mangle)]
 unsafe extern "C" fn syncbn_emu_barrier0(_: *const u8, _: *mut u8) {
     intrinsic(|launch| launch.wait(Wait::Barrier(0)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_comes_once_in_every_order() {
+        for seed in [0, 1, 2, 3, 12345] {
+            let mut order = Order::new(seed);
+            for count in [1, 2, 7, 100] {
+                let mut blocks: Vec<u64> = order.blocks(count).each().collect();
+                if seed == 0 {
+                    assert!(blocks.is_sorted());
+                }
+                blocks.sort_unstable();
+                assert!(blocks.into_iter().eq(0..count));
+            }
+        }
+    }
+
+    #[test]
+    fn a_seed_changes_the_order_of_warps_and_blocks() {
+        let mut order = Order::new(7);
+        let rounds: Vec<_> = (0..8).map(|_| order.next(8)).collect();
+        assert!(rounds.iter().any(|round| !round.is_sorted()));
+        assert!((0..8).any(|_| !order.blocks(50).each().is_sorted()));
+    }
 }

@@ -7,9 +7,10 @@
 use std::{
     cell::RefCell,
     collections::hash_map::RandomState,
+    fmt::Display,
     hash::BuildHasher,
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
 };
 
 use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM};
@@ -23,41 +24,58 @@ use crate::{
 /// What a rank sends ahead of its elements: count, type and operation, 8 bytes each, little endian.
 pub(super) type Header = [u64; 3];
 
-/// Opens the root of a communicator; the identifier names the rank that made it, a secret and the address.
-pub(super) fn open(rank: usize, address: IpAddr) -> Result<Vec<u8>> {
+/// Opens the root of a communicator; the identifier is a secret and the address.
+pub(super) fn open(address: IpAddr) -> Result<Vec<u8>> {
     let lost = |cause: io::Error| Error::environment(format!("cannot listen on {address}: {cause}"));
     let listener = TcpListener::bind((address, 0)).map_err(lost)?;
     let address = listener.local_addr().map_err(lost)?;
     // Keeps out whoever else connects; the standard library seeds it from the system.
     let secret = RandomState::new().hash_one(address);
     root::serve(listener, secret)?;
-    Ok(format!("{rank} {secret} {address}").into_bytes())
+    Ok(format!("{secret} {address}").into_bytes())
 }
 
 /// A rank's part of a communicator.
 pub struct Communicator {
     connection: RefCell<TcpStream>,
-    /// The rank that runs the root.
-    owner: usize,
+    /// The rank that runs the root, if it is a member.
+    owner: String,
 }
 
 impl Communicator {
-    /// Connects to the root, as member `rank` of `peers`, and waits for all of them.
-    pub(super) fn join(id: &[u8], rank: usize, peers: &[usize]) -> Result<Self> {
-        let (owner, secret, address) =
+    /// Connects to the root, as member `rank` of `peers`, and waits for all of them. `own` says whether this
+    /// rank has made the identifier.
+    pub(super) fn join(id: &[u8], own: bool, rank: usize, peers: &[usize]) -> Result<Self> {
+        let (secret, address) =
             parse(id).ok_or_else(|| Error::internal("a communicator's identifier is malformed"))?;
+        let owner = "that made the communicator";
         let lost = |cause: io::Error| gone(owner, &cause);
         let mut connection = TcpStream::connect(address).map_err(lost)?;
         connection.set_nodelay(true).map_err(lost)?;
         let name = *peers.get(rank).ok_or_else(|| {
             Error::internal(format!("a communicator of {} has no rank {rank}", peers.len()))
         })?;
-        let greeting = [secret, rank as u64, peers.len() as u64, name as u64];
+        let greeting = [
+            secret,
+            rank as u64,
+            peers.len() as u64,
+            name as u64,
+            u64::from(own),
+        ];
         connection.write_all(&encode(&greeting)).map_err(lost)?;
-        receive_status(&mut connection, owner)?;
+        let owner = receive_status(&mut connection, owner)?;
         Ok(Communicator {
             connection: RefCell::new(connection),
             owner,
+        })
+    }
+
+    /// What ends the communicator from any thread. None if the system has no more file descriptors.
+    pub(super) fn aborter(&self) -> Option<impl Fn() + Send + 'static> {
+        let connection = self.connection.borrow().try_clone().ok()?;
+        Some(move || {
+            // A connection that has ended already is what is wanted.
+            let _ = connection.shutdown(Shutdown::Both);
         })
     }
 
@@ -74,14 +92,14 @@ impl Communicator {
         emulator
             .memory()
             .check(call.receive, bytes, "what an all-reduce receives")?;
-        let lost = |cause: io::Error| gone(self.owner, &cause);
+        let lost = |cause: io::Error| gone(&self.owner, &cause);
         let mut connection = self.connection.borrow_mut();
         let header: Header = [call.count, call.data_type as u64, call.operation as u64];
         connection.write_all(&encode(&header)).map_err(lost)?;
         // SAFETY: `check` says that these bytes are in an allocation, and nothing else runs.
         let sent = unsafe { slice(call.send, bytes) };
         connection.write_all(sent).map_err(lost)?;
-        receive_status(&mut connection, self.owner)?;
+        receive_status(&mut connection, &self.owner)?;
         let mut sum = vec![0; bytes];
         connection.read_exact(&mut sum).map_err(lost)?;
         // SAFETY: as above.
@@ -111,13 +129,9 @@ pub(super) fn element_size(data_type: i32, operation: i32) -> Result<usize> {
     }
 }
 
-fn parse(id: &[u8]) -> Option<(usize, u64, SocketAddr)> {
+fn parse(id: &[u8]) -> Option<(u64, SocketAddr)> {
     let mut words = std::str::from_utf8(id).ok()?.split(' ');
-    Some((
-        words.next()?.parse().ok()?,
-        words.next()?.parse().ok()?,
-        words.next()?.parse().ok()?,
-    ))
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
 /// The bytes of some words.
@@ -137,9 +151,9 @@ pub(super) fn receive<const N: usize>(connection: &mut TcpStream) -> io::Result<
 }
 
 /// Sends the root's verdict: nothing wrong, or a dead rank, or what the ranks disagree about.
-pub(super) fn send_status(connection: &mut TcpStream, status: &Result<()>) -> io::Result<()> {
+pub(super) fn send_status(connection: &mut TcpStream, status: Result<&str, &Error>) -> io::Result<()> {
     let (code, text) = match status {
-        Ok(()) => (0, ""),
+        Ok(text) => (0, text),
         Err(error) => (
             if error.kind == Kind::RankDied { 1 } else { 2 },
             error.message.as_str(),
@@ -150,20 +164,20 @@ pub(super) fn send_status(connection: &mut TcpStream, status: &Result<()>) -> io
     connection.write_all(&message)
 }
 
-fn receive_status(connection: &mut TcpStream, owner: usize) -> Result<()> {
+fn receive_status(connection: &mut TcpStream, owner: &str) -> Result<String> {
     let lost = |cause: io::Error| gone(owner, &cause);
     let [code, length] = receive(connection).map_err(lost)?;
     let mut text = String::new();
     connection.take(length).read_to_string(&mut text).map_err(lost)?;
     match code {
-        0 => Ok(()),
+        0 => Ok(text),
         1 => Err(Error::new(Kind::RankDied, text)),
         _ => Err(Error::internal(text)),
     }
 }
 
 /// The error of a rank that does not answer.
-pub(super) fn gone(rank: usize, cause: &io::Error) -> Error {
+pub(super) fn gone(rank: impl Display, cause: &io::Error) -> Error {
     Error::new(
         Kind::RankDied,
         format!("rank {rank} is gone: its connection ended"),

@@ -191,6 +191,19 @@ impl<'a> Launch<'a> {
         }
     }
 
+    /// Whether the kernel may make an access to global memory.
+    fn allows(&self, address: usize, bytes: usize, write: bool) -> bool {
+        if self.recent.get().allows(address, bytes, write) {
+            return true;
+        }
+        let mut ranges = self.ranges.iter();
+        let allowing = ranges.find(|range| range.allows(address, bytes, write));
+        if let Some(range) = allowing {
+            self.recent.set(*range);
+        }
+        allowing.is_some()
+    }
+
     /// Checks an access of the current thread to global or shared memory.
     pub fn access(&self, address: usize, bytes: usize, alignment: usize, write: bool) -> Result<(), String> {
         let verb = if write { "writes" } else { "reads" };
@@ -205,12 +218,7 @@ impl<'a> Launch<'a> {
                 .access(self.thread.get(), offset, bytes, write)
                 .map_err(|reason| format!("{verb} {bytes} bytes of {reason}"));
         }
-        let allowing = self
-            .ranges
-            .iter()
-            .find(|range| range.allows(address, bytes, write));
-        if let Some(range) = allowing {
-            self.recent.set(*range);
+        if self.allows(address, bytes, write) {
             return Ok(());
         }
         let what = if self.kernel.parameters.is_some() {
@@ -250,7 +258,7 @@ extern "C" fn syncbn_emu_access(address: usize, bytes: i64, alignment: i64, writ
     let (bytes, alignment, write) = (bytes as usize, alignment as usize, write != 0);
     let Some(launch) = current() else { return };
     let aligned = address & alignment.wrapping_sub(1) == 0;
-    if aligned && launch.recent.get().allows(address, bytes, write) {
+    if aligned && launch.allows(address, bytes, write) {
         return;
     }
     intrinsic(|launch| launch.access(address, bytes, alignment, write));

@@ -119,7 +119,8 @@ impl Memory {
         for (index, parameter) in described.iter().enumerate() {
             // SAFETY: each described parameter is a pointer.
             let begin = unsafe { (*parameters.add(index)).cast::<*const u8>().read() };
-            let bytes = parameter.bytes + n * parameter.bytes_per_sample;
+            // The first sample of a buffer always exists, and kernels read its first element where a guard is false.
+            let bytes = parameter.bytes + n.max(1) * parameter.bytes_per_sample;
             let bytes = if begin.is_null() { 0 } else { bytes as usize };
             self.check(
                 begin,

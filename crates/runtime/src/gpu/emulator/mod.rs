@@ -26,7 +26,7 @@ mod tests;
 mod warp;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::c_void,
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
@@ -52,7 +52,7 @@ use crate::error::{Error, Result};
 /// An emulated kernel: runs one thread, with pointers to the values of its parameters.
 pub type EmulatedKernel = unsafe extern "C" fn(*const *const c_void);
 
-/// Sets the order in which warps run: 0 or absent for 0, 1, …, else random.
+/// Sets the order in which blocks and warps run: 0 or absent for 0, 1, …, else random.
 pub const SEED_VARIABLE: &str = "SYNCBN_EMULATOR_SEED";
 
 /// Threads that a block may have.
@@ -63,7 +63,9 @@ const MOST_BLOCKS: [i64; 3] = [0x7fff_ffff, 0xffff, 0xffff];
 /// The emulated GPU of a rank.
 pub struct EmulatedDevice {
     emulator: Rc<Emulator>,
-    rank: usize,
+    /// The identifiers that this device made.
+    identifiers: RefCell<Vec<Vec<u8>>>,
+    collectives: Rc<Cell<u64>>,
     listen_on: IpAddr,
     streams: RefCell<Vec<Rc<Stream>>>,
     communicators: RefCell<Vec<Rc<stream::Communicator>>>,
@@ -79,25 +81,19 @@ pub(super) struct Emulator {
 }
 
 impl EmulatedDevice {
-    /// The GPU of `rank` (of the run, for messages), with its kernels and their code in the same order. The order
-    /// of warps is that of [`SEED_VARIABLE`].
-    pub fn new(rank: usize, kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>) -> Result<Self> {
+    /// A GPU with its kernels and their code in the same order. They run in the order of [`SEED_VARIABLE`].
+    pub fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>) -> Result<Self> {
         let seed = match std::env::var(SEED_VARIABLE) {
             Err(_) => 0,
             Ok(text) => text
                 .parse()
                 .map_err(|_| Error::user(format!("{SEED_VARIABLE} is \"{text}\", which is not a number")))?,
         };
-        Self::with_seed(rank, kernels, entries, seed)
+        Self::with_seed(kernels, entries, seed)
     }
 
-    /// As [`EmulatedDevice::new`], with the order of warps that `seed` gives.
-    pub fn with_seed(
-        rank: usize,
-        kernels: Vec<GpuKernel>,
-        entries: Vec<EmulatedKernel>,
-        seed: u64,
-    ) -> Result<Self> {
+    /// As [`EmulatedDevice::new`], in the order that `seed` gives.
+    pub fn with_seed(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Result<Self> {
         if kernels.len() != entries.len() {
             return Err(Error::internal(format!(
                 "the model describes {} kernels and has the code of {}",
@@ -121,8 +117,9 @@ impl EmulatedDevice {
                 stacks: RefCell::default(),
                 order: RefCell::new(Order::new(seed)),
             }),
-            rank,
             listen_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            identifiers: RefCell::default(),
+            collectives: Rc::default(),
             streams: RefCell::default(),
             communicators: RefCell::default(),
         })
@@ -158,7 +155,7 @@ impl Device for EmulatedDevice {
     fn stream(&self) -> Result<*mut c_void> {
         Ok(stream::keep(
             &self.streams,
-            Stream::new(Backend::Emulated(Rc::clone(&self.emulator))),
+            Stream::new(Backend::Emulated(Rc::clone(&self.emulator)), &self.collectives),
         ))
     }
 
@@ -167,15 +164,34 @@ impl Device for EmulatedDevice {
     }
 
     fn unique_id(&self) -> Result<Vec<u8>> {
-        communicator::open(self.rank, self.listen_on)
+        let id = communicator::open(self.listen_on)?;
+        self.identifiers.borrow_mut().push(id.clone());
+        Ok(id)
     }
 
     fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void> {
-        let communicator = Communicator::join(id, rank, peers)?;
+        let own = self.identifiers.borrow().iter().any(|made| made == id);
+        let communicator = Communicator::join(id, own, rank, peers)?;
         Ok(stream::keep(
             &self.communicators,
             stream::Communicator::Emulated(communicator),
         ))
+    }
+
+    fn collectives(&self) -> u64 {
+        self.collectives.get()
+    }
+
+    fn aborter(&self) -> Box<dyn Fn() + Send> {
+        let communicators = self.communicators.borrow();
+        let aborters: Vec<_> = communicators
+            .iter()
+            .filter_map(|communicator| match &**communicator {
+                stream::Communicator::Emulated(communicator) => communicator.aborter(),
+                stream::Communicator::Nccl(_) => None,
+            })
+            .collect();
+        Box::new(move || aborters.iter().for_each(|abort| abort()))
     }
 }
 
@@ -212,11 +228,11 @@ impl Emulator {
             grid.map(|size| size as u32),
             ranges,
         );
-        let mut stacks = self.stacks.borrow_mut();
+        let (mut stacks, mut order) = (self.stacks.borrow_mut(), self.order.borrow_mut());
         if kernel.cooperative {
-            block::run_together(&launch, &mut stacks, &mut self.order.borrow_mut())
+            block::run_together(&launch, &mut stacks, &mut order)
         } else {
-            block::run_alone(&launch, &mut stacks)
+            block::run_alone(&launch, &mut stacks, &mut order)
         }
     }
 

@@ -21,6 +21,8 @@ const GREETING: Duration = Duration::from_secs(10);
 struct Member {
     /// Its rank in the run.
     rank: usize,
+    /// Whether the root runs in its process.
+    owner: bool,
     connection: TcpStream,
 }
 
@@ -33,14 +35,17 @@ pub(super) fn serve(listener: TcpListener, secret: u64) -> Result<()> {
                 return;
             };
             drop(listener);
-            tell(&mut members, &Ok(()));
+            let owner = members.iter().find(|member| member.owner);
+            let owner = owner.map_or("that made the communicator".to_string(), |member| {
+                member.rank.to_string()
+            });
+            tell(&mut members, Ok(&owner));
             let end = loop {
-                let outcome = call(&mut members);
-                if outcome.is_err() {
-                    break outcome;
+                if let Err(error) = call(&mut members) {
+                    break error;
                 }
             };
-            tell(&mut members, &end);
+            tell(&mut members, Err(&end));
             members.into_iter().for_each(drain);
         })
         .map(|_| ())
@@ -70,11 +75,12 @@ fn greet(mut connection: TcpStream, secret: u64) -> io::Result<Option<(usize, us
     if claim != secret || count > MOST_RANKS || number >= count {
         return Ok(None);
     }
-    let [rank] = receive(&mut connection)?;
+    let [rank, owner] = receive(&mut connection)?;
     connection.set_read_timeout(None)?;
     connection.set_nodelay(true)?;
     let member = Member {
         rank: rank as usize,
+        owner: owner != 0,
         connection,
     };
     Ok(Some((number as usize, count as usize, member)))
@@ -87,7 +93,7 @@ fn drain(mut member: Member) {
 }
 
 /// Sends a verdict to all that are still there.
-fn tell(members: &mut [Member], status: &Result<()>) {
+fn tell(members: &mut [Member], status: Result<&str, &Error>) {
     for member in members {
         // Whoever has left finds out when it is read from.
         let _ = send_status(&mut member.connection, status);

@@ -6,7 +6,6 @@ use super::{Call, GpuExecution};
 use crate::{
     data::Dataset,
     error::{Error, Result},
-    gpu::symbols,
     optimizer::{Arguments, Slice, Update},
     program::{GpuFunction, GpuUpdates},
     sampler::Share,
@@ -35,7 +34,7 @@ impl GpuExecution {
                 what: "the training step",
             },
         )?;
-        if self.ranks == 1 && symbols::collectives() != 0 {
+        if self.ranks == 1 && self.device.collectives() != 0 {
             return Err(Error::internal("one rank executed a collective"));
         }
         let mut loss = [0; 8];
@@ -92,7 +91,7 @@ impl GpuExecution {
 
     /// Runs a function of inference on `n` loaded samples.
     pub(super) fn infer_call(&self, function: GpuFunction, n: u64) -> Result<()> {
-        let before = symbols::collectives();
+        let before = self.device.collectives();
         self.call(
             function,
             &Call {
@@ -110,7 +109,7 @@ impl GpuExecution {
                 what: "inference",
             },
         )?;
-        if symbols::collectives() != before {
+        if self.device.collectives() != before {
             return Err(Error::internal("inference executed a collective"));
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     execution::{Consume, Execution, Region, inference_share},
-    gpu::{control::Control, symbols},
+    gpu::control::Control,
     optimizer::Update,
     sampler::Share,
 };
@@ -165,7 +165,7 @@ impl Execution for GpuExecution {
     }
 
     fn collectives(&self) -> u64 {
-        symbols::collectives()
+        self.device.collectives()
     }
 }
 

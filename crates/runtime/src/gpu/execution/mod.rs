@@ -27,7 +27,7 @@ use crate::{
     data::Dataset,
     error::{Error, Result},
     execution::Purpose,
-    gpu, place,
+    place,
     place::Target,
     program::{GpuFunction, GpuPart},
     trace::Trace,
@@ -85,7 +85,7 @@ impl GpuExecution {
             Kind::Cuda => seat.local_rank % place::visible(&Target::Gpu(Arc::clone(part), kind))?,
             Kind::Emulated => seat.local_rank,
         };
-        let device = gpu::open(part, kind, seat.rank, index)?;
+        let device = (part.devices.open)(part, kind, index)?;
         let memory = Memory::new(&*device, part, &purpose, weights)?;
         let stream = device.stream()?;
         let mut communicators = Vec::new();

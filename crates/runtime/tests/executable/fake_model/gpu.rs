@@ -8,6 +8,7 @@ use syncbn_abi::{
     UpdateArguments,
 };
 use syncbn_runtime::{
+    gpu::DEVICES,
     gpu::symbols::{ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_nccl_check},
     program::GpuPart,
 };
@@ -52,6 +53,7 @@ pub fn part<T: Element>(mode: &str, data: &'static [u8]) -> GpuPart {
         infer_constants: &[],
         images: b"{\"images\":[]}\n",
         emulated_kernels: &[unused_kernel],
+        devices: DEVICES,
     }
 }
 

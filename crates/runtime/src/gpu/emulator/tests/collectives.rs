@@ -1,13 +1,17 @@
 //! All-reduces of emulated devices, each rank a thread with its own device.
 
-use std::thread;
+use std::{
+    sync::{Barrier, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM};
 
 use super::*;
 use crate::{
     error::Error,
-    gpu::symbols::{ncclAllReduce, syncbn_rt_nccl_check},
+    gpu::symbols::{ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_nccl_check},
 };
 
 /// Sums `values` of a rank in place on its device.
@@ -45,15 +49,21 @@ fn together<R: Send>(
     peers: &[usize],
     body: impl Fn(&EmulatedDevice, *mut c_void, usize) -> R + Sync,
 ) -> Vec<R> {
-    let owner = EmulatedDevice::with_seed(peers[0], vec![], vec![], 0).unwrap();
-    let id = owner.unique_id().unwrap();
-    let (id, body) = (&id, &body);
+    let (sender, receiver) = mpsc::channel();
+    let receiver = Mutex::new(receiver);
+    let (receiver, body) = (&receiver, &body);
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..peers.len())
             .map(|rank| {
+                let sender = sender.clone();
                 scope.spawn(move || {
-                    let device = EmulatedDevice::with_seed(peers[rank], vec![], vec![], 0).unwrap();
-                    let communicator = device.communicator(id, rank, peers).unwrap();
+                    let device = EmulatedDevice::with_seed(vec![], vec![], 0).unwrap();
+                    if rank == 0 {
+                        let id = device.unique_id().unwrap();
+                        peers.iter().for_each(|_| sender.send(id.clone()).unwrap());
+                    }
+                    let id = receiver.lock().unwrap().recv().unwrap();
+                    let communicator = device.communicator(&id, rank, peers).unwrap();
                     body(&device, communicator, rank)
                 })
             })
@@ -75,10 +85,12 @@ fn f64s(bytes: &[u8]) -> Vec<f64> {
 fn all_ranks_get_the_sum_in_rank_order() {
     let terms = [1e16f32, 1.0, -1e16, 3.0];
     let sums = together(&[0, 1, 2, 3], |device, communicator, rank| {
+        assert_eq!(device.collectives(), 0);
         let mut last = Vec::new();
         for _ in 0..3 {
             last = all_reduce(device, communicator, NCCL_FLOAT32, &terms[rank].to_ne_bytes(), 1).unwrap();
         }
+        assert_eq!(device.collectives(), 3);
         last
     });
     let expected = ((terms[0] + terms[1]) + terms[2]) + terms[3];
@@ -134,11 +146,11 @@ fn a_rank_that_goes_away_is_named_by_its_rank_in_the_run() {
 
 #[test]
 fn whoever_does_not_know_the_identifier_does_not_get_in() {
-    let device = EmulatedDevice::with_seed(0, vec![], vec![], 0).unwrap();
+    let device = EmulatedDevice::with_seed(vec![], vec![], 0).unwrap();
     let id = device.unique_id().unwrap();
     let text = String::from_utf8(id.clone()).unwrap();
     let mut words: Vec<&str> = text.split(' ').collect();
-    words[1] = "12345";
+    words[0] = "12345";
     let wrong = words.join(" ").into_bytes();
     assert!(device.communicator(&wrong, 0, &[0]).is_err());
     assert!(device.communicator(b"nonsense", 0, &[0]).is_err());
@@ -160,4 +172,33 @@ fn what_cannot_be_summed_is_refused() {
         "{}",
         errors[0][1]
     );
+}
+
+#[test]
+fn a_group_counts_as_one_collective() {
+    together(&[0, 1], |device, communicator, _| {
+        ncclGroupStart();
+        all_reduce(device, communicator, NCCL_FLOAT32, &[0; 4], 1).unwrap();
+        all_reduce(device, communicator, NCCL_FLOAT32, &[0; 4], 1).unwrap();
+        ncclGroupEnd();
+        assert_eq!(device.collectives(), 1);
+    });
+}
+
+#[test]
+fn aborting_ends_a_rank_that_waits() {
+    let over = Barrier::new(2);
+    let errors = together(&[0, 1], |device, communicator, rank| {
+        let error = (rank == 0).then(|| {
+            let abort = device.aborter();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(50));
+                abort();
+            });
+            all_reduce(device, communicator, NCCL_FLOAT32, &[0; 4], 1).unwrap_err()
+        });
+        over.wait();
+        error
+    });
+    assert_eq!(errors[0].as_ref().unwrap().kind, Kind::RankDied);
 }

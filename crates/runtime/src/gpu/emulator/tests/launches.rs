@@ -114,7 +114,7 @@ fn a_kernel_without_described_parameters_may_touch_every_allocation_and_no_more(
 #[test]
 fn a_failed_launch_leaves_the_device_usable_and_leaks_no_stacks() {
     let device =
-        EmulatedDevice::with_seed(0, vec![kernel(true, 256, 0)], vec![double_without_bound], 0).unwrap();
+        EmulatedDevice::with_seed(vec![kernel(true, 256, 0)], vec![double_without_bound], 0).unwrap();
     let mappings = || {
         std::fs::read_to_string("/proc/self/maps")
             .unwrap()
@@ -133,14 +133,14 @@ fn a_failed_launch_leaves_the_device_usable_and_leaks_no_stacks() {
 
 #[test]
 fn tables_of_different_lengths_and_impossible_blocks_are_refused() {
-    assert!(EmulatedDevice::with_seed(0, vec![], vec![double], 0).is_err());
-    assert!(EmulatedDevice::with_seed(0, vec![kernel(false, 2048, 0)], vec![double], 0).is_err());
-    assert!(EmulatedDevice::with_seed(0, vec![kernel(false, 32, 1 << 20)], vec![double], 0).is_err());
+    assert!(EmulatedDevice::with_seed(vec![], vec![double], 0).is_err());
+    assert!(EmulatedDevice::with_seed(vec![kernel(false, 2048, 0)], vec![double], 0).is_err());
+    assert!(EmulatedDevice::with_seed(vec![kernel(false, 32, 1 << 20)], vec![double], 0).is_err());
 }
 
 #[test]
 fn transfers_outside_device_memory_fail() {
-    let device = EmulatedDevice::with_seed(0, vec![], vec![], 0).unwrap();
+    let device = EmulatedDevice::with_seed(vec![], vec![], 0).unwrap();
     let place = device.allocate(64, "a test").unwrap();
     assert_eq!(place as usize % 256, 0);
     assert_fails(

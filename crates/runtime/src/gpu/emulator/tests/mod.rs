@@ -105,7 +105,7 @@ fn run<T: Copy + Default>(
     input: &[T],
     seed: u64,
 ) -> Result<Vec<T>> {
-    let device = EmulatedDevice::with_seed(0, vec![kernel], vec![entry], seed).unwrap();
+    let device = EmulatedDevice::with_seed(vec![kernel], vec![entry], seed).unwrap();
     run_on(&device, blocks, input)
 }
 

@@ -1,0 +1,150 @@
+//! GPU programs: PTX for NVIDIA GPUs, objects for the emulator, and the host code that serves both.
+
+use inkwell::OptimizationLevel;
+use inkwell::context::{AsContextRef, Context};
+use inkwell::module::Module;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::support::LLVMString;
+use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
+use syncbn_mlir::cpu::{KernelSource, Program};
+use syncbn_mlir::gpu::Kernels;
+use syncbn_mlir::{GpuModule, with_gpu_module};
+
+use crate::{CodegenError, Cpu, Emit, PASSES, emulated, from_llvm, text_of};
+
+/// The lowest GPU that device code is for, and PTX's version: CUDA 12.0, and every later driver.
+const CHIP: &str = "sm_80";
+const FEATURES: &str = "+ptx80";
+
+/// What a GPU program is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GpuTargets {
+    /// NVIDIA GPUs.
+    pub cuda: bool,
+    /// The emulator.
+    pub emulated: bool,
+}
+
+/// The generated code of a GPU program.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GpuCode {
+    /// Object of the host functions.
+    pub host: Vec<u8>,
+    /// What was lowered.
+    pub kernels: Kernels,
+    /// PTX, if wanted.
+    pub ptx: Option<String>,
+    /// Object of the emulated kernels, if wanted.
+    pub emulated: Option<Vec<u8>>,
+}
+
+/// Generates the code of a GPU program. `note` is as for [`crate::generate`].
+pub fn generate_gpu(
+    program: &Program,
+    cpu: &Cpu,
+    targets: GpuTargets,
+    note: &mut dyn FnMut(&[KernelSource]),
+) -> Result<GpuCode, CodegenError> {
+    with_gpu_module(program, |module| {
+        note(&module.kernels().sources);
+        module.lower_kernels()?;
+        let mut code = GpuCode {
+            kernels: module.kernels().clone(),
+            ..GpuCode::default()
+        };
+        if targets.cuda {
+            code.ptx = Some(device_code(module)?);
+        }
+        if targets.emulated {
+            let context = Context::create();
+            let kernels = translate_kernels(module, &context)?;
+            let names: Vec<&str> = code.kernels.kernels.iter().map(|k| k.name.as_str()).collect();
+            emulated::retarget(&context, &kernels, &names)?;
+            code.emulated = Some(from_llvm(&kernels, cpu, Emit::Object)?);
+        }
+        let context = Context::create();
+        code.host = from_llvm(&translate_host(module, &context)?, cpu, Emit::Object)?;
+        Ok(code)
+    })?
+}
+
+/// A text form of a GPU program: its MLIR, or (as `llvm` and `asm`) the LLVM IR and PTX of its kernels.
+pub fn emit_gpu(program: &Program, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+    with_gpu_module(program, |module| match emit {
+        Emit::Mlir => Ok(module.text().into_bytes()),
+        Emit::MlirLlvm => {
+            module.lower_kernels()?;
+            let kernels = module.text();
+            module.lower_host()?;
+            Ok(format!("// kernels\n{kernels}\n// host\n{}", module.text()).into_bytes())
+        }
+        Emit::Llvm => {
+            module.lower_kernels()?;
+            let context = Context::create();
+            let kernels = translate_kernels(module, &context)?;
+            optimize(&kernels)?;
+            Ok(kernels.print_to_string().to_bytes().to_vec())
+        }
+        Emit::Asm | Emit::Object => {
+            module.lower_kernels()?;
+            device_code(module).map(String::into_bytes)
+        }
+    })?
+}
+
+fn failed(error: LLVMString) -> CodegenError {
+    CodegenError::Llvm(error.to_string())
+}
+
+/// Kernels as PTX.
+fn device_code(module: &GpuModule) -> Result<String, CodegenError> {
+    let context = Context::create();
+    let kernels = translate_kernels(module, &context)?;
+    let machine = optimize(&kernels)?;
+    let buffer = machine
+        .write_to_memory_buffer(&kernels, FileType::Assembly)
+        .map_err(failed)?;
+    String::from_utf8(text_of(buffer.as_slice())).map_err(|e| CodegenError::Llvm(e.to_string()))
+}
+
+/// Runs LLVM's passes for the device.
+fn optimize(kernels: &Module) -> Result<inkwell::targets::TargetMachine, CodegenError> {
+    Target::initialize_nvptx(&InitializationConfig::default());
+    let triple = TargetTriple::create("nvptx64-nvidia-cuda");
+    let machine = Target::from_triple(&triple)
+        .map_err(failed)?
+        .create_target_machine(
+            &triple,
+            CHIP,
+            FEATURES,
+            OptimizationLevel::Aggressive,
+            RelocMode::Default,
+            CodeModel::Default,
+        )
+        .ok_or_else(|| CodegenError::Llvm(format!("no code generator for {CHIP}")))?;
+    kernels.set_triple(&triple);
+    kernels.set_data_layout(&machine.get_target_data().get_data_layout());
+    kernels.verify().map_err(failed)?;
+    kernels
+        .run_passes(PASSES, &machine, PassBuilderOptions::create())
+        .map_err(failed)?;
+    Ok(machine)
+}
+
+fn translate_kernels<'c>(module: &GpuModule, context: &'c Context) -> Result<Module<'c>, CodegenError> {
+    // SAFETY: as in `translate` of the CPU: one LLVM library, and the module is wrapped at once and borrows the
+    // context.
+    unsafe {
+        let raw = module.translate_kernels(context.as_ctx_ref().cast());
+        Ok(Module::new(raw.ok_or(CodegenError::Translate)?.as_ptr().cast()))
+    }
+}
+
+fn translate_host<'c>(module: &mut GpuModule, context: &'c Context) -> Result<Module<'c>, CodegenError> {
+    module.lower_host()?;
+    // SAFETY: as above.
+    unsafe {
+        let raw = module.translate_host(context.as_ctx_ref().cast());
+        Ok(Module::new(raw.ok_or(CodegenError::Translate)?.as_ptr().cast()))
+    }
+}

@@ -1,0 +1,202 @@
+//! Host code to calls: `gpu.launch_func` and the `nccl` operations become calls of the runtime.
+//!
+//! Before:
+//!
+//! ```text
+//! gpu.launch_func <%stream : !llvm.ptr> @kernels::@conv_0 blocks in (%b, %1, %1) threads in (%t, %1, %1) args(%x, %n)
+//! nccl.all_reduce(%comm, %p, %p, %count, %stream) {datatype = f64, redop = "sum"}
+//! ```
+//!
+//! After:
+//!
+//! ```text
+//! %values = llvm.alloca ...               // one slot a parameter, and a table of their addresses
+//! llvm.call @syncbn_rt_launch(%stream, 0, %b, %1, %1, %table)
+//! %status = llvm.call @ncclAllReduce(%p, %p, %count, 8, 0, %comm, %stream)
+//! llvm.call @syncbn_rt_nccl_check(%stream, %status)
+//! ```
+//!
+//! The runtime knows a kernel by its index, so no name is looked up in a step. MLIR's own `gpu-to-llvm` would load
+//! modules in constructors that run before `main`, also on machines without a GPU.
+
+use std::collections::HashMap;
+
+use melior::Context;
+use melior::ir::attribute::TypeAttribute;
+use melior::ir::block::BlockLike;
+use melior::ir::operation::{OperationLike, OperationRef};
+use melior::ir::{Attribute, BlockRef, Module, RegionLike, ValueLike};
+use syncbn_abi::{GpuKernel, NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM, gpu_symbols};
+
+use super::KERNELS;
+use crate::LowerError;
+use crate::emit::{Elem, Emitter, Val};
+use crate::handle;
+use crate::host::{Functions, Parameter};
+
+/// Rewrites all host functions of a module and removes its `gpu.module`.
+pub fn rewrite(context: &Context, module: &Module, kernels: &[GpuKernel]) -> Result<(), LowerError> {
+    handle::build(context, module, |context, module| {
+        let rewriter = Rewriter {
+            context,
+            kernels: kernels
+                .iter()
+                .enumerate()
+                .map(|(i, kernel)| (format!("@{KERNELS}::@{}", kernel.name), i as i64))
+                .collect(),
+        };
+        rewriter.module(module)
+    })
+}
+
+struct Rewriter<'c> {
+    context: &'c Context,
+    /// Index by symbol.
+    kernels: HashMap<String, i64>,
+}
+
+impl<'c> Rewriter<'c> {
+    fn module(&self, module: &'c Module<'c>) -> Result<(), LowerError> {
+        use Parameter::{Index, Shared, Size};
+        let functions = Functions::new(self.context, module);
+        let launch = [Shared, Size, Size, Size, Size, Shared];
+        functions.declare(gpu_symbols::LAUNCH, &launch, None);
+        let all_reduce = [Shared, Shared, Size, Index, Index, Shared, Shared];
+        functions.declare(gpu_symbols::NCCL_ALL_REDUCE, &all_reduce, Some(Elem::I32));
+        functions.declare(gpu_symbols::NCCL_GROUP_START, &[], Some(Elem::I32));
+        functions.declare(gpu_symbols::NCCL_GROUP_END, &[], Some(Elem::I32));
+        functions.declare(gpu_symbols::NCCL_CHECK, &[Shared, Index], None);
+        let mut next = module.body().first_operation();
+        while let Some(operation) = next {
+            next = operation.next_in_block();
+            if is(&operation, "gpu.module") {
+                handle::erase(operation);
+                continue;
+            }
+            for region in operation.regions() {
+                let mut block = region.first_block();
+                while let Some(current) = block {
+                    self.block(handle::block(&*current))?;
+                    block = current.next_in_region();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&self, block: BlockRef<'c, 'c>) -> Result<(), LowerError> {
+        let mut next = block.first_operation();
+        while let Some(operation) = next {
+            next = operation.next_in_block();
+            let operation = handle::operation(operation);
+            let mut e = Emitter::before(self.context, block, operation);
+            match operation.name().as_string_ref().as_str() {
+                Ok("gpu.launch_func") => self.launch(&mut e, operation)?,
+                Ok("nccl.all_reduce") => all_reduce(&mut e, operation)?,
+                Ok("nccl.group_start") => {
+                    e.call(gpu_symbols::NCCL_GROUP_START, &[], Some(Elem::I32));
+                }
+                Ok("nccl.group_end") => {
+                    let status = e.call(gpu_symbols::NCCL_GROUP_END, &[], Some(Elem::I32));
+                    let stream = operand(operation, 0, Elem::Ptr)?;
+                    let arguments: Vec<Val<'c>> = [stream].into_iter().chain(status).collect();
+                    e.call(gpu_symbols::NCCL_CHECK, &arguments, None);
+                }
+                _ => continue,
+            }
+            handle::erase(operation);
+        }
+        Ok(())
+    }
+
+    fn launch(&self, e: &mut Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
+        let name = operation
+            .attribute("kernel")
+            .map(|a| a.to_string())
+            .unwrap_or_default();
+        let kernel = self.kernels.get(&name).copied();
+        let kernel = kernel.ok_or_else(|| bug(format!("{name} is launched but is no kernel")))?;
+        // Six sizes come first, the stream last.
+        let last = operation.operand_count().saturating_sub(1);
+        let mut values = Vec::new();
+        for i in 6..last {
+            let value = operation.operand(i).map_err(|e| bug(e.to_string()))?;
+            let elem = match value.r#type().to_string().as_str() {
+                "i32" => Elem::I32,
+                "i64" => Elem::I64,
+                _ => Elem::Ptr,
+            };
+            values.push(operand(operation, i, elem)?);
+        }
+        let count = e.index(values.len() as i64);
+        let (slots, table) = (slots(e, count), slots(e, count));
+        for (i, &value) in values.iter().enumerate() {
+            let i = e.index(i as i64);
+            let slot = e.address(slots, Elem::Ptr, i);
+            e.store_scalar(slot, value);
+            let entry = e.address(table, Elem::Ptr, i);
+            e.store_scalar(entry, slot);
+        }
+        let stream = operand(operation, last, Elem::Ptr)?;
+        let mut arguments = vec![stream, e.index(kernel)];
+        for i in 0..3 {
+            arguments.push(operand(operation, i, Elem::I64)?);
+        }
+        arguments.push(table);
+        e.call(gpu_symbols::LAUNCH, &arguments, None);
+        Ok(())
+    }
+}
+
+/// Room for `count` pointers on the stack.
+fn slots<'c>(e: &mut Emitter<'c>, count: Val<'c>) -> Val<'c> {
+    let pointer = e.ty(Elem::Ptr, 1);
+    let elem_type: Attribute<'c> = TypeAttribute::new(pointer).into();
+    let alignment = e.i64_attribute(8);
+    let attributes = [("elem_type", elem_type), ("alignment", alignment)];
+    e.op1("llvm.alloca", &[count], (Elem::Ptr, 1), &attributes)
+}
+
+fn all_reduce<'c>(e: &mut Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
+    let cast = operation.operand(0).map_err(|e| bug(e.to_string()))?;
+    let cast = handle::defining(cast).ok_or_else(|| bug("a communicator has no origin".to_string()))?;
+    let communicator = operand(cast, 0, Elem::Ptr)?;
+    let [send, receive, count, stream] = [
+        operand(operation, 1, Elem::Ptr)?,
+        operand(operation, 2, Elem::Ptr)?,
+        operand(operation, 3, Elem::I64)?,
+        operand(operation, 4, Elem::Ptr)?,
+    ];
+    let datatype = operation.attribute("datatype").map(|a| a.to_string());
+    let datatype = match datatype.as_deref() {
+        Ok("f32") => NCCL_FLOAT32,
+        Ok("f64") => NCCL_FLOAT64,
+        other => return Err(bug(format!("an all-reduce of {other:?}"))),
+    };
+    let (datatype, sum) = (
+        e.int(Elem::I32, i64::from(datatype)),
+        e.int(Elem::I32, i64::from(NCCL_SUM)),
+    );
+    let arguments = [send, receive, count, datatype, sum, communicator, stream];
+    let status = e.call(gpu_symbols::NCCL_ALL_REDUCE, &arguments, Some(Elem::I32));
+    let arguments: Vec<Val<'c>> = [stream].into_iter().chain(status).collect();
+    e.call(gpu_symbols::NCCL_CHECK, &arguments, None);
+    Ok(())
+}
+
+fn operand<'c>(operation: OperationRef<'c, 'c>, i: usize, elem: Elem) -> Result<Val<'c>, LowerError> {
+    let value = operation.operand(i).map_err(|e| bug(e.to_string()))?;
+    Ok(Val {
+        value: handle::value(value),
+        elem,
+        lanes: 1,
+    })
+}
+
+fn is(operation: &OperationRef, name: &str) -> bool {
+    operation.name().as_string_ref().as_str() == Ok(name)
+}
+
+fn bug(message: String) -> LowerError {
+    LowerError::Internal { message }
+}

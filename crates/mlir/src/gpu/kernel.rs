@@ -1,0 +1,212 @@
+//! Kernels: one or more for each distinct operator.
+
+use syncbn_abi::{GpuKernel, GpuParameter};
+use syncbn_ir::TensorType;
+use syncbn_ir::ops::Op;
+
+use super::{BLOCK, Lowering};
+use crate::LowerError;
+use crate::cpu::KernelSource;
+use crate::emit::{Device, Elem, Emitter, Work};
+use crate::host::Parameter;
+use crate::ops;
+use crate::ops::kernel::{Kernel, Tensor};
+
+/// A launch that an operator needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Symbol of the kernel.
+    pub name: String,
+    /// Threads.
+    pub work: Work,
+    /// Threads of a block.
+    pub block: u32,
+}
+
+/// What a kernel may touch through a tensor.
+fn touched(ty: &TensorType, written: bool) -> GpuParameter {
+    let bytes = ty.bytes(1).unwrap_or(0);
+    let batch = ty.shape.has_batch();
+    GpuParameter {
+        bytes: if batch { 0 } else { bytes },
+        bytes_per_sample: if batch { bytes } else { 0 },
+        written,
+    }
+}
+
+impl<'c> Lowering<'c> {
+    /// The launches for an operator on these types; its kernels are made on first use.
+    pub(super) fn launches(
+        &mut self,
+        op: &Op,
+        types: &[&TensorType],
+        operands: usize,
+        overlaps: &[bool],
+        label: &str,
+    ) -> Result<Vec<Launch>, LowerError> {
+        let key = format!("{op:?} {types:?} {overlaps:?}");
+        if let Some(launches) = self.launches.get(&key) {
+            for source in &mut self.lowered.sources {
+                let used = launches.iter().any(|launch| launch.name == source.kernel);
+                if used && !source.nodes.iter().any(|node| node == label) {
+                    source.nodes.push(label.to_string());
+                }
+            }
+            return Ok(launches.clone());
+        }
+        self.check_size(op, types, label)?;
+        let number = self.launches.len();
+        let mut launches = Vec::new();
+        let (mut stage, mut stages) = (0, 1);
+        while stage < stages {
+            let name = match stage {
+                0 => format!("{}_{number}", op.name()),
+                _ => format!("{}_{number}_{stage}", op.name()),
+            };
+            let device = self.build(&name, op, types, operands, overlaps, stage, label)?;
+            stages = device.stages();
+            stage += 1;
+            if device.work == Work::default() {
+                continue;
+            }
+            self.lowered.scratch = self.lowered.scratch.max(device.scratch_bytes as u64);
+            let mut parameters: Vec<GpuParameter> = types
+                .iter()
+                .enumerate()
+                .map(|(i, ty)| touched(ty, i >= operands))
+                .collect();
+            parameters.push(GpuParameter {
+                bytes: device.scratch_bytes as u64,
+                bytes_per_sample: 0,
+                written: true,
+            });
+            self.lowered.kernels.push(GpuKernel {
+                name: name.clone(),
+                block: BLOCK,
+                shared: 0,
+                cooperative: false,
+                parameters: Some(parameters),
+            });
+            self.lowered.sources.push(KernelSource {
+                kernel: name.clone(),
+                op: op.name().to_string(),
+                nodes: vec![label.to_string()],
+            });
+            launches.push(Launch {
+                name,
+                work: device.work,
+                block: BLOCK,
+            });
+        }
+        self.launches.insert(key, launches.clone());
+        Ok(launches)
+    }
+
+    /// Kernels count elements in i32.
+    fn check_size(&self, op: &Op, types: &[&TensorType], label: &str) -> Result<(), LowerError> {
+        let largest = types
+            .iter()
+            .filter_map(|ty| ty.bytes(self.batch_bound as usize))
+            .max();
+        match largest {
+            Some(bytes) if bytes < i32::MAX as u64 * 4 => Ok(()),
+            _ => Err(LowerError::Unsupported(vec![crate::Unsupported {
+                node: label.to_string(),
+                op: op.name().to_string(),
+                message: "a tensor has 2^31 elements or more at this batch; use a smaller --batch"
+                    .to_string(),
+            }])),
+        }
+    }
+
+    /// Builds the kernel of one stage of an operator.
+    #[allow(clippy::too_many_arguments)]
+    fn build(
+        &mut self,
+        name: &str,
+        op: &Op,
+        types: &[&TensorType],
+        operands: usize,
+        overlaps: &[bool],
+        stage: usize,
+        label: &str,
+    ) -> Result<Device<'c>, LowerError> {
+        let mut parameters: Vec<Parameter> = overlaps
+            .iter()
+            .map(|&shared| {
+                if shared {
+                    Parameter::Shared
+                } else {
+                    Parameter::Exclusive
+                }
+            })
+            .collect();
+        parameters.extend([Parameter::Exclusive, Parameter::Index, Parameter::Size]);
+        let location = self.functions.location(label);
+        let (region, block, arguments) = self.device.body(&parameters, location);
+        let tensor = |i: usize| Tensor {
+            ty: types[i].clone(),
+            pointer: arguments[i],
+        };
+        let (n, total, scratch) = (
+            arguments[types.len() + 1],
+            arguments[types.len() + 2],
+            arguments[types.len()],
+        );
+        let kernel = Kernel {
+            operands: (0..operands).map(tensor).collect(),
+            results: (operands..types.len()).map(tensor).collect(),
+            n,
+            total,
+            vector_bytes: 1,
+        };
+        let mut e = Emitter::new(self.functions.context, location, block);
+        e.index_elem = Elem::I32;
+        e.device = Some(Device::new(stage, self.batch_bound, n, scratch));
+        ops::lower(op, &kernel, &mut e)?;
+        e.op("llvm.return", &[], &[], &[]);
+        let Some(device) = e.device else {
+            return Err(LowerError::Internal {
+                message: "a kernel lost its state".to_string(),
+            });
+        };
+        if device.work != Work::default() {
+            let readonly: Vec<bool> = (0..parameters.len())
+                .map(|i| i < operands && !overlaps[i])
+                .collect();
+            self.device
+                .define_kernel(name, &parameters, &readonly, BLOCK, region, location);
+        }
+        Ok(device)
+    }
+
+    /// The kernels of the optimisers' updates, which read their arguments from device memory.
+    pub(super) fn updates(&mut self) -> Result<(), LowerError> {
+        use syncbn_abi::gpu_symbols::{UPDATE_ADAMW, UPDATE_SGD};
+        let updates: [(&str, &str, ops::update::Build<'c>); 2] = [
+            (UPDATE_SGD, "update_sgd", ops::update::sgd),
+            (UPDATE_ADAMW, "update_adamw", ops::update::adamw),
+        ];
+        for (function, name, build) in updates {
+            let parameters = [Parameter::Shared];
+            let location = self.functions.unknown();
+            let (region, block, arguments) = self.device.body(&parameters, location);
+            let mut e = Emitter::new(self.functions.context, location, block);
+            e.index_elem = Elem::I32;
+            e.device = Some(Device::new(0, 1, arguments[0], arguments[0]));
+            build(&mut e, arguments[0], ops::kernel::elem(self.dtype), 1);
+            e.op("llvm.return", &[], &[], &[]);
+            self.device
+                .define_kernel(name, &parameters, &[true], BLOCK, region, location);
+            self.lowered.kernels.push(GpuKernel {
+                name: name.to_string(),
+                block: BLOCK,
+                shared: 0,
+                cooperative: false,
+                parameters: None,
+            });
+            self.update_function(function, name)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! Host functions: the schedule of launches and collectives.
+
+use std::mem::offset_of;
+
+use melior::ir::Attribute;
+use syncbn_abi::{GpuArguments, gpu_symbols};
+use syncbn_ir::ops::Op;
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, Value};
+
+use super::kernel::Launch;
+use super::{KERNELS, Lowering, nccl};
+use crate::LowerError;
+use crate::cpu::Part;
+use crate::emit::{Elem, Emitter, Val, Work};
+use crate::host::Step;
+
+/// Reads a field of [`GpuArguments`].
+macro_rules! field {
+    ($e:expr, $arguments:expr, $name:ident) => {{
+        let offset = $e.index(offset_of!(GpuArguments, $name) as i64);
+        let address = $e.address($arguments, Elem::I8, offset);
+        $e.load_scalar(address, Elem::Ptr)
+    }};
+}
+
+/// What a step launches with.
+struct Queue<'c> {
+    stream: Val<'c>,
+    gradient_stream: Val<'c>,
+    communicators: Val<'c>,
+    scratch: Val<'c>,
+    n: Val<'c>,
+}
+
+impl<'c> Lowering<'c> {
+    pub(super) fn step(
+        &mut self,
+        name: &str,
+        part: Part,
+        nodes: &[NodeId],
+        has_loss: bool,
+    ) -> Result<(), LowerError> {
+        let functions = self.functions;
+        let mut step = Step::new(&functions, part.graph, |e, arguments| {
+            field!(e, arguments, constants)
+        });
+        let arguments = step.arguments;
+        let queue = Queue {
+            stream: field!(step.e, arguments, stream),
+            gradient_stream: field!(step.e, arguments, gradient_stream),
+            communicators: field!(step.e, arguments, communicators),
+            scratch: step.pointer(Location {
+                arena: Arena::Step,
+                offset: part.step_bytes,
+            }),
+            n: step.e.convert(step.frame.n, Elem::I32),
+        };
+        let collectives = crate::schedule::collectives(part.graph)?;
+        for (index, id) in crate::schedule::indexed(part.graph, nodes)? {
+            step.e.location = functions.location(&part.graph.node(id).name);
+            match part.graph.op(id) {
+                Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
+                Op::AllReduce(_) => {
+                    let number = crate::schedule::number(&collectives, id)?;
+                    all_reduce(&mut step, &queue, id, number as i64)?;
+                }
+                _ => self.launch_node(&mut step, &queue, id)?,
+            }
+            step.trace(id, index as i64, |step, arguments| {
+                let all = [&[queue.stream], &arguments[..]].concat();
+                step.call(gpu_symbols::TRACE, &all, None);
+            })?;
+        }
+        if has_loss {
+            step.call(
+                gpu_symbols::STREAM_WAIT,
+                &[queue.stream, queue.gradient_stream],
+                None,
+            );
+            self.copy_loss(&mut step, &queue)?;
+        }
+        step.finish(&functions, name);
+        Ok(())
+    }
+
+    fn launch_node(
+        &mut self,
+        step: &mut Step<'c, '_>,
+        queue: &Queue<'c>,
+        id: NodeId,
+    ) -> Result<(), LowerError> {
+        let Some(places) = step.places(id)? else {
+            return Ok(());
+        };
+        let node = step.graph.node(id);
+        let operands = step.graph.operands(id).len();
+        let launches = self.launches(&node.op, &places.types, operands, &places.overlaps, &node.name)?;
+        if step
+            .graph
+            .operands(id)
+            .iter()
+            .any(|&v| is_gradient_sum(step.graph, v.node))
+        {
+            step.call(
+                gpu_symbols::STREAM_WAIT,
+                &[queue.stream, queue.gradient_stream],
+                None,
+            );
+        }
+        let mut arguments = Vec::new();
+        for &location in &places.locations {
+            arguments.push(step.pointer(location));
+        }
+        arguments.extend([queue.scratch, queue.n, step.frame.total]);
+        for launch in launches {
+            let n = step.frame.n;
+            launch_kernel(&mut step.e, &launch, queue.stream, n, &arguments);
+        }
+        Ok(())
+    }
+
+    /// Copies the loss to where the runtime wants it, with a kernel, so that it keeps its place in the stream.
+    fn copy_loss(&mut self, step: &mut Step<'c, '_>, queue: &Queue<'c>) -> Result<(), LowerError> {
+        use syncbn_ir::TensorType;
+        use syncbn_ir::ops::Identity;
+        let ty = TensorType::fixed(DType::F64, &[1]);
+        let from = step.loss()?;
+        let launches = self.launches(
+            &Op::Identity(Identity {}),
+            &[&ty, &ty],
+            1,
+            &[false, false],
+            "loss",
+        )?;
+        let arguments = [from, step.frame.loss, queue.scratch, queue.n, step.frame.total];
+        for launch in launches {
+            let n = step.frame.n;
+            launch_kernel(&mut step.e, &launch, queue.stream, n, &arguments);
+        }
+        Ok(())
+    }
+
+    /// The host function of an update, which launches one kernel over all trained weights.
+    pub(super) fn update_function(&mut self, function: &str, kernel: &str) -> Result<(), LowerError> {
+        let functions = self.functions;
+        let empty = syncbn_ir::Graph::new("update");
+        let mut step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
+        let arguments = step.arguments;
+        let (stream, update) = (
+            field!(step.e, arguments, stream),
+            field!(step.e, arguments, update),
+        );
+        let launch = Launch {
+            name: kernel.to_string(),
+            work: Work {
+                fixed: self.trained_elements,
+                per_sample: 0,
+            },
+            block: super::BLOCK,
+        };
+        let n = step.frame.n;
+        launch_kernel(&mut step.e, &launch, stream, n, &[update]);
+        step.finish(&functions, function);
+        Ok(())
+    }
+}
+
+/// Whether a node sums gradients over the ranks, which happens on the stream of gradients.
+fn is_gradient_sum(graph: &Graph, id: NodeId) -> bool {
+    let in_gradients = |slot| {
+        let place = crate::schedule::place(graph, Value { node: id, slot });
+        place.is_ok_and(|(location, _)| location.arena == Arena::Gradients)
+    };
+    let node = graph.node(id);
+    matches!(node.op, Op::AllReduce(_)) && (0..node.outputs.len()).any(in_gradients)
+}
+
+/// `gpu.launch_func` on a stream, with as many blocks as `launch` needs for `n` samples.
+fn launch_kernel<'c>(
+    e: &mut Emitter<'c>,
+    launch: &Launch,
+    stream: Val<'c>,
+    n: Val<'c>,
+    arguments: &[Val<'c>],
+) {
+    let block = i64::from(launch.block);
+    let one = e.index(1);
+    let mut threads = e.index(launch.work.fixed);
+    if launch.work.per_sample > 0 {
+        let per = e.index(launch.work.per_sample);
+        let of_samples = e.mul(per, n);
+        threads = if launch.work.fixed > 0 {
+            e.max(of_samples, threads)
+        } else {
+            of_samples
+        };
+    }
+    let (size, above) = (e.index(block), e.index(block - 1));
+    let blocks = e.add(threads, above);
+    let blocks = e.div(blocks, size);
+    let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
+    let segments = e.i32_array(&[0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, arguments.len() as i32, 1]);
+    let operands = [&[blocks, one, one, size, one, one], arguments, &[stream]].concat();
+    let attributes = [("kernel", kernel), ("operandSegmentSizes", segments)];
+    e.op("gpu.launch_func", &operands, &[], &attributes);
+}
+
+/// The all-reduce of a node, in place, when there are several ranks. Gradients travel on their own stream:
+/// it waits for what was computed so far, and the next collective of BatchNorm waits for it, so that all ranks
+/// issue collectives in one order.
+fn all_reduce<'c>(
+    step: &mut Step<'c, '_>,
+    queue: &Queue<'c>,
+    id: NodeId,
+    number: i64,
+) -> Result<(), LowerError> {
+    let segments = crate::schedule::segments(step.graph, id)?;
+    let gradients = is_gradient_sum(step.graph, id);
+    let (reduce, next) = (step.new_block(), step.new_block());
+    let several = step.frame.several;
+    step.e.branch(several, reduce, next, reduce);
+    let (stream, other) = match gradients {
+        true => (queue.gradient_stream, queue.stream),
+        false => (queue.stream, queue.gradient_stream),
+    };
+    step.call(gpu_symbols::STREAM_WAIT, &[stream, other], None);
+    let offset = step.e.index(number);
+    let slot = step.e.address(queue.communicators, Elem::Ptr, offset);
+    let communicator = step.e.load_scalar(slot, Elem::Ptr);
+    let grouped = segments.len() > 1;
+    if grouped {
+        nccl::group_start(&mut step.e);
+    }
+    for segment in &segments {
+        let pointer = step.pointer(segment.location);
+        let count = step.e.index(segment.elements as i64);
+        nccl::all_reduce(&mut step.e, communicator, pointer, count, segment.dtype, stream);
+    }
+    if grouped {
+        nccl::group_end(&mut step.e, stream);
+    }
+    step.e.jump(next);
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! NVIDIA GPUs behind the CUDA driver, which is opened at run time.
+
+mod context;
+mod driver;
+mod images;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::{
+    cell::{Cell, RefCell},
+    ffi::c_void,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+};
+
+use syncbn_abi::GpuKernel;
+
+pub(super) use self::stream::CudaStream;
+use self::{context::Context, driver::Driver, transfer::Transfer};
+use super::{
+    device::{Device, Replay},
+    nccl::{self, Nccl},
+    stream::{self as streams, Backend, Communicator, Stream},
+};
+use crate::error::Result;
+
+/// What the loader looks for.
+const LIBRARY: &str = "libcuda.so.1";
+
+/// The GPU of a rank.
+pub struct CudaDevice {
+    // In the order in which they are dropped: what is made of a context goes before it.
+    communicators: RefCell<Vec<Rc<Communicator>>>,
+    streams: RefCell<Vec<Rc<Stream>>>,
+    transfer: Transfer,
+    nccl: RefCell<Option<Arc<Nccl>>>,
+    collectives: Rc<Cell<u64>>,
+    context: Rc<Context>,
+}
+
+/// The number of GPUs that this process can use; an error of kind environment if there is no driver, an unusable
+/// one, or no GPU.
+pub fn count() -> Result<usize> {
+    Driver::open(Path::new(LIBRARY))?.devices()
+}
+
+impl CudaDevice {
+    /// GPU number `index` of [`count`], with `kernels` from the device code in `images`
+    /// ([`syncbn_abi::gpu_symbols::IMAGES`]).
+    pub fn open(index: usize, kernels: Vec<GpuKernel>, images: &[u8]) -> Result<Self> {
+        Self::with(Driver::open(Path::new(LIBRARY))?, index, kernels, images, None)
+    }
+
+    fn with(
+        driver: Driver,
+        index: usize,
+        kernels: Vec<GpuKernel>,
+        images: &[u8],
+        nccl: Option<Arc<Nccl>>,
+    ) -> Result<Self> {
+        let context = Context::open(driver, index, kernels, images)?;
+        Ok(CudaDevice {
+            communicators: RefCell::default(),
+            streams: RefCell::default(),
+            transfer: Transfer::new(&context)?,
+            nccl: RefCell::new(nccl),
+            collectives: Rc::default(),
+            context,
+        })
+    }
+
+    /// NCCL, opened when it is first needed.
+    fn nccl(&self) -> Result<Arc<Nccl>> {
+        if let Some(nccl) = &*self.nccl.borrow() {
+            return Ok(Arc::clone(nccl));
+        }
+        let nccl = Nccl::shared()?;
+        self.nccl.replace(Some(Arc::clone(&nccl)));
+        Ok(nccl)
+    }
+
+    /// Waits for a stream, and meanwhile looks whether a collective has failed, which would never end.
+    fn wait(&self, stream: &CudaStream) -> Result<()> {
+        let communicators = self.communicators.borrow();
+        if !communicators.is_empty() {
+            while !stream.is_idle()? {
+                for communicator in communicators.iter() {
+                    if let Communicator::Nccl(communicator) = &**communicator {
+                        communicator.check()?;
+                    }
+                }
+                std::thread::yield_now();
+            }
+        }
+        stream.synchronize()
+    }
+}
+
+impl Device for CudaDevice {
+    fn name(&self) -> String {
+        self.context.name.clone()
+    }
+
+    fn allocate(&self, bytes: u64, what: &str) -> Result<*mut u8> {
+        let place = self.context.allocate(bytes, what)? as *mut u8;
+        // SAFETY: the memory was just allocated.
+        unsafe { self.transfer.zero(place, bytes as usize)? };
+        Ok(place)
+    }
+
+    fn upload(&self, to: *mut u8, from: &[u8]) -> Result<()> {
+        self.transfer.upload(to, from)
+    }
+
+    fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+        self.transfer.download(from, to)
+    }
+
+    fn stream(&self) -> Result<*mut c_void> {
+        let stream = CudaStream::new(&self.context)?;
+        Ok(streams::keep(
+            &self.streams,
+            Stream::new(Backend::Cuda(stream), &self.collectives),
+        ))
+    }
+
+    fn synchronize(&self, stream: *mut c_void) -> Result<()> {
+        let stream = streams::find(&self.streams, stream)?;
+        let outcome = self.wait(stream.cuda()?);
+        stream.take_failure()?;
+        outcome
+    }
+
+    fn unique_id(&self) -> Result<Vec<u8>> {
+        self.nccl()?.unique_id()
+    }
+
+    fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void> {
+        let communicator = nccl::Communicator::join(self.nccl()?, id, rank, peers)?;
+        Ok(streams::keep(
+            &self.communicators,
+            Communicator::Nccl(communicator),
+        ))
+    }
+
+    fn collectives(&self) -> u64 {
+        self.collectives.get()
+    }
+
+    fn capture(
+        &self,
+        stream: *mut c_void,
+        enqueue: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Box<dyn Replay>>> {
+        let stream = streams::find(&self.streams, stream)?;
+        let graph = stream.cuda()?.capture(|| {
+            enqueue()?;
+            self.streams
+                .borrow()
+                .iter()
+                .try_for_each(|stream| stream.take_failure())
+        })?;
+        Ok(Some(Box::new(graph)))
+    }
+
+    fn aborter(&self) -> Box<dyn Fn() + Send> {
+        let communicators = self.communicators.borrow();
+        let aborters: Vec<_> = communicators
+            .iter()
+            .filter_map(|communicator| match &**communicator {
+                Communicator::Nccl(communicator) => Some(communicator.aborter()),
+                Communicator::Emulated(_) => None,
+            })
+            .collect();
+        Box::new(move || aborters.iter().for_each(|abort| abort()))
+    }
+}

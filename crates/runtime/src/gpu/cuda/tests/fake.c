@@ -1,0 +1,108 @@
+/* What is used of libcuda and libnccl, on host memory. Calls are logged, and can be told to fail. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned long long address;
+typedef struct { char bytes[128]; } unique_id;
+
+static char calls[1 << 16];
+static char failing[64];
+static int failure;
+static int asynchronous;
+static int busy;
+static int version = 12040;
+static int devices = 2;
+static int handles;
+
+const char *fake_calls(void) { return calls; }
+void fake_forget(void) { calls[0] = 0; }
+void fake_fail(const char *name, int status) { snprintf(failing, sizeof failing, "%s", name); failure = status; }
+void fake_set(int new_version, int new_devices) { version = new_version; devices = new_devices; }
+void fake_hang(int status) { busy = 1; asynchronous = status; }
+
+static int call(const char *name, const char *format, ...) {
+    size_t used = strlen(calls);
+    va_list arguments;
+    va_start(arguments, format);
+    used += snprintf(calls + used, sizeof calls - used, "%s", name);
+    used += vsnprintf(calls + used, sizeof calls - used, format, arguments);
+    snprintf(calls + used, sizeof calls - used, "\n");
+    va_end(arguments);
+    if (strcmp(name, failing)) return 0;
+    failing[0] = 0;
+    return failure;
+}
+
+static int make(const char *name, void **handle) {
+    *handle = (void *)(size_t)++handles;
+    return call(name, " -> %d", handles);
+}
+
+#define NUMBER(handle) ((int)(size_t)(handle))
+
+int cuInit(unsigned flags) { return call("cuInit", " %u", flags); }
+int cuDriverGetVersion(int *to) { *to = version; return call("cuDriverGetVersion", ""); }
+int cuGetErrorName(int status, const char **to) { *to = status == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : status == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_X"; return 0; }
+int cuGetErrorString(int status, const char **to) { *to = "explanation"; return status == 998; }
+int cuDeviceGetCount(int *to) { *to = devices; return call("cuDeviceGetCount", ""); }
+int cuDeviceGet(int *to, int index) { *to = 100 + index; return call("cuDeviceGet", " %d", index); }
+int cuDeviceGetName(char *to, int size, int device) { snprintf(to, size, "Fake GPU %d", device); return call("cuDeviceGetName", ""); }
+int cuDeviceGetAttribute(int *to, int attribute, int device) { *to = attribute == 75 ? 9 : attribute == 76 ? 0 : 232448; return call("cuDeviceGetAttribute", " %d", attribute); }
+int cuDevicePrimaryCtxRetain(void **to, int device) { return make("cuDevicePrimaryCtxRetain", to); }
+int cuDevicePrimaryCtxRelease_v2(int device) { return call("cuDevicePrimaryCtxRelease", " %d", device); }
+int cuCtxSetCurrent(void *context) { return call("cuCtxSetCurrent", " %d", NUMBER(context)); }
+int cuCtxSynchronize(void) { return call("cuCtxSynchronize", ""); }
+int cuMemAlloc_v2(address *to, size_t bytes) {
+    int status = call("cuMemAlloc", " %zu", bytes);
+    if (status) return status;
+    *to = (address)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset((void *)*to, 0xff, bytes);
+    return 0;
+}
+int cuMemFree_v2(address of) { free((void *)of); return call("cuMemFree", ""); }
+int cuMemsetD8Async(address to, unsigned char value, size_t bytes, void *stream) { memset((void *)to, value, bytes); return call("cuMemsetD8Async", " %d %zu stream %d", value, bytes, NUMBER(stream)); }
+int cuMemHostAlloc(void **to, size_t bytes, unsigned flags) { *to = malloc(bytes); return call("cuMemHostAlloc", " %zu %u", bytes, flags); }
+int cuMemFreeHost(void *of) { free(of); return call("cuMemFreeHost", ""); }
+int cuMemcpyHtoDAsync_v2(address to, const void *from, size_t bytes, void *stream) { memcpy((void *)to, from, bytes); return call("cuMemcpyHtoDAsync", " %zu stream %d", bytes, NUMBER(stream)); }
+int cuMemcpyDtoHAsync_v2(void *to, address from, size_t bytes, void *stream) { memcpy(to, (void *)from, bytes); return call("cuMemcpyDtoHAsync", " %zu stream %d", bytes, NUMBER(stream)); }
+int cuStreamCreate(void **to, unsigned flags) { int status = make("cuStreamCreate", to); call(" flags", " %u", flags); return status; }
+int cuStreamDestroy_v2(void *stream) { return call("cuStreamDestroy", " %d", NUMBER(stream)); }
+int cuStreamQuery(void *stream) { int status = call("cuStreamQuery", " %d", NUMBER(stream)); return busy ? 600 : status; }
+int cuStreamSynchronize(void *stream) { return call("cuStreamSynchronize", " %d", NUMBER(stream)); }
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return call("cuStreamWaitEvent", " %d event %d %u", NUMBER(stream), NUMBER(event), flags); }
+int cuEventCreate(void **to, unsigned flags) { return make("cuEventCreate", to); }
+int cuEventDestroy_v2(void *event) { return call("cuEventDestroy", " %d", NUMBER(event)); }
+int cuEventRecord(void *event, void *stream) { return call("cuEventRecord", " %d stream %d", NUMBER(event), NUMBER(stream)); }
+int cuEventSynchronize(void *event) { return call("cuEventSynchronize", " %d", NUMBER(event)); }
+int cuModuleLoadDataEx(void **to, const void *image, unsigned options, int *option, void **value) {
+    if (!strcmp(failing, "cuModuleLoadDataEx") && options == 2 && option[0] == 5 && option[1] == 6)
+        snprintf(value[0], (size_t)value[1], "ptxas fatal: line 7");
+    int status = make("cuModuleLoadDataEx", to);
+    call(" image", " %s", (const char *)image);
+    return status;
+}
+int cuModuleUnload(void *module) { return call("cuModuleUnload", " %d", NUMBER(module)); }
+int cuModuleGetFunction(void **to, void *module, const char *name) { int status = make("cuModuleGetFunction", to); call(" name", " %s", name); return status; }
+int cuFuncSetAttribute(void *function, int attribute, int value) { return call("cuFuncSetAttribute", " %d %d %d", NUMBER(function), attribute, value); }
+int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream, void **parameters, void **extra) {
+    return call("cuLaunchKernel", " %d grid %u %u %u block %u %u %u shared %u stream %d first %d extra %d", NUMBER(function), x, y, z, bx, by, bz, shared, NUMBER(stream), *(int *)parameters[0], extra != 0);
+}
+int cuStreamBeginCapture_v2(void *stream, int mode) { return call("cuStreamBeginCapture", " %d mode %d", NUMBER(stream), mode); }
+int cuStreamEndCapture(void *stream, void **to) { return make("cuStreamEndCapture", to); }
+int cuGraphInstantiateWithFlags(void **to, void *graph, unsigned long long flags) { return make("cuGraphInstantiate", to); }
+int cuGraphLaunch(void *graph, void *stream) { return call("cuGraphLaunch", " %d stream %d", NUMBER(graph), NUMBER(stream)); }
+int cuGraphExecDestroy(void *graph) { return call("cuGraphExecDestroy", " %d", NUMBER(graph)); }
+int cuGraphDestroy(void *graph) { return call("cuGraphDestroy", " %d", NUMBER(graph)); }
+
+int ncclGetVersion(int *to) { *to = 22703; return call("ncclGetVersion", ""); }
+int ncclGetUniqueId(unique_id *to) { memset(to, 'u', sizeof *to); return call("ncclGetUniqueId", ""); }
+int ncclCommInitRank(void **to, int ranks, unique_id id, int rank) { int status = make("ncclCommInitRank", to); call(" as", " %d of %d, id %c%c", rank, ranks, id.bytes[0], id.bytes[127]); return status; }
+int ncclAllReduce(const void *send, void *receive, size_t count, int type, int operation, void *communicator, void *stream) { return call("ncclAllReduce", " %zu %d %d communicator %d stream %d", count, type, operation, NUMBER(communicator), NUMBER(stream)); }
+int ncclGroupStart(void) { return call("ncclGroupStart", ""); }
+int ncclGroupEnd(void) { return call("ncclGroupEnd", ""); }
+int ncclCommGetAsyncError(void *communicator, int *to) { *to = asynchronous; return call("ncclCommGetAsyncError", ""); }
+int ncclCommAbort(void *communicator) { return call("ncclCommAbort", " %d", NUMBER(communicator)); }
+int ncclCommDestroy(void *communicator) { return call("ncclCommDestroy", " %d", NUMBER(communicator)); }
+const char *ncclGetErrorString(int status) { return status == 6 ? "remote process exited" : "some error"; }

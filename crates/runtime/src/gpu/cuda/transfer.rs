@@ -1,0 +1,105 @@
+//! Copies between host and device through pinned memory, on a stream of their own.
+
+use std::{ffi::c_void, rc::Rc};
+
+use super::{
+    context::Context,
+    stream::{CudaStream, Event},
+};
+use crate::error::Result;
+
+/// Bytes of each of the two halves of the pinned memory: while one is copied, the other is filled.
+const HALF: usize = 8 << 20;
+
+/// The pinned memory and its stream.
+pub(super) struct Transfer {
+    context: Rc<Context>,
+    stream: CudaStream,
+    /// When the copy from or to a half is done.
+    done: [Event; 2],
+    pinned: Pinned,
+}
+
+impl Transfer {
+    /// Two idle halves.
+    pub fn new(context: &Rc<Context>) -> Result<Self> {
+        Ok(Transfer {
+            context: Rc::clone(context),
+            stream: CudaStream::new(context)?,
+            done: [Event::new(context)?, Event::new(context)?],
+            pinned: Pinned::new(context, 2 * HALF)?,
+        })
+    }
+
+    /// Copies to the device, and waits.
+    pub fn upload(&self, to: *mut u8, from: &[u8]) -> Result<()> {
+        self.context.check(to, from.len(), "an upload")?;
+        for (index, chunk) in from.chunks(HALF).enumerate() {
+            let half = index % 2;
+            self.done[half].synchronize()?;
+            // SAFETY: the half has room for a chunk, and nothing copies from it; `check` answers for `to`.
+            unsafe {
+                let place = self.pinned.start.add(half * HALF);
+                std::ptr::copy_nonoverlapping(chunk.as_ptr(), place, chunk.len());
+                self.stream.upload(to.add(index * HALF), place, chunk.len())?;
+            }
+            self.done[half].record(&self.stream)?;
+        }
+        self.stream.synchronize()
+    }
+
+    /// Copies from the device after all work of all streams, and waits.
+    pub fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+        self.context.check(from, to.len(), "a download")?;
+        let driver = &self.context.driver;
+        // SAFETY: it takes nothing.
+        driver.check(unsafe { (driver.synchronize_context)() }, "cuCtxSynchronize")?;
+        for (index, chunk) in to.chunks_mut(2 * HALF).enumerate() {
+            // SAFETY: the pinned memory has room for a chunk, and the copy ends before it is read; `check`
+            // answers for `from`.
+            unsafe {
+                self.stream
+                    .download(from.add(index * 2 * HALF), self.pinned.start, chunk.len())?;
+                self.stream.synchronize()?;
+                std::ptr::copy_nonoverlapping(self.pinned.start, chunk.as_mut_ptr(), chunk.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes device memory, and waits.
+    ///
+    /// # Safety
+    /// `to` is device memory with room for `bytes` bytes.
+    pub unsafe fn zero(&self, to: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: passed on from the caller.
+        unsafe { self.stream.zero(to, bytes)? };
+        self.stream.synchronize()
+    }
+}
+
+/// Host memory that the GPU reads and writes.
+struct Pinned {
+    context: Rc<Context>,
+    start: *mut u8,
+}
+
+impl Pinned {
+    fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+        let driver = &context.driver;
+        // SAFETY: the driver writes a pointer.
+        let start: *mut c_void =
+            unsafe { driver.get("cuMemHostAlloc", |to| (driver.allocate_pinned)(to, bytes, 0))? };
+        Ok(Pinned {
+            context: Rc::clone(context),
+            start: start.cast(),
+        })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: all copies are done, as every transfer waits.
+        unsafe { (self.context.driver.free_pinned)(self.start.cast()) };
+    }
+}

@@ -1,0 +1,112 @@
+//! Communicators of NCCL.
+
+use std::{
+    ffi::{c_int, c_void},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{Handle, Nccl, UniqueId};
+use crate::{
+    error::{Error, Result},
+    gpu::stream::AllReduce,
+};
+
+/// A rank's part of a communicator.
+pub struct Communicator(Arc<Inner>);
+
+struct Inner {
+    nccl: Arc<Nccl>,
+    communicator: Handle,
+    aborted: AtomicBool,
+    /// The ranks of the run that take part.
+    peers: Vec<usize>,
+}
+
+// SAFETY: NCCL allows `ncclCommAbort` from any thread, and the others are called from the device's thread only.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Communicator {
+    /// Joins as member `rank` of `peers`, and waits for all of them. The GPU's context must be current.
+    pub(in crate::gpu) fn join(nccl: Arc<Nccl>, id: &[u8], rank: usize, peers: &[usize]) -> Result<Self> {
+        let id = id
+            .try_into()
+            .map_err(|_| Error::internal("a communicator's identifier is malformed"))?;
+        let mut communicator = std::ptr::null_mut();
+        // SAFETY: NCCL writes a handle.
+        let status = unsafe {
+            (nccl.functions.init_rank)(
+                &mut communicator,
+                peers.len() as c_int,
+                UniqueId(id),
+                rank as c_int,
+            )
+        };
+        nccl.check(status, "ncclCommInitRank")?;
+        Ok(Communicator(Arc::new(Inner {
+            nccl,
+            communicator,
+            aborted: AtomicBool::new(false),
+            peers: peers.to_vec(),
+        })))
+    }
+
+    /// Enqueues a sum over the members on a stream.
+    pub(in crate::gpu) fn all_reduce(&self, stream: *mut c_void, call: AllReduce) -> Result<()> {
+        let inner = &*self.0;
+        // SAFETY: whoever generated the call answers for its buffers; stream and communicator are of one device.
+        let status = unsafe {
+            (inner.nccl.functions.all_reduce)(
+                call.send.cast(),
+                call.receive.cast(),
+                call.count as usize,
+                call.data_type,
+                call.operation,
+                inner.communicator,
+                stream,
+            )
+        };
+        inner.nccl.check(status, "ncclAllReduce")
+    }
+
+    /// An error if a collective has failed since it was enqueued.
+    pub(in crate::gpu) fn check(&self) -> Result<()> {
+        let inner = &*self.0;
+        let mut status = 0;
+        // SAFETY: a living communicator; NCCL writes one number.
+        let asked = unsafe { (inner.nccl.functions.async_error)(inner.communicator, &mut status) };
+        inner.nccl.check(asked, "ncclCommGetAsyncError")?;
+        inner
+            .nccl
+            .check(status, "a collective")
+            .map_err(|error| error.note(format!("the communicator's ranks are {:?}", inner.peers)))
+    }
+
+    /// What ends the communicator from any thread.
+    pub(in crate::gpu) fn aborter(&self) -> impl Fn() + Send + 'static {
+        let inner = Arc::clone(&self.0);
+        move || inner.abort()
+    }
+}
+
+impl Inner {
+    fn abort(&self) {
+        if !self.aborted.swap(true, Ordering::AcqRel) {
+            // SAFETY: a communicator that is not aborted or destroyed yet.
+            unsafe { (self.nccl.functions.abort)(self.communicator) };
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.aborted.swap(true, Ordering::AcqRel) {
+            // SAFETY: as in `abort`, and nobody has it any more.
+            unsafe { (self.nccl.functions.destroy)(self.communicator) };
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! NCCL, opened at run time.
+
+mod communicator;
+
+use std::{
+    ffi::{CStr, c_char, c_int, c_void},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+pub use communicator::Communicator;
+
+use super::{
+    library,
+    stream::{NCCL_FAILED, NCCL_SUCCESS},
+};
+use crate::error::{Error, Kind, Result};
+
+/// Names the library, where the loader does not find it.
+pub const LIBRARY_VARIABLE: &str = "SYNCBN_NCCL_LIBRARY";
+/// What the loader looks for otherwise.
+const LIBRARY: &str = "libnccl.so.2";
+/// The oldest version whose communicators can be captured in graphs without limits: 2.11.
+const OLDEST: c_int = 21_100;
+/// `ncclRemoteError`: another rank has failed, or the network to it.
+const REMOTE_ERROR: c_int = 6;
+
+/// `ncclComm_t`
+type Handle = *mut c_void;
+
+/// `ncclUniqueId`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct UniqueId([u8; 128]);
+
+library::functions! {
+    /// What is used of `libnccl`. Every function returns an `ncclResult_t`.
+    struct Functions {
+        version: "ncclGetVersion" (*mut c_int);
+        unique_id: "ncclGetUniqueId" (*mut UniqueId);
+        init_rank: "ncclCommInitRank" (*mut Handle, c_int, UniqueId, c_int);
+        all_reduce: "ncclAllReduce" (*const c_void, *mut c_void, usize, c_int, c_int, Handle, *mut c_void);
+        group_start: "ncclGroupStart" ();
+        group_end: "ncclGroupEnd" ();
+        async_error: "ncclCommGetAsyncError" (Handle, *mut c_int);
+        abort: "ncclCommAbort" (Handle);
+        destroy: "ncclCommDestroy" (Handle);
+    }
+}
+
+/// The text of a status: the one function that returns no status.
+type ErrorText = unsafe extern "C" fn(c_int) -> *const c_char;
+
+/// An opened library.
+pub struct Nccl {
+    functions: Functions,
+    error_text: ErrorText,
+}
+
+/// The library of this process, for the functions of generated code that name no communicator.
+static OPENED: OnceLock<Arc<Nccl>> = OnceLock::new();
+
+impl Nccl {
+    /// The library of this process, opened at the first call: the one that [`LIBRARY_VARIABLE`] names, or
+    /// `libnccl.so.2` where the loader finds it.
+    pub fn shared() -> Result<Arc<Self>> {
+        if let Some(opened) = OPENED.get() {
+            return Ok(Arc::clone(opened));
+        }
+        let path = std::env::var_os(LIBRARY_VARIABLE).map_or_else(|| PathBuf::from(LIBRARY), PathBuf::from);
+        let nccl = Self::open(&path)?;
+        Ok(Arc::clone(OPENED.get_or_init(|| Arc::new(nccl))))
+    }
+
+    /// Opens a library.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let missing = |cause: String| {
+            Error::environment(format!("no NCCL: {} could not be opened", path.display()))
+                .note(cause)
+                .help(format!(
+                    "install NCCL 2 (libnccl2), or let {LIBRARY_VARIABLE} name a libnccl.so.2, such as that of \
+                     Python's package nvidia-nccl"
+                ))
+        };
+        let library = library::open(path).map_err(missing)?;
+        let lacks = |symbol: &str| missing(format!("it lacks {symbol}"));
+        let functions = Functions::load(library).map_err(lacks)?;
+        // SAFETY: the signature is that of NCCL's header.
+        let error_text = unsafe { library.get::<ErrorText>(b"ncclGetErrorString\0") };
+        let error_text = *error_text.map_err(|_| lacks("ncclGetErrorString"))?;
+        let nccl = Nccl {
+            functions,
+            error_text,
+        };
+        let mut version = 0;
+        // SAFETY: NCCL writes one number.
+        let status = unsafe { (nccl.functions.version)(&mut version) };
+        nccl.check(status, "ncclGetVersion")?;
+        if version < OLDEST {
+            return Err(Error::environment(format!(
+                "NCCL is too old: {} has version code {version}; at least {OLDEST} is needed",
+                path.display()
+            )));
+        }
+        Ok(nccl)
+    }
+
+    /// An identifier for [`Communicator::join`].
+    pub fn unique_id(&self) -> Result<Vec<u8>> {
+        let mut id = UniqueId([0; 128]);
+        // SAFETY: NCCL writes an identifier.
+        self.check(unsafe { (self.functions.unique_id)(&mut id) }, "ncclGetUniqueId")?;
+        Ok(id.0.to_vec())
+    }
+
+    fn check(&self, status: c_int, what: &str) -> Result<()> {
+        if status == NCCL_SUCCESS {
+            return Ok(());
+        }
+        let kind = if status == REMOTE_ERROR {
+            Kind::RankDied
+        } else {
+            Kind::Environment
+        };
+        Err(Error::new(kind, format!("{what}: {}", self.text(status)))
+            .help("set NCCL_DEBUG=INFO to see more"))
+    }
+
+    fn text(&self, status: c_int) -> String {
+        // SAFETY: NCCL returns a static string.
+        let text = unsafe { (self.error_text)(status) };
+        if text.is_null() {
+            return format!("status {status}");
+        }
+        // SAFETY: as above.
+        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    }
+}
+
+/// Begins a group of calls, if there is a library: emulated collectives happen at once.
+pub(super) fn group_start() -> c_int {
+    in_library(|functions| functions.group_start)
+}
+
+/// Ends a group of calls.
+pub(super) fn group_end() -> c_int {
+    in_library(|functions| functions.group_end)
+}
+
+fn in_library(function: impl FnOnce(&Functions) -> unsafe extern "C" fn() -> c_int) -> c_int {
+    let Some(nccl) = OPENED.get() else {
+        return NCCL_SUCCESS;
+    };
+    // SAFETY: it takes nothing.
+    unsafe { function(&nccl.functions)() }
+}
+
+/// The error of a status that generated code got.
+pub(super) fn error_of_status(status: c_int) -> Error {
+    match OPENED.get().map(|nccl| nccl.check(status, "NCCL")) {
+        Some(Err(error)) => error,
+        _ if status == NCCL_FAILED => Error::internal("a collective failed"),
+        _ => Error::internal(format!("a collective failed with status {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_says_where_it_was_looked_for_and_how_to_get_it() {
+        let error = Nccl::open(Path::new("/nowhere/libnccl.so.2")).err().unwrap();
+        assert_eq!(error.kind, Kind::Environment);
+        assert_eq!(
+            error.message,
+            "no NCCL: /nowhere/libnccl.so.2 could not be opened"
+        );
+        assert!(error.to_string().contains(LIBRARY_VARIABLE), "{error}");
+    }
+}
