@@ -6,6 +6,7 @@
 
 mod communicators;
 mod exchange;
+mod layout;
 mod memory;
 
 use std::{
