@@ -8,6 +8,7 @@ pub mod opt;
 pub mod pipelines;
 
 mod add_loss;
+mod assign_layouts;
 mod bn_to_syncbn;
 mod canonicalize;
 mod combine_all_reduce;

@@ -1,6 +1,7 @@
 //! The one list of all passes, and the pipelines that put them in order.
 
 use crate::add_loss::AddLoss;
+use crate::assign_layouts::AssignLayouts;
 use crate::bn_to_syncbn::BnToSyncBn;
 use crate::canonicalize::Canonicalize;
 use crate::combine_all_reduce::CombineAllReduce;
@@ -29,6 +30,7 @@ pub const PASSES: &[&dyn Pass] = &[
     &FuseConvSyncBnSilu,
     &CombineAllReduce,
     &FoldBatchNorm,
+    &AssignLayouts,
     &Schedule,
     &PlanMemory,
 ];
@@ -63,7 +65,7 @@ pub const PIPELINES: &[Pipeline] = &[
     // has no simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced
     // already. `fuse-conv-syncbn-silu` comes after both, because it fuses forward and backward together.
     // `combine-all-reduce` comes after it, because before it the sums of a shortcut wait for those of the main
-    // branch. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
+    // branch. `assign-layouts` comes when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
     // and any change after it would need another plan.
     Pipeline {
         name: "train",
@@ -79,6 +81,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "insert-gradient-all-reduce",
             "fuse-conv-syncbn-silu",
             "combine-all-reduce",
+            "assign-layouts",
             "schedule",
             "plan-memory",
         ],
@@ -95,6 +98,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "bn-to-syncbn",
             "canonicalize",
             "fold-constants",
+            "assign-layouts",
             "schedule",
             "plan-memory",
         ],

@@ -141,9 +141,12 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     if arguments.emit == EmitFlag::Exe {
         check_passes(&options)?;
     }
-    let graphs = optimize(&imported.graph, &options, &mut |pass, text| {
-        reporter.text(&format!("// after {pass}\n{text}"))
-    })?;
+    let graphs = optimize(
+        &imported.graph,
+        &options,
+        options.targets.main(),
+        &mut |pass, text| reporter.text(&format!("// after {pass}\n{text}")),
+    )?;
     for warning in &graphs.warnings {
         reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
     }

@@ -15,6 +15,7 @@ pub use arith::Compare;
 pub use control::Extent;
 pub use device::{Device, Inner, Work};
 pub use index::Index;
+pub use lanes::Each;
 pub use memory::Buffer;
 
 use std::collections::HashMap;

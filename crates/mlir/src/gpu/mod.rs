@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use melior::Context;
 use melior::ir::Module;
 use syncbn_abi::{GpuKernel, gpu_symbols};
-use syncbn_ir::DType;
+use syncbn_ir::{DType, Layout};
 
 use crate::LowerError;
 use crate::cpu::{KernelSource, Program};
@@ -58,7 +58,7 @@ impl<'c> Lowering<'c> {
         program: &Program,
     ) -> Result<Kernels, LowerError> {
         use Parameter::{Shared, Size};
-        check(program)?;
+        check(program, &[Layout::Plain, Layout::Nhwc])?;
         let functions = Functions::new(context, module);
         functions.mark_as_container(module);
         let mut lowering = Lowering {

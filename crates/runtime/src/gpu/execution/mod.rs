@@ -7,6 +7,7 @@
 mod calls;
 mod communicators;
 mod exchange;
+mod layout;
 mod memory;
 
 use std::{
