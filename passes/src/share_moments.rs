@@ -112,7 +112,9 @@ fn moments_of_concat(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<O
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for (i, &part) in parts.iter().enumerate() {
         let sums = sums(&mut patch, graph, name, part, scope)?;
-        let size = patch.ty(graph, sums).and_then(|ty| ty.shape.elements_per_sample());
+        let size = patch
+            .ty(graph, sums)
+            .and_then(|ty| ty.shape.elements_per_sample());
         let c = size.unwrap_or(1) / 2;
         // The first part's brings the count.
         let begin = usize::from(i > 0);
@@ -165,9 +167,11 @@ fn same_moments(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option
     if !of_moments(graph, id) {
         return Ok(None);
     }
-    let twin = graph.users(x).into_iter().map(|(user, _)| user).filter(|&user| {
-        user < id && graph.op(user) == graph.op(id) && graph.operands(user) == operands
-    });
+    let twin = graph
+        .users(x)
+        .into_iter()
+        .map(|(user, _)| user)
+        .filter(|&user| user < id && graph.op(user) == graph.op(id) && graph.operands(user) == operands);
     Ok(twin.min().map(|first| Patch::forward(id.into(), first.into())))
 }
 

@@ -39,6 +39,22 @@ pub(super) fn tanh(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::Tanh)
 }
 
+pub(super) fn erf(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    unary(cx, node, UnaryFunction::Erf)
+}
+
+pub(super) fn gelu(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    let function = match node.text("approximate")?.unwrap_or("none") {
+        "none" => UnaryFunction::Gelu,
+        "tanh" => UnaryFunction::GeluTanh,
+        other => {
+            let text = format!("attribute approximate is \"{other}\": must be none or tanh");
+            return Err(ImportError::user(text));
+        }
+    };
+    unary(cx, node, function)
+}
+
 pub(super) fn hard_swish(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::HardSwish)
 }
