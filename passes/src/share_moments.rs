@@ -127,7 +127,8 @@ fn moments_of_concat(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<O
     Ok(Some(patch))
 }
 
-/// The moments of one part, summed over `scope`.
+/// The moments of one part, summed over `scope`: those that the graph has already, under the name of the layer that
+/// needs them first, or new ones.
 fn sums(
     patch: &mut Patch,
     graph: &Graph,
@@ -135,7 +136,21 @@ fn sums(
     part: Value,
     scope: Option<Scope>,
 ) -> Result<PatchValue, PassError> {
-    let moments = patch.add(graph, Moments {}, name, &[part.into()])?;
+    let user = |v: Value, op: Op| {
+        let mut users = graph.users(v).into_iter().map(|(user, _)| user);
+        users.find(|&user| *graph.op(user) == op && graph.operands(user).len() == 1)
+    };
+    let known = user(part, Moments {}.into()).map(Value::from);
+    let summed = known
+        .zip(scope)
+        .and_then(|(v, scope)| user(v, AllReduce { scope }.into()));
+    if let Some(summed) = summed {
+        return Ok(PatchValue::Old(summed.into()));
+    }
+    let moments = match known {
+        Some(v) => PatchValue::Old(v),
+        None => patch.add(graph, Moments {}, name, &[part.into()])?,
+    };
     match scope {
         Some(scope) => patch.add(graph, AllReduce { scope }, name, &[moments]),
         None => Ok(moments),

@@ -13,7 +13,7 @@ use crate::names::Names;
 use crate::options::ImportOptions;
 use crate::proto::{GraphProto, ModelProto, NodeProto};
 use crate::tensors::Element;
-use crate::{Imported, checks, classify, functions, load, ops};
+use crate::{Imported, checks, classify, functions, load, ops, primitive_batch_norm};
 
 /// Most elements of a value of one sample.
 const MAX_ELEMENTS: usize = 1 << 40;
@@ -282,6 +282,7 @@ impl<'a> Importer<'a> {
             return Err(ImportErrors::collect(self.errors));
         }
         self.graph.remove_dead();
+        primitive_batch_norm::recognize(&mut self)?;
         let tensors = classify::classify(&mut self, options)?;
         checks::check(&mut self, file, options)?;
         Ok(Imported {
