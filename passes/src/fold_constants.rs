@@ -77,7 +77,7 @@ fn fold(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Patch>,
     let total = |c: &Literal| c.to_f64().iter().map(|v| v.abs()).sum::<f64>();
     let sums = matches!(node.op, Op::Reduce(_));
     let exact = constants.iter().all(|c| {
-        let held = c.to_f64().iter().all(|&v| is_exact(v)) && !(sums && !is_exact(total(c)));
+        let held = c.to_f64().iter().all(|&v| is_exact(v)) && (!sums || is_exact(total(c)));
         c.dtype() != DType::I64 || held
     });
     if !fits || !exact {
