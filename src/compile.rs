@@ -8,12 +8,11 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_passes::pipelines::expand;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
 use crate::output::write_atomically;
-use crate::{Error, Options, link, model, runtime};
+use crate::{Error, Options, link, model, runtime, worker};
 
 /// A graph after its passes.
 #[derive(Debug, Clone)]
@@ -39,6 +38,16 @@ pub struct Graphs {
     pub warnings: Vec<String>,
 }
 
+/// Which passes run for one part of the executable, whose pipeline is named.
+fn selection(options: &Options, pipeline: &str) -> Selection {
+    Selection {
+        passes: (options.passes.clone()).unwrap_or_else(|| vec![pipeline.to_string()]),
+        skip: options.skip.clone(),
+        stop_after: options.stop_after.clone(),
+        print_ir_after: options.print_after.clone(),
+    }
+}
+
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
 pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &str)) -> Result<Graphs, Error> {
     let mut warnings = Vec::new();
@@ -52,23 +61,14 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             loss_output: options.loss_output.clone(),
             input_gradients: false,
             batch_bound: options.batch,
-            bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
+            bucket_bytes: options.bucket_bytes,
         });
         cx.layout = layout.clone();
-        let pipeline = if mode == syncbn_passes::Mode::Train {
-            "train"
-        } else {
-            "infer"
+        let pipeline = match mode {
+            syncbn_passes::Mode::Train => "train",
+            syncbn_passes::Mode::Infer => "infer",
         };
-        let selection = Selection {
-            passes: options
-                .passes
-                .clone()
-                .unwrap_or_else(|| vec![pipeline.to_string()]),
-            skip: options.skip.clone(),
-            stop_after: options.stop_after.clone(),
-            print_ir_after: options.print_after.clone(),
-        };
+        let selection = selection(options, pipeline);
         let mut graph = graph.clone();
         graph.name = format!("{}.{pipeline}", graph.name);
         let runs = run_passes(&mut graph, &selection, &mut cx, show)?;
@@ -85,16 +85,9 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             uncombined: cx.uncombined,
         })
     };
-    let train = options
-        .mode
-        .trains()
-        .then(|| run(syncbn_passes::Mode::Train))
-        .transpose()?;
-    let infer = options
-        .mode
-        .infers()
-        .then(|| run(syncbn_passes::Mode::Infer))
-        .transpose()?;
+    let train = options.mode.trains().then(|| run(syncbn_passes::Mode::Train));
+    let infer = options.mode.infers().then(|| run(syncbn_passes::Mode::Infer));
+    let (train, infer) = Error::both(train.transpose(), infer.transpose())?;
     if let Some(Planned { plan: Some(plan), .. }) = &train
         && !plan.layout.parameters.iter().any(|p| p.trained)
     {
@@ -138,7 +131,7 @@ pub fn lower(graphs: &Graphs, dtype: DType, cpu: &Cpu, emit: Emit) -> Result<Vec
         dtype,
         vector_bytes: cpu.vector_bytes(),
     };
-    Ok(generate(&program, cpu, emit)?)
+    Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
 }
 
 /// A compiled network: everything but the linked file.
@@ -178,6 +171,7 @@ const NEEDED: [(&str, &[&str]); 2] = [
 
 /// Refuses options under which a needed pass would not run.
 pub fn check_passes(options: &Options) -> Result<(), Error> {
+    let mut errors = Vec::new();
     for (part, needed) in NEEDED {
         if !(if part == "train" {
             options.mode.trains()
@@ -186,24 +180,22 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
         }) {
             continue;
         }
-        let listed = options.passes.clone().unwrap_or_else(|| vec![part.to_string()]);
-        let mut names: Vec<&str> = expand(&listed)?.iter().map(|pass| pass.name()).collect();
-        names.retain(|name| !options.skip.iter().any(|skipped| skipped == name));
-        if let Some(last) = options
-            .stop_after
-            .as_ref()
-            .and_then(|last| names.iter().rposition(|n| n == last))
-        {
-            names.truncate(last + 1);
-        }
-        if let Some(missing) = needed.iter().find(|pass| !names.contains(pass)) {
-            return Err(Error::user(
+        let passes = match selection(options, part).list() {
+            Ok(passes) => passes,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
+        errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
+            Error::user(
                 format!("pass {missing} would not run, and an executable cannot {part} without it"),
                 "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
-            ));
-        }
+            )
+        }));
     }
-    Ok(())
+    Error::check(errors)
 }
 
 /// Code generation and description of optimised graphs.

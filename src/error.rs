@@ -5,7 +5,7 @@ use std::fmt;
 use syncbn_codegen::CodegenError;
 use syncbn_mlir::LowerError;
 use syncbn_onnx::{ErrorKind, ImportErrors};
-use syncbn_passes::PassError;
+use syncbn_passes::{Fault, FaultKind, PassError};
 
 use crate::diagnostic::{Diagnostic, Severity};
 
@@ -57,6 +57,45 @@ impl Error {
         Error::of(Kind::Environment, message, Some(note))
     }
 
+    /// Both errors, each message once; the kind with the lower exit code stands for both.
+    fn and(mut self, other: Error) -> Error {
+        if other.exit_code() < self.exit_code() {
+            self.kind = other.kind;
+        }
+        for diagnostic in other.diagnostics {
+            if !self.diagnostics.contains(&diagnostic) {
+                self.diagnostics.push(diagnostic);
+            }
+        }
+        self
+    }
+
+    /// Both values, or all errors.
+    pub fn both<A, B>(a: Result<A, Error>, b: Result<B, Error>) -> Result<(A, B), Error> {
+        match (a, b) {
+            (Ok(a), Ok(b)) => Ok((a, b)),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Err(a), Err(b)) => Err(a.and(b)),
+        }
+    }
+
+    /// Fails with all of several errors, if there are any.
+    pub fn check(errors: Vec<Error>) -> Result<(), Error> {
+        errors.into_iter().reduce(Error::and).map_or(Ok(()), Err)
+    }
+
+    /// All values, or all errors.
+    pub fn all<T>(results: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
+        let (mut values, mut errors) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Ok(value) => values.push(value),
+                Err(error) => errors.push(error),
+            }
+        }
+        Error::check(errors).map(|()| values)
+    }
+
     /// A fault of the compiler.
     pub fn internal(message: impl fmt::Display) -> Error {
         Error::of(Kind::Internal, message, None)
@@ -106,22 +145,59 @@ impl From<ImportErrors> for Error {
 
 impl From<PassError> for Error {
     fn from(error: PassError) -> Error {
-        let kind = match &error {
-            PassError::Unsupported(_) => Kind::Unsupported,
-            e if e.is_internal() => Kind::Internal,
-            _ => Kind::User,
+        match error {
+            PassError::Faults(faults) => faults.into(),
+            PassError::Invalid(errors) => Error {
+                kind: Kind::User,
+                diagnostics: (errors.into_iter())
+                    .map(|e| Diagnostic {
+                        severity: Severity::Error,
+                        place: Some(e.subject),
+                        message: e.message,
+                        help: None,
+                    })
+                    .collect(),
+            },
+            internal => Error::internal(internal),
+        }
+    }
+}
+
+impl From<Vec<Fault>> for Error {
+    /// The user's matter if any is.
+    fn from(faults: Vec<Fault>) -> Error {
+        let kind = match faults.iter().any(|f| f.kind == FaultKind::User) {
+            true => Kind::User,
+            false => Kind::Unsupported,
         };
-        Error::of(kind, error, None)
+        let diagnostic = |fault: Fault| Diagnostic {
+            severity: match fault.kind {
+                FaultKind::User => Severity::Error,
+                FaultKind::Unsupported => Severity::Unsupported,
+            },
+            place: fault.place,
+            message: fault.message,
+            help: fault.help,
+        };
+        Error {
+            kind,
+            diagnostics: faults.into_iter().map(diagnostic).collect(),
+        }
     }
 }
 
 impl From<LowerError> for Error {
     fn from(error: LowerError) -> Error {
-        let kind = match error {
-            LowerError::Unsupported { .. } => Kind::Unsupported,
-            LowerError::Mlir { .. } | LowerError::Internal { .. } => Kind::Internal,
-        };
-        Error::of(kind, error, None)
+        match error {
+            LowerError::Unsupported(list) => {
+                let fault = |u: syncbn_mlir::Unsupported| {
+                    let fault = Fault::unsupported(u.message);
+                    fault.at(format!("node \"{}\" ({})", u.node, u.op))
+                };
+                list.into_iter().map(fault).collect::<Vec<_>>().into()
+            }
+            LowerError::Mlir { .. } | LowerError::Internal { .. } => Error::internal(error),
+        }
     }
 }
 
@@ -129,7 +205,7 @@ impl From<CodegenError> for Error {
     fn from(error: CodegenError) -> Error {
         match error {
             CodegenError::Lower(error) => error.into(),
-            CodegenError::Translate | CodegenError::Llvm(_) => Error::of(Kind::Internal, error, None),
+            CodegenError::Translate | CodegenError::Llvm(_) => Error::internal(error),
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Options {
     pub loss_output: Option<String>,
     /// Largest batch of one rank.
     pub batch: usize,
+    /// Bytes of gradients that one all-reduce sums at most, unless a single gradient has more.
+    pub bucket_bytes: u64,
     /// Processor.
     pub cpu: CpuFlag,
     /// Seed of parameters that start at random.
@@ -75,6 +77,7 @@ impl Default for Options {
             loss: Loss::CrossEntropy,
             loss_output: None,
             batch: 32,
+            bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
             cpu: CpuFlag::Native,
             seed: 0,
             passes: None,

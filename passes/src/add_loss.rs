@@ -17,7 +17,7 @@
 use syncbn_ir::ops::{Input, MeanSquaredError, Role, SoftmaxCrossEntropy};
 use syncbn_ir::{DType, Graph, Op, Output, OutputKind, TensorType};
 
-use crate::error::PassError;
+use crate::error::{Fault, Faults, PassError};
 use crate::options::Loss;
 use crate::pass::{Changes, Pass, PassContext};
 
@@ -40,23 +40,30 @@ impl Pass for AddLoss {
         if graph.outputs.iter().any(|o| o.kind == OutputKind::Loss) {
             return Ok(0);
         }
-        let output = choose(graph, cx.options.loss_output.as_deref())?;
-        let ty = graph.ty(output.value).clone();
-        let name = &output.name;
-        if let Some(id) = graph
+        let mut faults = Faults::default();
+        if graph
             .nodes()
-            .find(|&id| matches!(graph.op(id), Op::Input(i) if i.name == TARGET))
+            .any(|id| matches!(graph.op(id), Op::Input(i) if i.name == TARGET))
         {
-            return Err(PassError::User(format!(
-                "input \"{}\" has the name that training data keeps for the target: rename it in the model",
-                graph.node(id).name
-            )));
+            let fault = Fault::user("has the name that training data keeps for the target");
+            faults.push(
+                fault
+                    .at(format!("input \"{TARGET}\""))
+                    .help("rename it in the model"),
+            );
         }
+        let Some(output) = faults.keep(choose(graph, cx.options.loss_output.as_deref()))? else {
+            return faults.check().map(|()| 0);
+        };
+        let ty = graph.ty(output.value).clone();
         if !ty.dtype.is_float() || !ty.shape.has_batch() || ty.shape.rank() < 2 {
-            return Err(PassError::User(format!(
-                "the loss cannot be taken of output \"{name}\" of type {ty}: it must be floating point and have a batch and a class axis; name another output with --loss-output"
-            )));
+            let fault = Fault::user(format!(
+                "the loss cannot be taken of type {ty}: it must be floating point and have a batch and a class axis"
+            ));
+            let place = format!("output \"{}\"", output.name);
+            faults.push(fault.at(place).help("name another output with --loss-output"));
         }
+        faults.check()?;
         let target = match cx.options.loss {
             Loss::CrossEntropy => {
                 let mut labels = TensorType::new(DType::I64, ty.shape.clone());
@@ -96,20 +103,20 @@ fn choose(graph: &Graph, name: Option<&str>) -> Result<Output, PassError> {
         names.join(", ")
     };
     match (name, outputs.as_slice()) {
-        (_, []) => Err(PassError::User(
-            "the network has no output to take the loss of".to_string(),
-        )),
+        (_, []) => Err(Fault::user("the network has no output to take the loss of").into()),
         (None, &[only]) => Ok(only.clone()),
-        (None, _) => Err(PassError::User(format!(
-            "the network has several outputs: name the one that the loss is taken of with --loss-output; outputs are {}",
-            names()
-        ))),
+        (None, _) => {
+            let fault = Fault::user("the network has several outputs, and the loss is taken of one");
+            let help = format!("name it with --loss-output; outputs are {}", names());
+            Err(fault.help(help).into())
+        }
         (Some(name), _) => match outputs.iter().find(|o| o.name == name) {
             Some(&output) => Ok(output.clone()),
-            None => Err(PassError::User(format!(
-                "--loss-output \"{name}\" is not an output; outputs are {}",
-                names()
-            ))),
+            None => {
+                let fault = Fault::user(format!("the network has no output \"{name}\""));
+                let place = format!("--loss-output {name}");
+                Err(fault.at(place).help(format!("outputs are {}", names())).into())
+            }
         },
     }
 }

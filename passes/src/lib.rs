@@ -31,7 +31,7 @@ use syncbn_ir::Graph;
 
 pub use add_loss::TARGET;
 pub use combine_all_reduce::Collectives;
-pub use error::PassError;
+pub use error::{Fault, FaultKind, Faults, PassError};
 pub use manager::{PassRun, PrintAfter, Selection, run_passes};
 pub use options::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss, Mode, Options};
 pub use pass::{Changes, Pass, PassContext};

@@ -1,11 +1,12 @@
 //! Runs passes: verifies before and after each, times it, and shows the graph where that was asked for.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use syncbn_ir::Graph;
+use syncbn_ir::{Graph, VerifyError};
 
-use crate::error::PassError;
+use crate::error::{Fault, Faults, PassError};
 use crate::options::Mode;
 use crate::pass::{Changes, Pass, PassContext};
 use crate::pipelines::{check_name, expand};
@@ -45,26 +46,40 @@ impl Selection {
         }
     }
 
-    fn list(&self) -> Result<Vec<&'static dyn Pass>, PassError> {
+    /// The passes that run, in order, or all names that mean nothing.
+    pub fn list(&self) -> Result<Vec<&'static dyn Pass>, PassError> {
         let shown = match &self.print_ir_after {
             PrintAfter::Passes(names) => names.as_slice(),
             PrintAfter::Nothing | PrintAfter::All => &[],
         };
-        for name in self.skip.iter().chain(&self.stop_after).chain(shown) {
-            check_name(name)?;
+        let mut faults = Faults::default();
+        let list = faults.keep(expand(&self.passes))?;
+        let last = self.stop_after.as_slice();
+        for (flag, names) in [
+            ("--skip", self.skip.as_slice()),
+            ("--stop-after", last),
+            ("--print-ir-after", shown),
+        ] {
+            for name in names {
+                faults.keep(check_name(flag, name))?;
+            }
         }
-        let mut list = expand(&self.passes)?;
+        let mut list = list.unwrap_or_default();
         list.retain(|p| !self.skip.iter().any(|s| s == p.name()));
         if let Some(last) = &self.stop_after {
             match list.iter().rposition(|p| p.name() == last) {
                 Some(i) => list.truncate(i + 1),
-                None => {
-                    return Err(PassError::User(format!(
-                        "--stop-after names pass {last}, which does not run"
-                    )));
-                }
+                // Where names are wrong, which passes run is not known.
+                None => faults.push_if_first(
+                    Fault::user(format!("pass {last} does not run"))
+                        .at(format!("--stop-after {last}"))
+                        .help(
+                            "name a pass that --passes lists and --skip does not, or choose another --mode",
+                        ),
+                ),
             }
         }
+        faults.check()?;
         Ok(list)
     }
 
@@ -86,6 +101,14 @@ pub struct PassRun {
     pub changes: Changes,
     /// How long it took, without verification.
     pub time: Duration,
+}
+
+impl fmt::Display for PassRun {
+    /// Name, changes and time, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = self.time.as_secs_f64() * 1e3;
+        write!(f, "{}: {} changes, {time:.1} ms", self.name, self.changes)
+    }
 }
 
 /// Runs the selected passes. `show` receives a pass's name and the text of the graph after it.
@@ -130,17 +153,14 @@ fn run_pass(graph: &mut Graph, pass: &'static dyn Pass, cx: &mut PassContext) ->
     };
     let errors = verify(graph);
     if !errors.is_empty() {
-        return Err(broke(graph, name, errors));
+        return Err(broke(graph, name, errors.iter().map(|e| e.to_string()).collect()));
     }
     tracing::debug!(pass = name, changes, ?time, nodes = graph.len());
     Ok(PassRun { name, changes, time })
 }
 
-fn verify(graph: &Graph) -> Vec<String> {
-    match syncbn_ir::verify(graph) {
-        Ok(()) => Vec::new(),
-        Err(errors) => errors.iter().map(|e| e.to_string()).collect(),
-    }
+fn verify(graph: &Graph) -> Vec<VerifyError> {
+    syncbn_ir::verify(graph).err().unwrap_or_default()
 }
 
 fn broke(graph: &Graph, pass: &'static str, errors: Vec<String>) -> PassError {

@@ -1,13 +1,15 @@
 //! `syncbn-opt`: a graph in text form in, passes, a graph in text form out. For tests and for looking at what
 //! a pass does; the binary only passes its arguments on.
 
+use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
 use syncbn_ir::attributes::Word;
 use syncbn_ir::ops::RunningVar;
 
-use crate::manager::{PrintAfter, Selection, run_passes};
+use crate::error::{Fault, PassError};
+use crate::manager::{PassRun, PrintAfter, Selection, run_passes};
 use crate::options::Options;
 use crate::pass::PassContext;
 use crate::pipelines;
@@ -31,6 +33,8 @@ Reads a graph in text form, runs passes, writes the graph to standard output.
   --input-gradients        takes gradients of data inputs too
   --batch=N                largest batch of one rank (default 32)
   --bucket-bytes=N         bytes of gradients that one all-reduce sums (default 26214400)
+  --verbose, -v            says how long each pass took, on standard error
+  --message-format=FORMAT  human (default), json: one object a message, on standard error
   --pass-help              lists all passes
 ";
 
@@ -43,6 +47,10 @@ pub struct Arguments {
     pub selection: Selection,
     /// Their options.
     pub options: Options,
+    /// Whether messages are JSON.
+    pub json: bool,
+    /// Whether the time of each pass is said.
+    pub verbose: bool,
     /// A text that stands for all work: `--help` or `--pass-help`.
     pub help: Option<String>,
 }
@@ -110,6 +118,14 @@ impl Arguments {
             }
             "--batch" => self.options.batch_bound = positive(flag, needed()?)?,
             "--bucket-bytes" => self.options.bucket_bytes = positive(flag, needed()?)? as u64,
+            "--verbose" | "-v" => self.verbose = true,
+            "--message-format" => {
+                self.json = match needed()? {
+                    "human" => false,
+                    "json" => true,
+                    other => return Err(format!("{flag}: \"{other}\" is none of human, json")),
+                }
+            }
             "--pass-help" => self.help = Some(pipelines::help()),
             "--help" | "-h" => self.help = Some(HELP.to_string()),
             _ => return Ok(false),
@@ -128,47 +144,83 @@ fn positive(flag: &str, value: &str) -> Result<usize, String> {
 pub struct Written {
     /// To standard output.
     pub output: String,
-    /// To standard error.
-    pub messages: String,
+    /// Graphs that were asked for on the way, to standard error.
+    pub shown: String,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How long each pass took, for `--verbose`.
+    pub times: Vec<String>,
+}
+
+/// Why a run of `syncbn-opt` wrote nothing.
+#[derive(Debug)]
+pub struct Failure {
+    /// Graphs that were asked for, up to where it failed.
+    pub shown: String,
+    /// What is wrong.
+    pub error: PassError,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        Failure {
+            shown: String::new(),
+            error: fault.into(),
+        }
+    }
 }
 
 /// Runs passes on a graph in text form.
-pub fn optimize(text: &str, arguments: &Arguments) -> Result<Written, String> {
-    let mut graph = syncbn_ir::parse(text).map_err(|e| e.to_string())?;
+pub fn optimize(text: &str, arguments: &Arguments) -> Result<Written, Failure> {
+    let mut graph = syncbn_ir::parse(text).map_err(|e| {
+        let place = format!("line {}, column {}", e.line, e.column);
+        Fault::user(e.message)
+            .at(place)
+            .help("docs/ir.md has the grammar")
+    })?;
     let mut cx = PassContext::new(arguments.options.clone());
-    let mut messages = String::new();
-    let mut show = |pass: &str, text: &str| messages += &format!("// after {pass}\n{text}");
-    let result = run_passes(&mut graph, &arguments.selection, &mut cx, &mut show);
-    result.map_err(|e| format!("{messages}{e}"))?;
-    for warning in &cx.warnings {
-        messages += &format!("warning: {warning}\n");
-    }
+    let mut shown = String::new();
+    let mut show = |pass: &str, text: &str| shown += &format!("// after {pass}\n{text}");
+    let runs = match run_passes(&mut graph, &arguments.selection, &mut cx, &mut show) {
+        Ok(runs) => runs,
+        Err(error) => return Err(Failure { shown, error }),
+    };
     Ok(Written {
         output: syncbn_ir::print(&graph),
-        messages,
+        shown,
+        warnings: cx.warnings,
+        times: runs.iter().map(PassRun::to_string).collect(),
     })
 }
 
-/// The whole of `syncbn-opt`: arguments without the program's name, to what it writes.
-pub fn opt_main(arguments: &[String]) -> Result<Written, String> {
-    let arguments = Arguments::parse(arguments)?;
-    if let Some(help) = arguments.help {
+/// The whole of `syncbn-opt`: arguments, to what it writes.
+pub fn opt_main(arguments: &Arguments) -> Result<Written, Failure> {
+    if let Some(help) = &arguments.help {
         return Ok(Written {
-            output: help,
+            output: help.clone(),
             ..Written::default()
         });
     }
     let text = match &arguments.file {
-        Some(path) => std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?,
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|e| Fault::user(format!("cannot read {path}: {e}")).help("check the path"))?,
         None => {
             let mut text = String::new();
             std::io::stdin()
                 .read_to_string(&mut text)
-                .map_err(|e| format!("standard input: {e}"))?;
+                .map_err(|e| Fault::user(format!("cannot read standard input: {e}")).help("name a file"))?;
             text
         }
     };
-    optimize(&text, &arguments)
+    optimize(&text, arguments)
 }
 
 #[cfg(test)]
@@ -213,15 +265,11 @@ mod tests {
     fn errors_of_passes_come_back() {
         let text = "graph \"g\" {\n  %x = input \"x\" data : f32[batch, 2]\n  return output \"y\" %x\n}\n";
         let arguments = Arguments::parse(&["--passes=differentiate", "--print-ir-after-all"]).unwrap();
-        let error = optimize(text, &arguments).unwrap_err();
+        let error = optimize(text, &arguments).unwrap_err().to_string();
         assert!(error.contains("no loss to differentiate"), "{error}");
         let arguments = Arguments::parse(&["--passes=add-loss", "--print-ir-after-all"]).unwrap();
         let written = optimize(text, &arguments).unwrap();
-        assert!(
-            written.messages.contains("// after add-loss"),
-            "{}",
-            written.messages
-        );
+        assert!(written.shown.contains("// after add-loss"), "{}", written.shown);
         assert!(
             written.output.contains("softmax_cross_entropy"),
             "{}",
@@ -231,7 +279,7 @@ mod tests {
 
     #[test]
     fn help_lists_every_pass() {
-        let written = opt_main(&["--pass-help".to_string()]).unwrap();
+        let written = opt_main(&Arguments::parse(&["--pass-help"]).unwrap()).unwrap();
         for pass in pipelines::PASSES {
             assert!(written.output.contains(pass.name()));
             assert!(written.output.contains(pass.summary()));

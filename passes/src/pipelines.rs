@@ -5,7 +5,7 @@ use crate::bn_to_syncbn::BnToSyncBn;
 use crate::canonicalize::Canonicalize;
 use crate::combine_all_reduce::CombineAllReduce;
 use crate::differentiate::Differentiate;
-use crate::error::PassError;
+use crate::error::{Fault, Faults, PassError};
 use crate::fold_batch_norm::FoldBatchNorm;
 use crate::fold_constants::FoldConstants;
 use crate::fuse_conv_syncbn_silu::FuseConvSyncBnSilu;
@@ -109,6 +109,7 @@ pub const PIPELINES: &[Pipeline] = &[
 /// The passes that a list of names stands for, pipelines expanded.
 pub fn expand<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static dyn Pass>, PassError> {
     let mut passes = Vec::new();
+    let mut faults = Faults::default();
     for name in names {
         let name = name.as_ref();
         if let Some(&pass) = PASSES.iter().find(|p| p.name() == name) {
@@ -116,27 +117,30 @@ pub fn expand<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static dyn Pass>, Pass
         } else if let Some(pipeline) = PIPELINES.iter().find(|p| p.name == name) {
             passes.extend(expand(pipeline.passes)?);
         } else {
-            return Err(unknown(name));
+            faults.push(unknown("--passes", name));
         }
     }
+    faults.check()?;
     Ok(passes)
 }
 
-/// Fails when there is no pass of this name.
-pub fn check_name(name: &str) -> Result<(), PassError> {
+/// Fails when there is no pass of this name, which `flag` gave.
+pub fn check_name(flag: &str, name: &str) -> Result<(), PassError> {
     match PASSES.iter().any(|p| p.name() == name) {
         true => Ok(()),
-        false => Err(unknown(name)),
+        false => Err(unknown(flag, name).into()),
     }
 }
 
-fn unknown(name: &str) -> PassError {
+fn unknown(flag: &str, name: &str) -> Fault {
     let passes = PASSES.iter().map(|p| p.name());
-    let known: Vec<&str> = passes.chain(PIPELINES.iter().map(|p| p.name)).collect();
-    PassError::UnknownPass {
-        name: name.to_string(),
-        known: known.join(", "),
+    let mut known: Vec<&str> = passes.collect();
+    if flag == "--passes" {
+        known.extend(PIPELINES.iter().map(|p| p.name));
     }
+    Fault::user(format!("there is no pass \"{name}\""))
+        .at(format!("{flag} {name}"))
+        .help(format!("known are {}", known.join(", ")))
 }
 
 /// The text of `--pass-help`.

@@ -70,25 +70,25 @@ fn arguments(text: &str) -> Result<Arguments, Failed> {
 fn check(file: &Path) -> Result<(), Failed> {
     let text = std::fs::read_to_string(file)?;
     let arguments = arguments(&text)?;
-    let error = text
-        .lines()
-        .enumerate()
-        .find(|(_, line)| line.contains("// error: "));
-    let result = optimize(&text, &arguments);
-    match (error, result) {
-        (Some((number, line)), Err(message)) => check_error(number + 1, line, &message),
-        (Some(_), Ok(_)) => Err("an error was expected".into()),
-        (None, Err(message)) => Err(message.into()),
-        (None, Ok(written)) => {
+    let lines = text.lines().enumerate();
+    let errors: Vec<(usize, &str)> = lines.filter(|(_, line)| line.contains("// error: ")).collect();
+    match (errors.as_slice(), optimize(&text, &arguments)) {
+        ([], Err(failure)) => Err(failure.into()),
+        (errors, Err(failure)) => {
+            let message = failure.to_string();
+            errors
+                .iter()
+                .try_for_each(|(number, line)| check_error(number + 1, line, &message))
+        }
+        ([_, ..], Ok(_)) => Err("an error was expected".into()),
+        ([], Ok(written)) => {
             fixed_point(&text)?;
             fixed_point(&written.output)?;
             let again = optimize(&written.output, &arguments)?;
             equal("a second run changes the graph", &written.output, &again.output)?;
-            let messages = written
-                .messages
-                .lines()
-                .map(|l| format!("// {l}\n"))
-                .collect::<String>();
+            let warnings = written.warnings.iter().map(|w| format!("warning: {w}"));
+            let messages = written.shown.lines().map(str::to_string).chain(warnings);
+            let messages: String = messages.map(|l| format!("// {l}\n")).collect();
             compare(file, &(messages + &written.output))
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use syncbn_codegen::{CpuFlag, Emit};
 use syncbn_ir::DType;
-use syncbn_passes::{BatchNormMode, Loss};
+use syncbn_passes::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss};
 
 use crate::Mode;
 use crate::diagnostic::MessageFormat;
@@ -43,6 +43,11 @@ pub struct Arguments {
     /// Largest batch of one rank [default: the file's own fixed batch if above 1, else 32].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Option<u32>,
+
+    /// Bytes of gradients that one all-reduce sums at most, unless a single gradient has more. Less means more
+    /// collectives, of which the first can run while the backward pass goes on.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_BUCKET_BYTES, value_parser = clap::value_parser!(u64).range(1..))]
+    pub bucket_bytes: u64,
 
     /// Shape of an input after the batch, such as `x=3x224x224`; may be given several times.
     #[arg(long, value_name = "NAME=SIZES", value_parser = input_shape)]

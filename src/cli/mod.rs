@@ -1,7 +1,10 @@
 //! The command line of `syncbn-compile`.
 
 mod arguments;
+mod network;
+mod opt;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,10 +12,9 @@ use std::time::Instant;
 
 use arguments::{Arguments, EmitFlag, RunningVarFlag};
 use clap::Parser;
+use network::{Network, import};
 use syncbn_codegen::Cpu;
 use syncbn_ir::ops::RunningVar;
-use syncbn_ir::{DType, Graph};
-use syncbn_onnx::ImportOptions;
 use syncbn_passes::PrintAfter;
 
 use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
@@ -20,18 +22,24 @@ use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
 use crate::{Error, Options, worker};
 
+pub use opt::main as opt_main;
+
+/// Whether arguments that may be wrong ask for messages in JSON.
+fn wants_json(words: &[OsString]) -> bool {
+    let two = words
+        .windows(2)
+        .any(|w| w[0] == "--message-format" && w[1] == "json");
+    two || words.iter().any(|w| w == "--message-format=json")
+}
+
 /// Shows help, or what is wrong with the flags in the format that they ask for.
 fn refuse(error: &clap::Error) -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
-    let json = words
-        .windows(2)
-        .any(|w| w[0] == "--message-format" && w[1] == "json")
-        || words.iter().any(|w| w == "--message-format=json");
     if !error.use_stderr() {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    if json {
+    if wants_json(&words) {
         let text = error.render().to_string();
         let text = text.trim_start_matches("error: ").trim_end();
         let reporter = Reporter {
@@ -57,16 +65,18 @@ pub fn main() -> ExitCode {
         colours: worker::wants_colours(),
     };
     if !worker::is_worker() {
-        return worker::run().unwrap_or_else(|message| fail(reporter, &Error::internal(message)));
+        return worker::run(reporter).unwrap_or_else(|error| fail(reporter, &error));
     }
-    match std::panic::catch_unwind(|| run(&arguments, reporter)) {
+    let code = match std::panic::catch_unwind(|| run(&arguments, reporter)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(reporter, &error),
         Err(_) => fail(
             reporter,
             &Error::internal("the compiler panicked; the message stands above"),
         ),
-    }
+    };
+    worker::note_end();
+    code
 }
 
 fn fail(reporter: Reporter, error: &Error) -> ExitCode {
@@ -140,11 +150,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     if arguments.verbose {
         for planned in graphs.train.iter().chain(&graphs.infer) {
             for run in &planned.runs {
-                let time = run.time.as_secs_f64() * 1e3;
-                reporter.text(&format!(
-                    "  {} {}: {} changes, {time:.1} ms",
-                    planned.graph.name, run.name, run.changes
-                ));
+                reporter.text(&format!("  {} {run}", planned.graph.name));
             }
         }
     }
@@ -165,80 +171,6 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     Ok(())
 }
 
-/// A network as read.
-struct Network {
-    graph: Graph,
-    dtype: DType,
-    fixed_batch: Option<usize>,
-    warnings: Vec<String>,
-}
-
-fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result<Network, Error> {
-    if model.extension().is_some_and(|e| e == "ir") {
-        check_text_flags(arguments)?;
-        return read_text(model);
-    }
-    let imported = syncbn_onnx::import(
-        model,
-        &ImportOptions {
-            dtype: arguments.precision,
-            input_shapes: arguments.input_shape.clone(),
-            init: arguments.init.is_some(),
-            freeze: arguments.freeze.clone(),
-            train: arguments.train.clone(),
-        },
-    )?;
-    for warning in &imported.warnings {
-        reporter.report(&Diagnostic::new(
-            Severity::Warning,
-            &warning.message,
-            warning.note.as_deref(),
-        ));
-    }
-    for note in &imported.notes {
-        reporter.report(&Diagnostic::new(Severity::Note, note, None));
-    }
-    Ok(Network {
-        graph: imported.graph,
-        dtype: imported.dtype,
-        fixed_batch: imported.fixed_batch,
-        warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
-    })
-}
-
-/// Refuses flags that only the import of ONNX files looks at.
-fn check_text_flags(arguments: &Arguments) -> Result<(), Error> {
-    let given = [
-        ("--precision", arguments.precision.is_some()),
-        ("--input-shape", !arguments.input_shape.is_empty()),
-        ("--freeze", !arguments.freeze.is_empty()),
-        ("--train", !arguments.train.is_empty()),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(Error::user(
-            format!("{flag} applies to ONNX files only"),
-            "write it into the text: types, shapes and `trained` stand there",
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Reads a graph in text form: what `--emit graph` writes, or one written by hand.
-fn read_text(path: &Path) -> Result<Network, Error> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::user(format!("cannot read {shown}: {e}"), "check the path"))?;
-    let graph = syncbn_ir::parse(&text)
-        .map_err(|e| Error::user(format!("{shown}: {e}"), "docs/ir.md has the grammar"))?;
-    let dtype = crate::model::element_type(&graph)?;
-    Ok(Network {
-        graph,
-        dtype,
-        fixed_batch: None,
-        warnings: Vec::new(),
-    })
-}
-
 fn options(arguments: &Arguments, imported: &Network) -> Options {
     let own = imported.fixed_batch.filter(|&n| n > 1);
     Options {
@@ -251,6 +183,7 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
         loss: arguments.loss,
         loss_output: arguments.loss_output.clone(),
         batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
+        bucket_bytes: arguments.bucket_bytes,
         cpu: arguments.cpu,
         seed: arguments.init.unwrap_or(0),
         passes: arguments.passes.clone(),

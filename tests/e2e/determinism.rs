@@ -50,6 +50,39 @@ fn collectives_are_executed_where_they_are_needed_only() {
 }
 
 #[test]
+fn small_buckets_are_more_collectives_and_the_same_numbers() {
+    let network = Network::new("syncbnnet_w4");
+    let flags = [&SGD[..], &["--steps", "3", "--ranks", "2", "--batch", "2"]].concat();
+    let one = network.compiled(&["--precision", "f32"]);
+    let several = network.compiled(&["--precision", "f32", "--bucket-bytes", "2000"]);
+    let buckets = |executable: &Executable| -> Vec<u64> {
+        let info = executable.info();
+        let list = info["collectives"].as_array().unwrap().iter();
+        list.filter(|c| c["name"].as_str().unwrap().contains("gradients"))
+            .map(|c| c["bytes"].as_u64().unwrap())
+            .collect()
+    };
+    let (whole, parts) = (buckets(&one), buckets(&several));
+    assert!(whole.len() == 1 && parts.len() > 2, "{whole:?} {parts:?}");
+    assert!(parts.iter().sum::<u64>() >= whole[0], "{whole:?} {parts:?}");
+    assert!(
+        several.info()["flags"]
+            .as_array()
+            .unwrap()
+            .contains(&serde_json::json!(["bucket-bytes", "2000"]))
+    );
+    let short = collectives(&several, &["--ranks", "2"]) - collectives(&one, &["--ranks", "2"]);
+    assert_eq!(short as usize, parts.len() - whole.len());
+    // Every sum over ranks is taken in rank order, whatever else is in the bucket: not a bit differs.
+    let (one, several) = (
+        one.train(&network.data(), &flags),
+        several.train(&network.data(), &flags),
+    );
+    assert!(one.weight_bytes == several.weight_bytes, "weights differ");
+    assert_eq!(one.loss.data, several.loss.data);
+}
+
+#[test]
 fn info_agrees_with_itself_and_with_the_network() {
     let network = Network::new("syncbnnet_w4");
     let executable = network.compiled(&["--precision", "f32"]);

@@ -7,9 +7,12 @@
 #[path = "../e2e/support/files.rs"]
 mod files;
 
-use std::collections::BTreeMap;
+mod deviation;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use deviation::Deviation;
 use files::{Arrays, read_npz};
 use syncbn_ir::training::train_step;
 use syncbn_ir::{Array, Graph, OutputKind, RankInputs, RankOutputs, Sgd, State, evaluate, initial_state};
@@ -26,14 +29,15 @@ const SGD: Sgd = Sgd {
 /// Largest error of an array, relative to its largest magnitude.
 const BOUND: f64 = 1e-9;
 
-/// Network, case and kinds of the arrays that rounding alone takes past [`BOUND`], and their bound. The last layers of this
-/// network normalise two values a channel there, which amplifies rounding at every step. A test below measures it:
-/// samples that are off by [`ROUNDINGS`] move these arrays as far.
-const SENSITIVE: (&str, &str, [&str; 3], f64) = (
+/// Network, case and kinds of the arrays that are bound by three times the error of PyTorch's own float64 runs instead, where
+/// that is more ([`Deviation`]). The last layers of this network normalise two values a channel there, which amplifies
+/// rounding at every step: PyTorch's runs, which differ by rounding alone, are up to 1.8e-7 from the references.
+/// Each kind must be needed. A test below shows the same without PyTorch: samples that are off by [`ROUNDINGS`] move
+/// these arrays past [`BOUND`].
+const SENSITIVE: (&str, &str, [&str; 3]) = (
     "resnet18_narrow",
     "local/2,2,2,2",
     ["stats3", "param3", "eval_after"],
-    1e-6,
 );
 const ROUNDINGS: f64 = 16.0 * f64::EPSILON;
 
@@ -151,6 +155,8 @@ fn check(name: &str, mode: &str) {
     let network = Network::new(name);
     let mut found: BTreeMap<String, Arrays> = BTreeMap::new();
     let mut failures = Vec::new();
+    let deviation = Deviation::of(name, "float64");
+    let mut needed = BTreeSet::new();
     for (key, reference) in &references {
         let parts: Vec<&str> = key.splitn(4, '/').collect();
         if parts[0] != mode {
@@ -161,12 +167,24 @@ fn check(name: &str, mode: &str) {
         let array = parts[2..].join("/");
         let sensitive =
             (name, case.as_str()) == (SENSITIVE.0, SENSITIVE.1) && SENSITIVE.2.contains(&parts[2]);
-        let bound = if sensitive { SENSITIVE.3 } else { BOUND };
+        let bound = if sensitive {
+            deviation.bound(key, BOUND)
+        } else {
+            BOUND
+        };
         match arrays.get(&array).map(|a| error(a, reference)) {
-            Some(e) if e <= bound => {}
-            Some(e) => failures.push(format!("{key}: {e:.2e}, allowed {bound:.0e}")),
+            Some(e) if e <= bound => {
+                if sensitive && e > BOUND {
+                    needed.insert(parts[2]);
+                }
+            }
+            Some(e) => failures.push(format!("{key}: {e:.2e}, allowed {bound:.1e}")),
             None => failures.push(format!("{key} is missing")),
         }
+    }
+    if found.contains_key(SENSITIVE.1) && name == SENSITIVE.0 {
+        let needless = SENSITIVE.2.into_iter().filter(|kind| !needed.contains(kind));
+        failures.extend(needless.map(|kind| format!("{kind} keeps {BOUND:e}: no exception")));
     }
     assert!(!found.is_empty(), "{name} has no case of {mode}");
     assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n"));
@@ -175,7 +193,7 @@ fn check(name: &str, mode: &str) {
 /// The exceptions are not determined to [`BOUND`]: they move with roundings of the samples.
 #[test]
 fn what_is_excepted_is_sensitive() {
-    let (name, case, kinds, _) = SENSITIVE;
+    let (name, case, kinds) = SENSITIVE;
     let mut network = Network::new(name);
     let exact = network.run(case);
     let mut generator = syncbn_ir::training::Generator(1);

@@ -3,11 +3,12 @@
 mod cpu;
 
 use inkwell::OptimizationLevel;
+use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::{AsContextRef, Context};
-use inkwell::module::Module;
+use inkwell::module::{Linkage, Module};
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
-use syncbn_mlir::cpu::Program;
+use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
 pub use cpu::{Cpu, CpuFlag};
@@ -45,7 +46,15 @@ pub enum Emit {
 }
 
 /// Generates code for a program and returns it: text as UTF-8, or an object file's bytes.
-pub fn generate(program: &Program, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+///
+/// `note` receives the kernels before LLVM does: it ends the process on what it cannot select, and names the
+/// function only.
+pub fn generate(
+    program: &Program,
+    cpu: &Cpu,
+    emit: Emit,
+    note: &mut dyn FnMut(&[KernelSource]),
+) -> Result<Vec<u8>, CodegenError> {
     let stage = if emit == Emit::Mlir {
         Stage::Mlir
     } else {
@@ -54,6 +63,7 @@ pub fn generate(program: &Program, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, Cod
     with_module(program, stage, |lowered| match emit {
         Emit::Mlir | Emit::MlirLlvm => Ok(lowered.text().into_bytes()),
         Emit::Llvm | Emit::Asm | Emit::Object => {
+            note(lowered.kernels());
             let context = Context::create();
             let module = translate(lowered, &context)?;
             from_llvm(&module, cpu, emit)
@@ -99,9 +109,16 @@ fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenE
         ] {
             let context = module.get_context();
             let attribute = context.create_string_attribute(name, value);
-            function.add_attribute(inkwell::attributes::AttributeLoc::Function, attribute);
+            function.add_attribute(AttributeLoc::Function, attribute);
         }
     }
+    // Kernels stay functions of their own: their names are what LLVM's errors and profiles say.
+    let kind = Attribute::get_named_enum_kind_id("noinline");
+    let noinline = module.get_context().create_enum_attribute(kind, 0);
+    let kernels = module
+        .get_functions()
+        .filter(|f| f.get_linkage() == Linkage::Internal);
+    kernels.for_each(|function| function.add_attribute(AttributeLoc::Function, noinline));
     module.verify().map_err(failed)?;
     // Kernels come with their vectors and blocks chosen; LLVM's own loop transformations would only copy code.
     let passes = PassBuilderOptions::create();

@@ -8,17 +8,24 @@ pub mod schedule;
 
 pub use pipeline::{CPU_PIPELINE, Lowered, Stage, with_module};
 
+/// A node that a target cannot lower yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("node \"{node}\" ({op}): {message}")]
+pub struct Unsupported {
+    /// Name of the node.
+    pub node: String,
+    /// Its operator.
+    pub op: String,
+    /// What is not supported.
+    pub message: String,
+}
+
 /// Why lowering failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LowerError {
-    /// The target cannot do this yet.
-    #[error("operator {op} {message}")]
-    Unsupported {
-        /// Operator.
-        op: String,
-        /// What is not supported.
-        message: String,
-    },
+    /// The target cannot lower these nodes: at least one.
+    #[error("{}", .0.iter().map(Unsupported::to_string).collect::<Vec<_>>().join("\n"))]
+    Unsupported(Vec<Unsupported>),
     /// MLIR refused what was built.
     #[error("MLIR: {message}")]
     Mlir {

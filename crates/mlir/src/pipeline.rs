@@ -15,7 +15,7 @@ use melior::utility::{
 };
 
 use crate::LowerError;
-use crate::cpu::{Lowering, Program};
+use crate::cpu::{KernelSource, Lowering, Program};
 
 /// MLIR passes from the lowering's output to the LLVM dialect, for the CPU. Can be pasted into
 /// `mlir-opt-22 --pass-pipeline=...`.
@@ -55,7 +55,7 @@ pub fn with_module<R>(
         message: messages.borrow().join("\n"),
     };
     let mut module = Module::new(Location::unknown(&context));
-    lower(&context, &module, program)?;
+    let kernels = lower(&context, &module, program)?;
     if !module.as_operation().verify() {
         return Err(failed());
     }
@@ -65,15 +65,24 @@ pub fn with_module<R>(
         parse_pass_pipeline(manager.as_operation_pass_manager(), CPU_PIPELINE).map_err(|_| failed())?;
         manager.run(&mut module).map_err(|_| failed())?;
     }
-    Ok(use_module(&Lowered { module: &module }))
+    Ok(use_module(&Lowered {
+        module: &module,
+        kernels: &kernels,
+    }))
 }
 
 /// A module, lowered as far as was asked for.
 pub struct Lowered<'m, 'c> {
     module: &'m Module<'c>,
+    kernels: &'m [KernelSource],
 }
 
 impl Lowered<'_, '_> {
+    /// Its kernels.
+    pub fn kernels(&self) -> &[KernelSource] {
+        self.kernels
+    }
+
     /// Its text.
     pub fn text(&self) -> String {
         self.module.as_operation().to_string()
@@ -92,7 +101,7 @@ impl Lowered<'_, '_> {
     }
 }
 
-fn lower(context: &Context, module: &Module, program: &Program) -> Result<(), LowerError> {
+fn lower(context: &Context, module: &Module, program: &Program) -> Result<Vec<KernelSource>, LowerError> {
     crate::handle::build(context, module, |context, module| {
         Lowering::run(context, module, program)
     })

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use syncbn_ir::{DType, Graph, GraphError, Op, Output, OutputKind, TensorType, Value};
+use syncbn_ir::{DType, Graph, GraphError, Op, TensorType, Value};
 
 use crate::attributes::{OnnxNode, describe};
 use crate::binding::{Binding, Slot};
@@ -11,9 +11,9 @@ use crate::error::{ImportError, ImportErrors, Warning};
 use crate::initializers::{Initializer, Initializers};
 use crate::names::Names;
 use crate::options::ImportOptions;
-use crate::proto::{GraphProto, ModelProto, NodeProto};
+use crate::proto::{ModelProto, NodeProto};
 use crate::tensors::Element;
-use crate::{Imported, checks, classify, functions, load, ops, primitive_batch_norm};
+use crate::{Imported, functions, load, ops};
 
 /// Most elements of a value of one sample.
 const MAX_ELEMENTS: usize = 1 << 40;
@@ -242,61 +242,5 @@ impl<'a> Importer<'a> {
             }
         }
         Ok(id.into())
-    }
-
-    fn add_outputs(&mut self, graph: &GraphProto) {
-        let mut seen = HashSet::new();
-        for info in &graph.output {
-            let name = info.name();
-            if !seen.insert(name) {
-                self.errors
-                    .push(ImportError::user(format!("output \"{name}\" is declared twice")));
-                continue;
-            }
-            match self.bindings.get(name) {
-                Some(Binding::Failed) => {}
-                Some(Binding::Value(value)) if self.graph.ty(*value).shape.has_batch() => {
-                    let (kind, name, value) = (OutputKind::Output, name.to_string(), *value);
-                    self.graph.outputs.push(Output { kind, name, value });
-                }
-                Some(_) => self.errors.push(ImportError::unsupported(format!(
-                    "output \"{name}\" does not have the batch as its first dimension"
-                ))),
-                None => self.errors.push(ImportError::user(format!(
-                    "output \"{name}\" is missing: no node computes it"
-                ))),
-            }
-        }
-    }
-
-    fn finish(
-        mut self,
-        file: &GraphProto,
-        inputs: Vec<(String, Vec<usize>)>,
-        options: &ImportOptions,
-    ) -> Result<Imported, ImportErrors> {
-        if inputs.is_empty() && self.errors.is_empty() {
-            self.errors.push(ImportError::user("the graph has no data input"));
-        }
-        if !self.errors.is_empty() {
-            return Err(ImportErrors::collect(self.errors));
-        }
-        self.graph.remove_dead();
-        primitive_batch_norm::recognize(&mut self)?;
-        let tensors = classify::classify(&mut self, options)?;
-        checks::check(&mut self, file, options)?;
-        Ok(Imported {
-            batch_norms: checks::batch_norms(&self.graph).len(),
-            graph: self.graph,
-            warnings: self.warnings,
-            notes: self.notes,
-            dtype: self.convert.unwrap_or(self.file_dtype),
-            file_dtype: self.file_dtype,
-            opset: self.opset,
-            fixed_batch: self.fixed_batch,
-            inputs,
-            tensors,
-            softmax_outputs: self.softmax_outputs,
-        })
     }
 }

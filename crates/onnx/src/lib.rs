@@ -7,6 +7,7 @@
 //! anything of that size is allocated, and no file makes the importer panic.
 
 mod add_inputs;
+mod add_outputs;
 mod attributes;
 mod binding;
 mod checks;

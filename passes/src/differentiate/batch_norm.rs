@@ -7,7 +7,7 @@ use syncbn_ir::ops::{
 use syncbn_ir::{DType, Literal, NodeId, Value};
 
 use super::accumulate::Backward;
-use crate::error::PassError;
+use crate::error::{Fault, PassError};
 
 /// Training: [`BatchNormBackward`] from the saved mean and inverse deviation.
 pub fn training(backward: &mut Backward, id: NodeId, dy: Value) -> Result<(), PassError> {
@@ -33,9 +33,9 @@ pub fn inference(backward: &mut Backward, id: NodeId, op: &BatchNorm, dy: Value)
         return Ok(());
     };
     if backward.needs(mean) || backward.needs(var) {
-        return Err(PassError::Unsupported(format!(
-            "node \"{name}\" (batch_norm): running statistics that depend on trained parameters have no gradient"
-        )));
+        let fault =
+            Fault::unsupported("running statistics that depend on trained parameters have no gradient");
+        return Err(fault.at_node(backward.graph, id).into());
     }
     let x_ty = backward.graph.ty(x).clone();
     // In f64, as the forward operator computes it.

@@ -31,7 +31,7 @@ use std::collections::BTreeSet;
 use syncbn_ir::ops::{Expand, Role, literal};
 use syncbn_ir::{Graph, Literal, NodeId, Op, Output, OutputKind, TensorType, Value};
 
-use crate::error::PassError;
+use crate::error::{Fault, Faults, PassError};
 use crate::pass::{Changes, Pass, PassContext};
 
 use accumulate::Backward;
@@ -54,15 +54,28 @@ impl Pass for Differentiate {
         }
         let loss = graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
         let loss = loss.map(|o| o.value).ok_or_else(|| {
-            PassError::User("the graph has no loss to differentiate; add-loss adds one".to_string())
+            Fault::user("the graph has no loss to differentiate").help("run add-loss before")
         })?;
         let sources = sources(graph, cx.options.input_gradients);
         let order = graph.topological()?;
         let needed = reached_from(graph, &order, &sources);
         let mut backward = Backward::new(graph, needed, loss);
+        let mut faults = Faults::default();
         for &id in order.iter().rev() {
-            rules::differentiate_node(&mut backward, id)?;
+            let done = rules::differentiate_node(&mut backward, id);
+            if faults.keep(done)?.is_none() {
+                // The walk goes on with zeros, so that what comes before is checked too.
+                for operand in backward.graph.operands(id) {
+                    let operand = Value::from(operand.node);
+                    let ty = backward.graph.ty(operand).clone();
+                    if backward.needs(operand) && ty.dtype.is_float() {
+                        let zeros = zeros(backward.graph, "", ty)?;
+                        backward.contribute(operand, zeros);
+                    }
+                }
+            }
         }
+        faults.check()?;
         let mut gradients = Vec::with_capacity(sources.len());
         for (name, id) in sources {
             let value = match backward.gradient(id.into())? {

@@ -11,7 +11,7 @@ use syncbn_ir::{Dim, Literal, NodeId, Op, Shape, TensorType, Value};
 
 use super::accumulate::Backward;
 use super::{batch_norm, products};
-use crate::error::PassError;
+use crate::error::{Fault, PassError};
 
 /// Contributes to the gradients of a node's operands, if a gradient arrived at the node.
 pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), PassError> {
@@ -176,10 +176,8 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
 }
 
 pub(super) fn no_derivative(name: &str, op: &Op, where_: &str) -> PassError {
-    PassError::Unsupported(format!(
-        "node \"{name}\" ({}) has no derivative {where_}",
-        op.name()
-    ))
+    let fault = Fault::unsupported(format!("has no derivative {where_}"));
+    fault.at(format!("node \"{name}\" ({})", op.name())).into()
 }
 
 fn axis_size(ty: &TensorType, axis: usize) -> usize {

@@ -10,18 +10,21 @@ use super::buffers::{Buffers, Claim, is_alias};
 use super::layout::Layout;
 use super::{at, is_source};
 use crate::analysis::depends_on_batch;
-use crate::error::PassError;
+use crate::error::{Fault, Faults, PassError};
 use crate::options::Mode;
 
 /// Decides all places that liveness does not decide, parameters and other sources excepted.
 pub fn claim_places(graph: &mut Graph, buffers: &mut Buffers, layout: &Layout) -> Result<(), PassError> {
     all_reduces(graph, buffers)?;
     let mut index = 0;
+    let mut faults = Faults::default();
     for i in 0..graph.outputs.len() {
         if graph.outputs[i].kind == OutputKind::Statistic {
-            statistic(graph, buffers, i)?;
+            let done = statistic(graph, buffers, i);
+            faults.keep(done)?;
         }
     }
+    faults.check()?;
     // Gradients and the loss come before outputs: a copy of an output may run last.
     for kind in [OutputKind::Gradient, OutputKind::Loss, OutputKind::Output] {
         for i in 0..graph.outputs.len() {
@@ -129,9 +132,10 @@ fn statistic(graph: &mut Graph, buffers: &mut Buffers, index: usize) -> Result<(
     let simple = matches!(graph.op(source.node), Op::Statistic(s) if s.name == name);
     let between = chain.len().saturating_sub(1);
     if !simple || chain[1..between.max(1)].iter().any(|&v| graph.use_count(v) > 1) {
-        return Err(PassError::Unsupported(format!(
-            "running statistic \"{name}\" is updated by other than batch_norm_finalize, so it cannot be updated in place"
-        )));
+        let fault = Fault::unsupported(
+            "is updated by other than batch_norm_finalize, so it cannot be updated in place",
+        );
+        return Err(fault.at(format!("running statistic \"{name}\"")).into());
     }
     if chain.len() > 1 && !copied && graph.use_count(source) > 1 {
         // Everyone reads a copy of the old value, and so nobody reads it after the update.

@@ -36,7 +36,7 @@ mod layout;
 use syncbn_ir::{Arena, Graph, Location, NodeId, Op, Value};
 
 use crate::analysis::depends_on_batch;
-use crate::error::PassError;
+use crate::error::{Fault, PassError};
 use crate::options::Mode;
 use crate::pass::{Changes, Pass, PassContext};
 
@@ -151,5 +151,6 @@ fn align(bytes: u64) -> Result<u64, PassError> {
 }
 
 fn too_large() -> PassError {
-    PassError::User("the network needs more memory than a machine can address; lower --batch".to_string())
+    let fault = Fault::user("the network needs more memory than a machine can address");
+    fault.help("lower --batch").into()
 }

@@ -2,3 +2,5 @@
 
 mod compiler;
 mod executable;
+mod messages;
+mod several;

@@ -65,47 +65,39 @@ operator! {
     }
 }
 
-impl Conv {
-    /// Its window for weights of this type.
-    pub fn window(&self, weight: &TensorType) -> Result<Window, String> {
-        Ok(self.window_of(&spatial("the weight", weight)?))
-    }
-
-    fn window_of(&self, kernel: &[usize]) -> Window {
-        Window {
-            kernel: kernel.to_vec(),
-            strides: self.strides.clone(),
-            pads: self.pads.clone(),
-            dilations: self.dilations.clone(),
+macro_rules! window_of {
+    ($($t:ty),*) => {$(
+        impl $t {
+            /// The convolution's window, for weights of these spatial sizes.
+            fn window_of(&self, kernel: &[usize]) -> Window {
+                Window {
+                    kernel: kernel.to_vec(),
+                    strides: self.strides.clone(),
+                    pads: self.pads.clone(),
+                    dilations: self.dilations.clone(),
+                }
+            }
         }
-    }
+    )*};
 }
+window_of!(Conv, ConvBackwardData, ConvBackwardWeight);
 
-impl ConvBackwardData {
-    /// The convolution's window for weights of this type.
-    pub fn window(&self, weight: &TensorType) -> Result<Window, String> {
-        Ok(self.window_of(&spatial("the weight", weight)?))
-    }
-
-    fn window_of(&self, kernel: &[usize]) -> Window {
-        Window {
-            kernel: kernel.to_vec(),
-            strides: self.strides.clone(),
-            pads: self.pads.clone(),
-            dilations: self.dilations.clone(),
+macro_rules! window {
+    ($($t:ty),*) => {$(
+        impl $t {
+            /// The convolution's window for weights of this type.
+            pub fn window(&self, weight: &TensorType) -> Result<Window, String> {
+                Ok(self.window_of(&spatial("the weight", weight)?))
+            }
         }
-    }
+    )*};
 }
+window!(Conv, ConvBackwardData);
 
 impl ConvBackwardWeight {
     /// The convolution's window.
     pub fn window(&self) -> Window {
-        Window {
-            kernel: self.kernel.clone(),
-            strides: self.strides.clone(),
-            pads: self.pads.clone(),
-            dilations: self.dilations.clone(),
-        }
+        self.window_of(&self.kernel)
     }
 }
 

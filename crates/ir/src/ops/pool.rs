@@ -122,19 +122,40 @@ fn check_pads(window: &Window) -> Result<(), String> {
     }
 }
 
-fn pooled(x: &TensorType, window: &Window, ceil_mode: bool) -> Result<TensorType, String> {
+/// The type of a pool's result. With `needs_elements`, every window must reach the input: the maximum and the mean
+/// of nothing are not defined.
+fn pooled(
+    x: &TensorType,
+    window: &Window,
+    ceil_mode: bool,
+    needs_elements: bool,
+) -> Result<TensorType, String> {
     if !x.dtype.is_float() {
         return Err(format!("input {x} must be floating point"));
     }
-    let output = window.output(&spatial("the input", x)?, ceil_mode)?;
+    let input = spatial("the input", x)?;
+    let output = window.output(&input, ceil_mode)?;
     check_pads(window)?;
+    let axis = (0..window.rank()).find(|&i| needs_elements && window.misses(i, input[i], output[i]));
+    if let Some(i) = axis {
+        return Err(format!(
+            "a window along axis {i} holds nothing but padding (kernel {}, stride {}, dilation {}, pads {} and {}, \
+             size {})",
+            window.kernel[i],
+            window.strides[i],
+            window.dilations[i],
+            window.pad_begin(i),
+            window.pad_end(i),
+            input[i]
+        ));
+    }
     Ok(image(x, channels("the input", x)?, &output))
 }
 
 impl Operator for MaxPool {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         expect_operands(operands, 1..=1)?;
-        let y = pooled(operands[0], &self.window(), self.ceil_mode)?;
+        let y = pooled(operands[0], &self.window(), self.ceil_mode, true)?;
         let code = TensorType {
             dtype: code_type(&self.window()),
             ..y.clone()
@@ -173,7 +194,7 @@ impl Operator for MaxPoolBackward {
         expect_operands(operands, 2..=2)?;
         let dy = operands[0];
         let dx = image(dy, channels("the output gradient", dy)?, &self.input);
-        let y = pooled(&dx, &self.window(), self.ceil_mode)?;
+        let y = pooled(&dx, &self.window(), self.ceil_mode, true)?;
         expect_type("the output gradient", dy, &y)?;
         expect_type(
             "the code",
@@ -206,7 +227,12 @@ impl Operator for MaxPoolBackward {
 impl Operator for AveragePool {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         expect_operands(operands, 1..=1)?;
-        Ok(vec![pooled(operands[0], &self.window(), self.ceil_mode)?])
+        Ok(vec![pooled(
+            operands[0],
+            &self.window(),
+            self.ceil_mode,
+            !self.count_include_pad,
+        )?])
     }
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let x = operands[0];
@@ -232,7 +258,7 @@ impl Operator for AveragePoolBackward {
         expect_type(
             "the output gradient",
             dy,
-            &pooled(&dx, &self.window(), self.ceil_mode)?,
+            &pooled(&dx, &self.window(), self.ceil_mode, !self.count_include_pad)?,
         )?;
         Ok(vec![dx])
     }

@@ -36,6 +36,23 @@ impl Window {
         self.kernel.iter().fold(1, |n, &k| n.saturating_mul(k))
     }
 
+    /// Whether one of the `output` windows along axis `i` lies over padding only. A window whose first element is
+    /// in the input, or which has elements side by side and more of them than padding, does not.
+    pub fn misses(&self, i: usize, input: usize, output: usize) -> bool {
+        let (pad, stride, dilation) = (self.pad_begin(i), self.strides[i], self.dilations[i]);
+        if input >= dilation {
+            return false;
+        }
+        // Where the first element at or behind the input's begin lies; the positions repeat after `dilation` windows.
+        let starts = (0..output.min(dilation))
+            .map(|o| o * stride)
+            .take_while(|&start| start < pad);
+        starts.map(|start| pad - start).any(|before| {
+            let first = before.div_ceil(dilation);
+            first >= self.kernel[i] || first * dilation - before >= input
+        })
+    }
+
     /// Output size of every spatial axis, or what is wrong. With `ceil_mode` the size is rounded up, but the
     /// last window always starts inside the input or the padding before it (the rule of ONNX and PyTorch).
     pub fn output(&self, input: &[usize], ceil_mode: bool) -> Result<Vec<usize>, String> {

@@ -1,7 +1,7 @@
 //! Pools against values worked out by hand.
 
 use crate::support::{array, refusal, result, results};
-use syncbn_ir::ops::{AveragePool, MaxPool, MaxPoolBackward, Op};
+use syncbn_ir::ops::{AveragePool, MaxPool, MaxPoolBackward, Op, Window};
 use syncbn_ir::{DType, TensorType};
 
 fn max_pool(kernel: &[usize], strides: &[usize], pads: &[usize], ceil_mode: bool) -> MaxPool {
@@ -58,11 +58,66 @@ fn ceil_mode_adds_a_window_that_starts_inside() {
 #[test]
 fn a_window_of_padding_alone_is_refused() {
     let x = array(&[1, 1, 3], &[1.0, 2.0, 3.0]);
-    let op = MaxPool {
-        dilations: vec![5],
+    let pool = |dilation| MaxPool {
+        dilations: vec![dilation],
         ..max_pool(&[2], &[1], &[5, 5], false)
     };
-    assert!(refusal(op, &[&x]).contains("padding"));
+    assert!(refusal(pool(5), &[&x]).contains("padding"));
+    // A mean over padding is zero where padding counts, and not defined where it does not.
+    let mean = |count_include_pad| AveragePool {
+        kernel: vec![2],
+        strides: vec![1],
+        pads: vec![5, 5],
+        dilations: vec![5],
+        ceil_mode: false,
+        count_include_pad,
+    };
+    let infer = |op: Op| op.infer(&[&TensorType::batched(DType::F64, &[1, 3])]);
+    for op in [Op::from(pool(5)), mean(false).into()] {
+        let message = infer(op).unwrap_err();
+        assert!(message.contains("axis 0 holds nothing but padding"), "{message}");
+    }
+    assert!(infer(mean(true).into()).is_ok());
+    let y = result(mean(true), &[&x]);
+    assert_eq!(y.data, [0.5, 1.0, 1.5, 0.0, 0.0, 0.5, 1.0, 1.5]);
+}
+
+/// The closed form against all windows of all small pools.
+#[test]
+fn windows_of_padding_alone_are_found() {
+    let (mut some, mut none) = (0, 0);
+    for code in 0..6_usize.pow(5) {
+        let digit = |i: u32| code / 6_usize.pow(i) % 6;
+        let (kernel, stride, dilation, pad, input) =
+            (1 + digit(0), 1 + digit(1), 1 + digit(2), digit(3), 1 + digit(4));
+        let window = Window {
+            kernel: vec![kernel],
+            strides: vec![stride],
+            pads: vec![pad, pad],
+            dilations: vec![dilation],
+        };
+        for ceil_mode in [false, true] {
+            // A pool's padding is smaller than its window.
+            let Ok(output) = window.output(&[input], ceil_mode) else {
+                continue;
+            };
+            if pad > (kernel - 1) * dilation {
+                continue;
+            }
+            let inside = |o: usize| {
+                let mut taps = (0..kernel).map(|k| o * stride + k * dilation);
+                taps.any(|at| (pad..pad + input).contains(&at))
+            };
+            let expected = !(0..output[0]).all(inside);
+            assert_eq!(
+                window.misses(0, input, output[0]),
+                expected,
+                "{window:?} {input} {ceil_mode}"
+            );
+            *(if expected { &mut some } else { &mut none }) += 1;
+        }
+    }
+    assert!(some > 50 && none > 1000, "{some} {none}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use melior::ir::attribute::TypeAttribute;
 use syncbn_abi::{Segment, symbols};
 use syncbn_ir::{DType, NodeId};
 
-use super::step::Step;
+use super::frame::Step;
 use crate::LowerError;
 use crate::emit::{Compare, Elem};
 

@@ -1,9 +1,7 @@
 //! What an operator's lowering works with: the operands and results of one kernel.
 
-use syncbn_ir::ops::Op;
-use syncbn_ir::{DType, Dim, Layout, TensorType};
+use syncbn_ir::{DType, Dim, TensorType};
 
-use crate::LowerError;
 use crate::emit::{Buffer, Elem, Emitter, Extent, Val};
 
 /// A tensor that a kernel reads or writes.
@@ -142,16 +140,5 @@ impl<'c> Kernel<'c> {
         let total = e.convert(self.total, Elem::F64);
         let positions = e.float(Elem::F64, positions as f64);
         e.mul(total, positions)
-    }
-}
-
-/// Refuses layouts that no schedule of this target knows.
-pub fn check_layouts(op: &Op, types: &[&TensorType]) -> Result<(), LowerError> {
-    match types.iter().find(|t| t.layout != Layout::Plain) {
-        Some(t) => Err(LowerError::Unsupported {
-            op: op.name().to_string(),
-            message: format!("layout {} has no schedule on this target", t.layout),
-        }),
-        None => Ok(()),
     }
 }

@@ -5,9 +5,11 @@
 mod batch_norm;
 mod batch_norm_backward;
 mod channels;
+mod check;
 mod collective;
 mod conv;
 mod elementwise;
+mod frame;
 mod function;
 mod kernel;
 mod loss;
@@ -31,7 +33,7 @@ use syncbn_ir::{DType, Graph, NodeId, TensorType};
 
 use crate::LowerError;
 use crate::emit::Emitter;
-use kernel::{Kernel, Tensor, check_layouts, elem};
+use kernel::{Kernel, Tensor, elem};
 
 /// A graph with planned memory, and its schedule.
 #[derive(Clone, Copy)]
@@ -62,12 +64,28 @@ pub struct Lowering<'c> {
     module: &'c Module<'c>,
     vector_bytes: usize,
     dtype: DType,
-    kernels: BTreeMap<String, String>,
+    kernels: BTreeMap<String, KernelSource>,
+}
+
+/// A kernel, and the nodes that call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelSource {
+    /// Name of the function.
+    pub kernel: String,
+    /// Operator of the nodes.
+    pub op: String,
+    /// Names of the nodes, in the order of their first calls.
+    pub nodes: Vec<String>,
 }
 
 impl<'c> Lowering<'c> {
-    /// Lowers everything into `module`, which must be empty.
-    pub fn run(context: &'c Context, module: &'c Module<'c>, program: &Program) -> Result<(), LowerError> {
+    /// Lowers everything into `module`, which must be empty, and returns its kernels.
+    pub fn run(
+        context: &'c Context,
+        module: &'c Module<'c>,
+        program: &Program,
+    ) -> Result<Vec<KernelSource>, LowerError> {
+        check::check(program)?;
         let mut lowering = Lowering {
             context,
             module,
@@ -77,7 +95,8 @@ impl<'c> Lowering<'c> {
         };
         lowering.declare_runtime();
         program.train.map_or(Ok(()), |part| lowering.training(part))?;
-        program.infer.map_or(Ok(()), |part| lowering.inference(part))
+        program.infer.map_or(Ok(()), |part| lowering.inference(part))?;
+        Ok(lowering.kernels.into_values().collect())
     }
 
     /// The name of the kernel for an operator on these types; made on first use. `overlaps[i]` says whether
@@ -91,11 +110,12 @@ impl<'c> Lowering<'c> {
         label: &str,
     ) -> Result<String, LowerError> {
         let key = format!("{op:?} {operands:?} {results:?} {overlaps:?}");
-        if let Some(name) = self.kernels.get(&key) {
-            return Ok(name.clone());
+        if let Some(source) = self.kernels.get_mut(&key) {
+            if !source.nodes.iter().any(|node| node == label) {
+                source.nodes.push(label.to_string());
+            }
+            return Ok(source.kernel.clone());
         }
-        check_layouts(op, operands)?;
-        check_layouts(op, results)?;
         let name = format!("{}_{}", op.name(), self.kernels.len());
         let mut parameters: Vec<Parameter> = overlaps
             .iter()
@@ -129,7 +149,12 @@ impl<'c> Lowering<'c> {
         lower(op, &kernel, &mut e)?;
         e.op("llvm.return", &[], &[], &[]);
         self.function(&name, &parameters, None, false, region, location);
-        self.kernels.insert(key, name.clone());
+        let source = KernelSource {
+            kernel: name.clone(),
+            op: op.name().to_string(),
+            nodes: vec![label.to_string()],
+        };
+        self.kernels.insert(key, source);
         Ok(name)
     }
 }
@@ -137,10 +162,6 @@ impl<'c> Lowering<'c> {
 /// Builds the body of one kernel. Sources and collectives have none: a step reads the former in place and
 /// calls the runtime for the latter.
 fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerError> {
-    let unsupported = |message: &str| LowerError::Unsupported {
-        op: op.name().to_string(),
-        message: message.to_string(),
-    };
     let bug = |message: String| LowerError::Internal { message };
     match op {
         Op::Conv(c) => {
@@ -154,7 +175,7 @@ fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerEr
         Op::MatMul(m) => matmul::lower(m, k, e),
         Op::BatchNorm(b) if !b.training => batch_norm::inference(b, k, e),
         Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
-            return Err(unsupported("is lowered only after bn-to-syncbn has replaced it"));
+            return Err(bug(format!("{} passed the checks", op.name())));
         }
         Op::Moments(_) => moments::moments(k, &k.operands[0], &k.results[0], e),
         Op::BatchNormFinalize(b) => moments::finalize(b, k, e),
@@ -182,7 +203,7 @@ fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerEr
         Op::MeanSquaredError(_) => loss::squared_error(k, e),
         Op::MeanSquaredErrorBackward(_) => loss::squared_error_backward(k, e),
         Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) | Op::AllReduce(_) => {
-            return Err(unsupported("has no kernel"));
+            return Err(bug(format!("{} has no kernel", op.name())));
         }
     }
     Ok(())

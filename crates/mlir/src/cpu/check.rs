@@ -1,0 +1,58 @@
+//! What this target cannot lower, found on all nodes before any of them is lowered.
+
+use syncbn_ir::ops::Op;
+use syncbn_ir::{Graph, Layout, NodeId};
+
+use super::{Part, Program};
+use crate::{LowerError, Unsupported};
+
+/// Refuses a program that has nodes without a lowering, and names all of them.
+pub(super) fn check(program: &Program) -> Result<(), LowerError> {
+    let mut list: Vec<Unsupported> = Vec::new();
+    for Part { graph, prepare, step } in program.train.iter().chain(&program.infer) {
+        for &id in prepare.iter().chain(*step) {
+            let node = graph.node(id);
+            let found = reasons(graph, id).into_iter().map(|message| Unsupported {
+                node: node.name.clone(),
+                op: node.op.name().to_string(),
+                message,
+            });
+            for unsupported in found {
+                if !list.contains(&unsupported) {
+                    list.push(unsupported);
+                }
+            }
+        }
+    }
+    match list.is_empty() {
+        true => Ok(()),
+        false => Err(LowerError::Unsupported(list)),
+    }
+}
+
+/// Why a node cannot be lowered.
+fn reasons(graph: &Graph, id: NodeId) -> Vec<String> {
+    let node = graph.node(id);
+    let mut reasons = Vec::new();
+    let whole = match &node.op {
+        Op::BatchNorm(op) => op.training,
+        Op::BatchNormBackward(_) => true,
+        _ => false,
+    };
+    if whole {
+        reasons.push("is lowered only after bn-to-syncbn has replaced it".to_string());
+    }
+    let operands = graph.operands(id).into_iter().map(|v| graph.ty(v));
+    let types = operands.chain(node.outputs.iter().map(|output| &output.ty));
+    let mut layouts: Vec<Layout> = types
+        .map(|ty| ty.layout)
+        .filter(|&l| l != Layout::Plain)
+        .collect();
+    layouts.dedup();
+    reasons.extend(
+        layouts
+            .iter()
+            .map(|layout| format!("layout {layout} has no schedule on this target")),
+    );
+    reasons
+}

@@ -1,0 +1,96 @@
+//! The network that the command line names: an ONNX file or a graph in text form.
+
+use std::path::Path;
+
+use syncbn_ir::{DType, Graph};
+use syncbn_onnx::ImportOptions;
+use syncbn_passes::Fault;
+
+use super::arguments::Arguments;
+use crate::Error;
+use crate::diagnostic::{Diagnostic, Reporter, Severity};
+
+/// A network as read.
+pub struct Network {
+    /// The graph.
+    pub graph: Graph,
+    /// Element type of parameters and activations.
+    pub dtype: DType,
+    /// The batch that the file was exported with, when it was fixed.
+    pub fixed_batch: Option<usize>,
+    /// Warnings of the import.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the network and reports what the import has to say of it.
+pub fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result<Network, Error> {
+    if model.extension().is_some_and(|e| e == "ir") {
+        check_text_flags(arguments)?;
+        return read_text(model);
+    }
+    let imported = syncbn_onnx::import(
+        model,
+        &ImportOptions {
+            dtype: arguments.precision,
+            input_shapes: arguments.input_shape.clone(),
+            init: arguments.init.is_some(),
+            freeze: arguments.freeze.clone(),
+            train: arguments.train.clone(),
+        },
+    )?;
+    for warning in &imported.warnings {
+        reporter.report(&Diagnostic::new(
+            Severity::Warning,
+            &warning.message,
+            warning.note.as_deref(),
+        ));
+    }
+    for note in &imported.notes {
+        reporter.report(&Diagnostic::new(Severity::Note, note, None));
+    }
+    Ok(Network {
+        graph: imported.graph,
+        dtype: imported.dtype,
+        fixed_batch: imported.fixed_batch,
+        warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
+    })
+}
+
+/// Refuses flags that only the import of ONNX files looks at.
+fn check_text_flags(arguments: &Arguments) -> Result<(), Error> {
+    let given = [
+        ("--precision", arguments.precision.is_some()),
+        ("--input-shape", !arguments.input_shape.is_empty()),
+        ("--freeze", !arguments.freeze.is_empty()),
+        ("--train", !arguments.train.is_empty()),
+    ];
+    let errors = given.iter().filter(|(_, given)| *given).map(|(flag, _)| {
+        Error::user(
+            format!("{flag} applies to ONNX files only"),
+            "write it into the text: types, shapes and `trained` stand there",
+        )
+    });
+    Error::check(errors.collect())
+}
+
+/// Reads a graph in text form: what `--emit graph` writes, or one written by hand.
+fn read_text(path: &Path) -> Result<Network, Error> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::user(format!("cannot read {shown}: {e}"), "check the path"))?;
+    let graph = syncbn_ir::parse(&text).map_err(|e| {
+        let place = format!("{shown}, line {}, column {}", e.line, e.column);
+        vec![
+            Fault::user(e.message)
+                .at(place)
+                .help("docs/ir.md has the grammar"),
+        ]
+    })?;
+    let dtype = crate::model::element_type(&graph)?;
+    Ok(Network {
+        graph,
+        dtype,
+        fixed_batch: None,
+        warnings: Vec::new(),
+    })
+}
