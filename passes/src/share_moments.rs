@@ -136,18 +136,14 @@ fn sums(
     part: Value,
     scope: Option<Scope>,
 ) -> Result<PatchValue, PassError> {
-    let user = |v: Value, op: Op| {
-        let mut users = graph.users(v).into_iter().map(|(user, _)| user);
-        users.find(|&user| *graph.op(user) == op && graph.operands(user).len() == 1)
-    };
-    let known = user(part, Moments {}.into()).map(Value::from);
-    let summed = known
+    let measured = known(graph, part, &Moments {}.into());
+    let summed = measured
         .zip(scope)
-        .and_then(|(v, scope)| user(v, AllReduce { scope }.into()));
+        .and_then(|(v, scope)| known(graph, v, &AllReduce { scope }.into()));
     if let Some(summed) = summed {
-        return Ok(PatchValue::Old(summed.into()));
+        return Ok(PatchValue::Old(summed));
     }
-    let moments = match known {
+    let moments = match measured {
         Some(v) => PatchValue::Old(v),
         None => patch.add(graph, Moments {}, name, &[part.into()])?,
     };
@@ -155,6 +151,13 @@ fn sums(
         Some(scope) => patch.add(graph, AllReduce { scope }, name, &[moments]),
         None => Ok(moments),
     }
+}
+
+/// What an operator makes of `v` alone, if the graph computes it.
+fn known(graph: &Graph, v: Value, op: &Op) -> Option<Value> {
+    let mut users = graph.users(v).into_iter().map(|(user, _)| user);
+    let user = users.find(|&user| graph.op(user) == op && graph.operands(user).len() == 1);
+    user.map(Value::from)
 }
 
 fn slice(
@@ -170,7 +173,14 @@ fn slice(
         end: range.end,
         step: std::num::NonZeroUsize::MIN,
     };
-    patch.add(graph, slice, name, &[x])
+    let known = match x {
+        PatchValue::Old(v) => known(graph, v, &slice.clone().into()),
+        PatchValue::New { .. } => None,
+    };
+    match known {
+        Some(v) => Ok(PatchValue::Old(v)),
+        None => patch.add(graph, slice, name, &[x]),
+    }
 }
 
 /// Moments, their sums over ranks and slices of these that the graph computes twice.
