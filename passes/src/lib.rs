@@ -26,6 +26,7 @@ mod recognize_composites;
 mod rewrite;
 mod schedule;
 mod set_batch_norm_mode;
+mod share_moments;
 
 use syncbn_ir::Graph;
 

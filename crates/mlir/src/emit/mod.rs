@@ -6,6 +6,7 @@
 mod arith;
 mod control;
 mod device;
+mod erf;
 mod index;
 mod lanes;
 mod math;
