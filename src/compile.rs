@@ -11,6 +11,7 @@ use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
+use crate::options::Device;
 use crate::output::write_atomically;
 use crate::{Error, Options, gpu, link, model, runtime, worker};
 
@@ -49,7 +50,13 @@ fn selection(options: &Options, pipeline: &str) -> Selection {
 }
 
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
-pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &str)) -> Result<Graphs, Error> {
+pub fn optimize(
+    graph: &Graph,
+    options: &Options,
+    part: Device,
+    show: &mut dyn FnMut(&str, &str),
+) -> Result<Graphs, Error> {
+    let channels_last = part == Device::Gpu;
     let mut warnings = Vec::new();
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
@@ -62,6 +69,7 @@ pub fn optimize(graph: &Graph, options: &Options, show: &mut dyn FnMut(&str, &st
             input_gradients: false,
             batch_bound: options.batch,
             bucket_bytes: options.bucket_bytes,
+            channels_last,
         });
         cx.layout = layout.clone();
         let pipeline = match mode {
@@ -173,7 +181,7 @@ pub struct Compiled {
 /// Compiles a network that the importer or the builder made.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     check_passes(options)?;
-    let graphs = optimize(graph, options, &mut |_, _| ())?;
+    let graphs = optimize(graph, options, options.targets.main(), &mut |_, _| ())?;
     finish(graph, graphs, options)
 }
 
@@ -222,37 +230,50 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
     Error::check(errors)
 }
 
-/// Code generation and description of optimised graphs.
+/// Code generation and description of optimised graphs: those of the main part; other parts get their own.
 pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compiled, Error> {
     let cpu = Cpu::new(options.cpu);
     let mut data = Bytes::default();
-    let described = model::describe(graph, &graphs, options, &cpu, &mut data)?;
-    let program = program(&graphs, described.dtype, &cpu, options)?;
     let mut compiled = Compiled {
         models: Vec::new(),
         warnings: graphs.warnings.clone(),
         objects: Vec::new(),
-        data: data.bytes,
+        data: Vec::new(),
         blobs: Vec::new(),
     };
-    let constants = |planned: &Option<Planned>| -> Result<Vec<u8>, Error> {
-        let bytes = planned.as_ref().map(|planned| model::constants(&planned.graph));
-        Ok(bytes.transpose()?.unwrap_or_default())
-    };
-    let constants = (constants(&graphs.train)?, constants(&graphs.infer)?);
-    if options.targets.cpu {
-        let code = generate(&program, &cpu, Emit::Object, &mut worker::note_kernels)?;
-        compiled.objects.push(("code.o", code));
-        compiled.blobs.push((TRAIN_CONSTANTS, constants.0.clone()));
-        compiled.blobs.push((INFER_CONSTANTS, constants.1.clone()));
-        compiled.models.push(described.model.clone());
+    for device in options.targets.devices() {
+        let own;
+        let graphs = match device == options.targets.main() {
+            true => &graphs,
+            false => {
+                own = optimize(graph, options, device, &mut |_, _| ())?;
+                &own
+            }
+        };
+        let described = model::describe(graph, graphs, options, &cpu, &mut data)?;
+        let program = program(graphs, described.dtype, &cpu, options)?;
+        let constants = |planned: &Option<Planned>| -> Result<Vec<u8>, Error> {
+            let bytes = planned.as_ref().map(|planned| model::constants(&planned.graph));
+            Ok(bytes.transpose()?.unwrap_or_default())
+        };
+        let (train, infer) = (constants(&graphs.train)?, constants(&graphs.infer)?);
+        match device {
+            Device::Cpu => {
+                let code = generate(&program, &cpu, Emit::Object, &mut worker::note_kernels)?;
+                compiled.objects.push(("code.o", code));
+                compiled.blobs.push((TRAIN_CONSTANTS, train));
+                compiled.blobs.push((INFER_CONSTANTS, infer));
+                compiled.models.push(described.model);
+            }
+            Device::Gpu => {
+                let part = gpu::part(&program, &cpu, options, described.model, (train, infer))?;
+                compiled.objects.extend(part.objects);
+                compiled.blobs.extend(part.blobs);
+                compiled.models.push(part.model);
+            }
+        }
     }
-    if options.targets.gpu() {
-        let part = gpu::part(&program, &cpu, options, described.model, constants)?;
-        compiled.objects.extend(part.objects);
-        compiled.blobs.extend(part.blobs);
-        compiled.models.push(part.model);
-    }
+    compiled.data = data.bytes;
     Ok(compiled)
 }
 

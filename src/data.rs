@@ -1,5 +1,8 @@
 //! The object file of what never enters MLIR: initial values, constants and the model's description.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use object::write::{Object, Relocation, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationEncoding, RelocationFlags, RelocationKind, SectionKind,
@@ -85,12 +88,24 @@ fn refer_to(object: &mut Object, name: &str) -> Result<(), Error> {
 pub struct Bytes {
     /// What has been added.
     pub bytes: Vec<u8>,
+    /// Pieces by the hash of their bytes.
+    known: BTreeMap<u64, Vec<(u64, usize)>>,
 }
 
 impl Bytes {
-    /// Appends a piece and returns its offset.
+    /// Appends a piece and returns its offset. A piece that is there already is not added again: the parts of an
+    /// executable start from the same values.
     pub fn push(&mut self, piece: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        piece.hash(&mut hasher);
+        let known = self.known.entry(hasher.finish()).or_default();
+        for &(offset, length) in known.iter() {
+            if self.bytes[offset as usize..][..length] == *piece {
+                return offset;
+            }
+        }
         let offset = self.bytes.len().next_multiple_of(ALIGNMENT as usize);
+        known.push((offset as u64, piece.len()));
         self.bytes.resize(offset, 0);
         self.bytes.extend_from_slice(piece);
         offset as u64

@@ -1,6 +1,7 @@
 //! What a compilation is asked for.
 
 use syncbn_codegen::CpuFlag;
+
 use syncbn_ir::ops::RunningVar;
 use syncbn_mlir::gpu::Products;
 use syncbn_passes::{BatchNormMode, Loss};
@@ -38,6 +39,15 @@ impl Mode {
     }
 }
 
+/// What a part of an executable runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The CPU.
+    Cpu,
+    /// A GPU, emulated or not.
+    Gpu,
+}
+
 /// What an executable runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Targets {
@@ -53,6 +63,20 @@ impl Targets {
     /// Whether there is a GPU part.
     pub fn gpu(self) -> bool {
         self.cuda || self.emulated
+    }
+
+    /// The parts of the executable.
+    pub fn devices(self) -> Vec<Device> {
+        let all = [(self.cpu, Device::Cpu), (self.gpu(), Device::Gpu)];
+        all.into_iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, device)| device)
+            .collect()
+    }
+
+    /// The part that text forms show.
+    pub fn main(self) -> Device {
+        if self.cpu { Device::Cpu } else { Device::Gpu }
     }
 
     /// The flag's words.
@@ -118,7 +142,7 @@ impl Default for Options {
                 emulated: false,
             },
             cpu: CpuFlag::Native,
-            products: Products::Exact,
+            products: Products::Tf32,
             seed: 0,
             passes: None,
             skip: Vec::new(),

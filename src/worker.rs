@@ -177,6 +177,7 @@ mod tests {
     use syncbn_ir::{Builder, DType};
 
     use super::*;
+    use crate::options::Device;
     use crate::{Mode, Options, compile, optimize};
 
     const REPORTER: Reporter = Reporter {
@@ -196,7 +197,7 @@ mod tests {
             mode: Mode::Infer,
             ..Options::default()
         };
-        let graphs = optimize(&net.finish(), &options, &mut |_, _| ()).unwrap();
+        let graphs = optimize(&net.finish(), &options, Device::Cpu, &mut |_, _| ()).unwrap();
         let cpu = Cpu {
             flag: CpuFlag::Native,
             name: "x86-64".to_string(),

@@ -8,6 +8,7 @@ pub mod opt;
 pub mod pipelines;
 
 mod add_loss;
+mod assign_layouts;
 mod bn_to_syncbn;
 mod canonicalize;
 mod combine_all_reduce;
@@ -25,6 +26,7 @@ mod recognize_composites;
 mod rewrite;
 mod schedule;
 mod set_batch_norm_mode;
+mod share_moments;
 
 use syncbn_ir::Graph;
 

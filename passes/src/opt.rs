@@ -117,6 +117,7 @@ impl Arguments {
                 self.options.running_var = rule.ok_or_else(message)?;
             }
             "--batch" => self.options.batch_bound = positive(flag, needed()?)?,
+            "--channels-last" => self.options.channels_last = true,
             "--bucket-bytes" => self.options.bucket_bytes = positive(flag, needed()?)? as u64,
             "--verbose" | "-v" => self.verbose = true,
             "--message-format" => {

@@ -93,6 +93,8 @@ pub struct Options {
     pub batch_bound: usize,
     /// Bytes of gradients that one all-reduce sums at most, unless a single gradient has more.
     pub bucket_bytes: u64,
+    /// Whether `assign-layouts` puts channels innermost.
+    pub channels_last: bool,
 }
 
 /// Bytes of a bucket of gradients unless asked for otherwise. On a CPU, ranks share memory, and one all-reduce of
@@ -111,6 +113,7 @@ impl Default for Options {
             input_gradients: false,
             batch_bound: 32,
             bucket_bytes: DEFAULT_BUCKET_BYTES,
+            channels_last: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one list of all passes, and the pipelines that put them in order.
 
 use crate::add_loss::AddLoss;
+use crate::assign_layouts::AssignLayouts;
 use crate::bn_to_syncbn::BnToSyncBn;
 use crate::canonicalize::Canonicalize;
 use crate::combine_all_reduce::CombineAllReduce;
@@ -15,6 +16,7 @@ use crate::plan_memory::PlanMemory;
 use crate::recognize_composites::RecognizeComposites;
 use crate::schedule::Schedule;
 use crate::set_batch_norm_mode::SetBatchNormMode;
+use crate::share_moments::ShareMoments;
 
 /// All passes.
 pub const PASSES: &[&dyn Pass] = &[
@@ -26,9 +28,11 @@ pub const PASSES: &[&dyn Pass] = &[
     &Differentiate,
     &BnToSyncBn,
     &InsertGradientAllReduce,
+    &ShareMoments,
     &FuseConvSyncBnSilu,
     &CombineAllReduce,
     &FoldBatchNorm,
+    &AssignLayouts,
     &Schedule,
     &PlanMemory,
 ];
@@ -61,9 +65,11 @@ pub const PIPELINES: &[Pipeline] = &[
     // `set-batch-norm-mode` comes before `differentiate`: the gradient is that of the training form, and
     // frozen scales have none. `bn-to-syncbn` comes after it, because the pair of sums of the backward pass
     // has no simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced
-    // already. `fuse-conv-syncbn-silu` comes after both, because it fuses forward and backward together.
+    // already. `share-moments` comes after both, so that the collectives it finds are all there are, and before
+    // `fuse-conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute
+    // them. That pass comes after the first two, because it fuses forward and backward together.
     // `combine-all-reduce` comes after it, because before it the sums of a shortcut wait for those of the main
-    // branch. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
+    // branch. `assign-layouts` comes when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
     // and any change after it would need another plan.
     Pipeline {
         name: "train",
@@ -77,8 +83,10 @@ pub const PIPELINES: &[Pipeline] = &[
             "fold-constants",
             "bn-to-syncbn",
             "insert-gradient-all-reduce",
+            "share-moments",
             "fuse-conv-syncbn-silu",
             "combine-all-reduce",
+            "assign-layouts",
             "schedule",
             "plan-memory",
         ],
@@ -95,6 +103,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "bn-to-syncbn",
             "canonicalize",
             "fold-constants",
+            "assign-layouts",
             "schedule",
             "plan-memory",
         ],

@@ -3,6 +3,7 @@
 mod arguments;
 mod network;
 mod opt;
+mod precision;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -141,9 +142,12 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     if arguments.emit == EmitFlag::Exe {
         check_passes(&options)?;
     }
-    let graphs = optimize(&imported.graph, &options, &mut |pass, text| {
-        reporter.text(&format!("// after {pass}\n{text}"))
-    })?;
+    let graphs = optimize(
+        &imported.graph,
+        &options,
+        options.targets.main(),
+        &mut |pass, text| reporter.text(&format!("// after {pass}\n{text}")),
+    )?;
     for warning in &graphs.warnings {
         reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
     }
@@ -192,6 +196,10 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
             emulated: arguments.target.contains(&Target::CudaEmulated),
         },
         cpu: arguments.cpu,
+        products: arguments
+            .precision
+            .and_then(|precision| precision.products)
+            .unwrap_or(syncbn_mlir::gpu::Products::Tf32),
         seed: arguments.init.unwrap_or(0),
         passes: arguments.passes.clone(),
         skip: arguments.skip.clone(),

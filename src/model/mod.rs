@@ -3,6 +3,8 @@
 mod steps;
 mod tensors;
 
+use std::collections::BTreeSet;
+
 use syncbn_abi::{Arenas, Model, Parameter};
 use syncbn_codegen::Cpu;
 use syncbn_ir::ops::{Op, RunningVar};
@@ -39,8 +41,12 @@ pub fn describe(
     let mut tensors = |list: &[syncbn_passes::Tensor]| -> Result<Vec<Parameter>, Error> {
         Error::all(list.iter().map(|tensor| parameter(tensor, options.seed, data)))
     };
-    let (parameters, statistics) =
+    let (mut parameters, statistics) =
         Error::both(tensors(&plan.layout.parameters), tensors(&plan.layout.statistics))?;
+    let channels_last = channels_last(graphs);
+    for parameter in &mut parameters {
+        parameter.channels_last = channels_last.contains(&parameter.name);
+    }
     let mut collectives = Vec::new();
     if let Some(train) = &graphs.train {
         for (id, scope) in schedule::collectives(&train.graph)? {
@@ -99,6 +105,21 @@ pub fn describe(
         warnings: graphs.warnings.clone(),
     };
     Ok(Described { model, dtype })
+}
+
+/// Names of the parameters that `assign-layouts` gave another order in memory.
+fn channels_last(graphs: &Graphs) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for planned in graphs.train.iter().chain(&graphs.infer) {
+        for id in planned.graph.nodes() {
+            if let Op::Parameter(parameter) = planned.graph.op(id)
+                && planned.graph.ty(id.into()).layout == syncbn_ir::Layout::Nhwc
+            {
+                names.insert(parameter.name.clone());
+            }
+        }
+    }
+    names
 }
 
 /// The bytes of a graph's constants, as its plan places them.

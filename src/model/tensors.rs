@@ -113,6 +113,7 @@ pub fn parameter(tensor: &syncbn_passes::Tensor, seed: u64, data: &mut Bytes) ->
         name: tensor.name.clone(),
         shape: fixed_sizes(&tensor.ty),
         offset: tensor.offset,
+        channels_last: false,
         trained: tensor.trained,
         initial,
     })

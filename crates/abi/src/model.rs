@@ -126,6 +126,9 @@ pub struct Parameter {
     pub shape: Vec<u64>,
     /// Byte offset in its arena.
     pub offset: u64,
+    /// Whether axis 1 is innermost in memory, before the axes that follow it.
+    #[serde(default)]
+    pub channels_last: bool,
     /// Whether the optimiser updates it.
     pub trained: bool,
     /// How it starts.

@@ -137,6 +137,7 @@ pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> R
         peak_rss_bytes: peak_rss(),
         collectives_per_step: (execution.collectives() - before) / flags.steps,
     };
+    execution.finish()?;
     if !execution.leads() {
         return Ok(());
     }

@@ -58,7 +58,7 @@ pub fn run(place: &Place, flags: &cli::Infer, interrupted: Arc<AtomicBool>) -> R
         return Err(Error::new(Kind::Interrupted, "interrupted; nothing was written"));
     }
     if !execution.leads() {
-        return Ok(());
+        return execution.finish();
     }
     let outputs = separate(&pieces, &sizes);
     let arrays: Vec<_> = model
@@ -71,7 +71,8 @@ pub fn run(place: &Place, flags: &cli::Infer, interrupted: Arc<AtomicBool>) -> R
             (output.name.as_str(), output.element_type, shape, bytes.as_slice())
         })
         .collect();
-    write_arrays(&flags.output, &arrays)
+    write_arrays(&flags.output, &arrays)?;
+    execution.finish()
 }
 
 /// The outputs, of `sizes` bytes a sample, that lie one after the other in each of the pieces.

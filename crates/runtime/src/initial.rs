@@ -155,6 +155,7 @@ mod tests {
             name: name.into(),
             shape: vec![elements],
             offset,
+            channels_last: false,
             trained: true,
             initial,
         }

@@ -1,3 +1,5 @@
+//! What the variables of launchers make of a process.
+
 use super::*;
 
 type Variables<'a> = &'a [(&'a str, &'a str)];

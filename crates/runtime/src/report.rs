@@ -20,9 +20,9 @@ pub fn line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// Prints a line to standard error.
+/// Prints a line to standard error, in one piece, as several processes may share it.
 pub fn complaint(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Prints what a user may want to know.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use melior::Context;
 use melior::ir::Module;
 use syncbn_ir::ops::Op;
-use syncbn_ir::{DType, Graph, NodeId, TensorType};
+use syncbn_ir::{DType, Graph, Layout, NodeId, TensorType};
 
 use crate::LowerError;
 use crate::emit::{Elem, Emitter};
@@ -81,7 +81,7 @@ impl<'c> Lowering<'c> {
         program: &Program,
     ) -> Result<Vec<KernelSource>, LowerError> {
         use Parameter::{Shared, Size};
-        check(program)?;
+        check(program, &[Layout::Plain])?;
         let mut lowering = Lowering {
             functions: Functions::new(context, module),
             vector_bytes: program.vector_bytes,

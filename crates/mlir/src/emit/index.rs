@@ -153,6 +153,25 @@ impl<'c> Emitter<'c> {
         (quotient, Some(exact))
     }
 
+    /// `(a / k, a % k)` of an index that is not negative.
+    pub fn index_split(&mut self, a: Index<'c>, k: i64) -> (Index<'c>, Index<'c>) {
+        match a {
+            _ if k == 1 => return (a, Index::constant(0)),
+            Index::Const { base, stride: 0 } => {
+                return (Index::constant(base / k), Index::constant(base % k));
+            }
+            _ => {}
+        }
+        let v = self.index_value(a);
+        let factor = self.index(k);
+        let index = |v: Val<'c>| match v.lanes {
+            1 => Index::uniform(v),
+            _ => Index::Lanes(v),
+        };
+        let (quotient, rest) = (self.div(v, factor), self.rem(v, factor));
+        (index(quotient), index(rest))
+    }
+
     /// `0 <= a < limit`, in one unsigned comparison.
     pub fn index_below(&mut self, a: Index<'c>, limit: i64) -> Val<'c> {
         let v = self.index_value(a);

@@ -46,11 +46,6 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    /// Both parts of a division of an index that is not negative.
-    pub fn index_split(&mut self, a: Index<'c>, k: i64) -> (Index<'c>, Index<'c>) {
-        (self.index_quotient(a, k), self.index_remainder(a, k))
-    }
-
     /// The bits in which two indices differ.
     pub fn index_xor(&mut self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         match (a, b) {

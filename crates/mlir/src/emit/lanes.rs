@@ -34,6 +34,26 @@ impl<'c> Emitter<'c> {
         self.lanes = outer;
     }
 
+    /// [`Emitter::map`] of axes that have these strides in memory: on a GPU neighbouring threads take neighbours
+    /// in memory.
+    pub fn map_along(&mut self, extents: &[Extent<'c>], strides: &[i64], width: usize, body: Each<'c, '_>) {
+        // The batch stays outermost.
+        let mut order: Vec<usize> = (0..extents.len()).collect();
+        let batch = |i: usize| matches!(extents[i], Extent::Batch(_));
+        order.sort_by_key(|&i| (!batch(i), std::cmp::Reverse(strides[i])));
+        if self.device.is_none() || order.is_sorted() {
+            return self.map(extents, width, body);
+        }
+        let sorted: Vec<Extent<'c>> = order.iter().map(|&i| extents[i]).collect();
+        self.map(&sorted, width, &|e, at| {
+            let mut own = vec![Index::constant(0); at.len()];
+            for (&axis, &index) in order.iter().zip(at) {
+                own[axis] = index;
+            }
+            body(e, &own);
+        });
+    }
+
     /// `0..n` in lanes, then the rest in scalars.
     fn row(&mut self, n: i64, width: usize, body: &dyn Fn(&mut Self, Index<'c>)) {
         let lanes = lanes_for(n, width);

@@ -6,6 +6,7 @@
 mod arith;
 mod control;
 mod device;
+mod erf;
 mod index;
 mod integer;
 mod lanes;
@@ -17,6 +18,7 @@ pub use arith::Compare;
 pub use control::Extent;
 pub use device::{Blocks, Device, Inner, THREADS, Work};
 pub use index::Index;
+pub use lanes::Each;
 pub use memory::Buffer;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
 

@@ -55,7 +55,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
     ]
     .concat();
     let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
-    e.map(&axes, 1, &|e, at| {
+    e.map_along(&axes, &yb.strides, 1, &|e, at| {
         let (n, channel, out) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.k);
         let start = match &bias {
@@ -99,7 +99,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
     ]
     .concat();
     let taps = extents(&[&[g.k], &g.kernel()[..]].concat());
-    e.map(&axes, 1, &|e, at| {
+    e.map_along(&axes, &dxb.strides, 1, &|e, at| {
         let (n, channel, input) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.c);
         let first = e.index_scale(group, -g.c);

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use melior::Context;
 use melior::ir::Module;
 use syncbn_abi::{GpuKernel, gpu_symbols};
-use syncbn_ir::DType;
+use syncbn_ir::{DType, Layout};
 
 use crate::LowerError;
 use crate::cpu::{KernelSource, Program};
@@ -36,6 +36,16 @@ pub enum Products {
     Tf32,
     /// On tensor cores, with each operand as the sum of two tf32 numbers: three products, close to f32.
     ThreeTf32,
+}
+
+impl Products {
+    /// The precision that a description of the program states.
+    pub fn name(self) -> &'static str {
+        match self {
+            Products::Tf32 => "tf32",
+            Products::Exact | Products::ThreeTf32 => "f32",
+        }
+    }
 }
 
 /// What host code and the model's description must know of lowered kernels.
@@ -69,7 +79,7 @@ impl<'c> Lowering<'c> {
         program: &Program,
     ) -> Result<Kernels, LowerError> {
         use Parameter::{Shared, Size};
-        check(program)?;
+        check(program, &[Layout::Plain, Layout::Nhwc])?;
         let functions = Functions::new(context, module);
         functions.mark_as_container(module);
         let mut lowering = Lowering {

@@ -6,8 +6,8 @@ use syncbn_ir::{Graph, Layout, NodeId};
 use crate::cpu::{Part, Program};
 use crate::{LowerError, Unsupported};
 
-/// Refuses a program that has nodes without a lowering, and names all of them.
-pub fn check(program: &Program) -> Result<(), LowerError> {
+/// Refuses a program that has nodes without a lowering, or in other layouts than `layouts`, and names all of them.
+pub fn check(program: &Program, layouts: &[Layout]) -> Result<(), LowerError> {
     let mut list: Vec<Unsupported> = Vec::new();
     for Part {
         graph, prepare, step, ..
@@ -15,11 +15,13 @@ pub fn check(program: &Program) -> Result<(), LowerError> {
     {
         for &id in prepare.iter().chain(*step) {
             let node = graph.node(id);
-            let found = reasons(graph, id).into_iter().map(|message| Unsupported {
-                node: node.name.clone(),
-                op: node.op.name().to_string(),
-                message,
-            });
+            let found = reasons(graph, id, layouts)
+                .into_iter()
+                .map(|message| Unsupported {
+                    node: node.name.clone(),
+                    op: node.op.name().to_string(),
+                    message,
+                });
             for unsupported in found {
                 if !list.contains(&unsupported) {
                     list.push(unsupported);
@@ -34,7 +36,7 @@ pub fn check(program: &Program) -> Result<(), LowerError> {
 }
 
 /// Why a node cannot be lowered.
-fn reasons(graph: &Graph, id: NodeId) -> Vec<String> {
+fn reasons(graph: &Graph, id: NodeId, known: &[Layout]) -> Vec<String> {
     let node = graph.node(id);
     let mut reasons = Vec::new();
     let whole = match &node.op {
@@ -49,7 +51,7 @@ fn reasons(graph: &Graph, id: NodeId) -> Vec<String> {
     let types = operands.chain(node.outputs.iter().map(|output| &output.ty));
     let mut layouts: Vec<Layout> = types
         .map(|ty| ty.layout)
-        .filter(|&l| l != Layout::Plain)
+        .filter(|layout| !known.contains(layout))
         .collect();
     layouts.dedup();
     reasons.extend(

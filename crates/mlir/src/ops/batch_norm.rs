@@ -81,9 +81,8 @@ impl<'c> Channel<'c> {
 pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let image = k.image(&x.ty);
-    let strides = image.strides();
-    let (xb, yb) = (x.view(&strides), y.view(&strides));
-    let residual = k.operands.get(5).map(|t| t.view(&strides));
+    let (xb, yb) = (x.image(), y.image());
+    let residual = k.operands.get(5).map(Tensor::image);
     let statistics = Statistics {
         elem: x.elem(),
         mean: k.operands[1].flat(),
@@ -114,7 +113,7 @@ pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let image = k.image(&x.ty);
-    let (xb, yb) = (x.view(&image.strides()), y.view(&image.strides()));
+    let (xb, yb) = (x.image(), y.image());
     let elem = x.elem();
     let vectors: Vec<Buffer<'c>> = k.operands[1..].iter().map(Tensor::flat).collect();
     let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {

@@ -4,7 +4,7 @@ use syncbn_ir::ops::{BatchNormBackwardData, BatchNormBackwardReduce, UnaryFuncti
 
 use super::batch_norm::{Channel, Statistics};
 use super::channels::{channel_sums, per_channel};
-use super::kernel::{Image, Kernel, Tensor};
+use super::kernel::{Kernel, Tensor};
 use crate::emit::{Buffer, Elem, Emitter, Index, Val};
 
 /// Operands of the backward kernels: `x`, `dy` and what recomputes `z` before the activation.
@@ -18,17 +18,11 @@ struct Backward<'c> {
 
 impl<'c> Backward<'c> {
     /// `scale`, `bias` and `residual` are the slots of those operands, which may be absent.
-    fn new(
-        k: &Kernel<'c>,
-        activation: Option<UnaryFunction>,
-        image: &Image<'c>,
-        [scale, bias, residual]: [usize; 3],
-    ) -> Self {
-        let strides = image.strides();
+    fn new(k: &Kernel<'c>, activation: Option<UnaryFunction>, [scale, bias, residual]: [usize; 3]) -> Self {
         Backward {
-            x: k.operands[0].view(&strides),
-            dy: k.operands[1].view(&strides),
-            residual: k.operands.get(residual).map(|t| t.view(&strides)),
+            x: k.operands[0].image(),
+            dy: k.operands[1].image(),
+            residual: k.operands.get(residual).map(Tensor::image),
             statistics: Statistics {
                 elem: k.operands[0].elem(),
                 mean: k.operands[2].flat(),
@@ -57,9 +51,9 @@ impl<'c> Backward<'c> {
 /// `[sum dz, sum dz * xhat]`, and `dz` itself where it is a result.
 pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
-    let backward = Backward::new(k, op.activation, &image, [4, 5, 6]);
+    let backward = Backward::new(k, op.activation, [4, 5, 6]);
     let result = k.results[0].flat();
-    let stored = k.results.get(1).map(|t| t.view(&image.strides()));
+    let stored = k.results.get(1).map(Tensor::image);
     let width = k.width(Elem::F64);
     channel_sums(
         e,
@@ -88,9 +82,9 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<
 pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let elem = k.operands[0].elem();
-    let backward = Backward::new(k, op.activation, &image, [4, 7, usize::MAX]);
+    let backward = Backward::new(k, op.activation, [4, 7, usize::MAX]);
     let (sums, count) = (k.operands[5].flat(), k.operands[6].flat());
-    let result = k.results[0].view(&image.strides());
+    let result = k.results[0].image();
     let n = e.load(&count, &[Index::constant(0)], None);
     let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {
         let channel = backward.statistics.channel(e, c);

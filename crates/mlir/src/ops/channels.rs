@@ -23,7 +23,7 @@ pub fn per_channel<'c, P>(
         Extent::Fixed(image.positions),
     ];
     if e.device.is_some() {
-        return e.map(&axes, 1, &|e, at| {
+        return e.map_along(&axes, &image.strides, 1, &|e, at| {
             let prepared = channel(e, at[1]);
             body(e, &prepared, at);
         });
@@ -58,11 +58,16 @@ pub fn channel_sums<'c, P>(
     if e.device.is_some() {
         let kept = [Extent::Fixed(image.channels)];
         let summed = [image.n, Extent::Fixed(image.positions)];
+        let inner = if image.strides[1] < image.strides[2] {
+            Inner::Kept
+        } else {
+            Inner::Summed
+        };
         let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
             let prepared = channel(e, at[0]);
             body(e, &prepared, &[at[1], at[0], at[2]], sums)
         };
-        return e.sum_in_threads(&kept, &summed, Inner::Summed, &elems, &mut add, &|e, at, sums| {
+        return e.sum_in_threads(&kept, &summed, inner, &elems, &mut add, &|e, at, sums| {
             let prepared = channel(e, at[0]);
             store(e, at[0], &prepared, sums);
         });

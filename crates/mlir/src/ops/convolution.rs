@@ -3,7 +3,7 @@
 use syncbn_ir::TensorType;
 use syncbn_ir::ops::Window;
 
-use super::kernel::{Tensor, fixed};
+use super::kernel::{Tensor, fixed, strides_of};
 use crate::emit::{Buffer, Emitter, Extent, Index, Val};
 
 /// The geometry of a convolution, with spatial axes merged where the window does not mix them.
@@ -58,28 +58,23 @@ impl Geometry {
         self.window.kernel.iter().map(|&n| n as i64).collect()
     }
 
-    /// Strides of an image with `channels` channels in all: sample, channel, spatial axes.
-    fn image_strides(&self, channels: i64, sizes: &[i64]) -> Vec<i64> {
-        let mut strides = vec![1];
-        for &n in [&[channels], sizes].concat().iter().rev() {
-            strides.insert(0, strides[0] * n);
-        }
-        strides
+    fn image<'c>(&self, t: &Tensor<'c>, channels: i64, sizes: &[i64]) -> Buffer<'c> {
+        t.view(&strides_of(t.ty.layout, &[&[1, channels], sizes].concat()))
     }
 
     /// The input: sample, channel, spatial axes.
     pub fn x_buffer<'c>(&self, x: &Tensor<'c>) -> Buffer<'c> {
-        x.view(&self.image_strides(self.c * self.groups, &self.input))
+        self.image(x, self.c * self.groups, &self.input)
     }
 
     /// The output: sample, channel, spatial axes.
     pub fn y_buffer<'c>(&self, y: &Tensor<'c>) -> Buffer<'c> {
-        y.view(&self.image_strides(self.k * self.groups, &self.output))
+        self.image(y, self.k * self.groups, &self.output)
     }
 
     /// The weight: output channel, input channel of its group, window axes.
     pub fn w_buffer<'c>(&self, w: &Tensor<'c>) -> Buffer<'c> {
-        w.view(&self.image_strides(self.c, &self.kernel()))
+        self.image(w, self.c, &self.kernel())
     }
 
     /// The input index that tap `tap` of window `out` reads on axis `i`, and its guard unless it is always

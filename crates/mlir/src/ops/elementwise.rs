@@ -2,14 +2,14 @@
 //! moves. One strided form serves all: the result's axes, and a stride for each operand.
 
 use syncbn_ir::ops::{Binary, Concat, Pad, Slice, Transpose, Unary, UnaryBackward};
-use syncbn_ir::{Dim, Shape, TensorType};
+use syncbn_ir::{Dim, Layout, Shape, TensorType};
 
-use super::kernel::{Kernel, Tensor, fixed, plain_strides};
-use crate::emit::{Buffer, Elem, Emitter, Extent, Val};
+use super::kernel::{Kernel, Tensor, fixed, strides};
+use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
 
 /// Strides with which a tensor is read along the axes of `shape`, to which it broadcasts.
 fn broadcast_strides(ty: &TensorType, shape: &Shape) -> Vec<i64> {
-    let own = plain_strides(ty);
+    let own = strides(ty);
     let missing = shape.rank() - own.len();
     (0..shape.rank())
         .map(|i| match i.checked_sub(missing) {
@@ -80,7 +80,7 @@ fn strided<'c>(
     };
     let widest = buffers.iter().map(|b| b.elem.bytes()).max().unwrap_or(8);
     let width = (k.vector_bytes as i64 / widest) as usize;
-    e.map(&extents, width, &|e, at| {
+    e.map_along(&extents, &buffers[operands.len()].strides, width, &|e, at| {
         let values: Vec<Val<'c>> = operands.iter().map(|b| e.load(b, at, None)).collect();
         let v = f(e, &values);
         let v = e.convert(v, result.elem);
@@ -127,6 +127,12 @@ pub fn copy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
 /// `y = x` with the same elements in the same order, whatever the shapes.
 pub fn reshape<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
+    if x.ty.shape == y.ty.shape {
+        return copy(k, e);
+    }
+    if x.ty.layout != Layout::Plain || y.ty.layout != Layout::Plain {
+        return reorder(k, e);
+    }
     let (extents, strides) = k.rows(&y.ty);
     let (xb, yb) = (x.view(&strides), y.view(&strides));
     e.map(&extents, k.width(y.elem()), &|e, at| {
@@ -135,10 +141,36 @@ pub fn reshape<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     });
 }
 
+/// [`reshape`] where an operand or result is not row-major: element by element, by logical position.
+fn reorder<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let (xb, yb) = (x.buffer(), y.buffer());
+    let sizes = |t: &Tensor<'c>| t.ty.shape.0.iter().map(|&d| fixed(d)).collect::<Vec<i64>>();
+    let (from, to) = (sizes(x), sizes(y));
+    k.each(e, y, 1, &|e, at| {
+        let mut flat = Index::constant(0);
+        for (&i, &size) in at.iter().zip(&to) {
+            flat = e.index_scale(flat, size);
+            flat = e.index_add(flat, i);
+        }
+        let mut source = vec![Index::constant(0); from.len()];
+        for axis in (1..from.len()).rev() {
+            let (rest, own) = e.index_split(flat, from[axis]);
+            source[axis] = own;
+            flat = rest;
+        }
+        if let Some(first) = source.first_mut() {
+            *first = flat;
+        }
+        let v = e.load(&xb, &source, None);
+        e.store(&yb, at, v);
+    });
+}
+
 /// Axis `i` of the result is axis `permutation[i]` of the operand.
 pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
-    let own = plain_strides(&x.ty);
+    let own = strides(&x.ty);
     let strides = op.permutation.iter().map(|&i| own[i]).collect();
     strided(
         k,
@@ -152,7 +184,7 @@ pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 /// Every operand is copied to its place along the axis.
 pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let y = &k.results[0];
-    let strides = plain_strides(&y.ty);
+    let strides = strides(&y.ty);
     let mut first = 0;
     for x in &k.operands {
         let place = (y, strides.clone(), first * strides[op.axis]);
@@ -164,7 +196,7 @@ pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 /// Every `step`-th of `begin..end` of one axis.
 pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
-    let mut strides = plain_strides(&x.ty);
+    let mut strides = strides(&x.ty);
     let offset = op.begin as i64 * strides[op.axis];
     strides[op.axis] *= op.step.get() as i64;
     strided(
@@ -180,7 +212,25 @@ pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let (dims, axis) = (&y.ty.shape.0, op.axis);
-    let (xs, ys) = (plain_strides(&x.ty), plain_strides(&y.ty));
+    let size = fixed(x.ty.shape.0[axis]);
+    let (before, step) = (op.before as i64, op.step.get() as i64);
+    let source = |e: &mut Emitter<'c>, at: &[Index<'c>], along: usize| {
+        let from = e.index_offset(at[along], -before);
+        let (source, exact) = e.index_divide(from, step);
+        let below = e.index_below(source, size);
+        let mut read = at.to_vec();
+        read[along] = source;
+        (read, e.both(exact, Some(below)))
+    };
+    if e.device.is_some() {
+        let (xb, yb) = (x.buffer(), y.buffer());
+        return k.each(e, y, 1, &|e, at| {
+            let (read, guard) = source(e, at, axis);
+            let v = e.load(&xb, &read, guard);
+            e.store(&yb, at, v);
+        });
+    }
+    let (xs, ys) = (strides(&x.ty), strides(&y.ty));
     // Axes before and after the padded one are walked through as one each.
     let first = usize::from(y.ty.shape.has_batch());
     let product = |dims: &[Dim]| dims.iter().map(|&d| fixed(d)).product();
@@ -201,16 +251,10 @@ pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         t.view(&[outer * size * inner, size * inner, own[axis], 1])
     };
     let (xb, yb) = (view(x, &xs), view(y, &ys));
-    let size = fixed(x.ty.shape.0[axis]);
     // Without elements after the axis, lanes go along the axis itself.
     let rank = if inner == 1 { 3 } else { 4 };
     e.map(&extents[..rank], k.width(Elem::I64), &|e, at| {
-        let from = e.index_offset(at[2], -(op.before as i64));
-        let (source, exact) = e.index_divide(from, op.step.get() as i64);
-        let below = e.index_below(source, size);
-        let guard = e.both(exact, Some(below));
-        let mut read = at.to_vec();
-        read[2] = source;
+        let (read, guard) = source(e, at, 2);
         let v = e.load(&xb, &read, guard);
         e.store(&yb, at, v);
     });

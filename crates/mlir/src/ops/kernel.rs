@@ -1,8 +1,8 @@
 //! What an operator's lowering works with: the operands and results of one kernel.
 
-use syncbn_ir::{DType, Dim, TensorType};
+use syncbn_ir::{DType, Dim, Layout, TensorType};
 
-use crate::emit::{Buffer, Elem, Emitter, Extent, Val};
+use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
 use crate::gpu::Products;
 
 /// A tensor that a kernel reads or writes.
@@ -45,12 +45,24 @@ pub fn fixed(dim: Dim) -> i64 {
     dim.fixed().unwrap_or(1) as i64
 }
 
-/// Row-major strides, in elements, of a plain tensor.
-pub fn plain_strides(ty: &TensorType) -> Vec<i64> {
-    let dims = &ty.shape.0;
-    let mut strides = vec![1; dims.len()];
-    for i in (1..dims.len()).rev() {
-        strides[i - 1] = strides[i] * fixed(dims[i]);
+/// Strides, in elements, of the axes of a tensor that is plain or has its channels (axis 1) innermost.
+pub fn strides(ty: &TensorType) -> Vec<i64> {
+    let sizes: Vec<i64> = ty.shape.0.iter().map(|&d| fixed(d)).collect();
+    strides_of(ty.layout, &sizes)
+}
+
+/// [`strides`] of a tensor with these sizes; that of axis 0 does not matter.
+pub fn strides_of(layout: Layout, sizes: &[i64]) -> Vec<i64> {
+    let rank = sizes.len();
+    let order: Vec<usize> = match layout {
+        Layout::Nhwc if rank > 2 => [0].into_iter().chain(2..rank).chain([1]).collect(),
+        _ => (0..rank).collect(),
+    };
+    let mut strides = vec![1; rank];
+    let mut product = 1;
+    for &axis in order.iter().rev() {
+        strides[axis] = product;
+        product *= sizes[axis];
     }
     strides
 }
@@ -79,7 +91,14 @@ impl<'c> Tensor<'c> {
 
     /// The buffer indexed by the type's own axes.
     pub fn buffer(&self) -> Buffer<'c> {
-        self.view(&plain_strides(&self.ty))
+        self.view(&strides(&self.ty))
+    }
+
+    /// The buffer as `[n, channels, positions]`.
+    pub fn image(&self) -> Buffer<'c> {
+        let dims = &self.ty.shape.0;
+        let positions = dims[2..].iter().map(|&d| fixed(d)).product();
+        self.view(&strides_of(self.ty.layout, &[1, fixed(dims[1]), positions]))
     }
 
     /// The buffer as a vector of all its elements.
@@ -97,13 +116,8 @@ pub struct Image<'c> {
     pub channels: i64,
     /// Product of the further axes.
     pub positions: i64,
-}
-
-impl<'c> Image<'c> {
-    /// Strides of its three axes.
-    pub fn strides(&self) -> [i64; 3] {
-        [self.channels * self.positions, self.positions, 1]
-    }
+    /// Their strides.
+    pub strides: [i64; 3],
 }
 
 impl<'c> Kernel<'c> {
@@ -123,11 +137,20 @@ impl<'c> Kernel<'c> {
     /// A type of rank 2 or more as `[n, channels, positions]`.
     pub fn image(&self, ty: &TensorType) -> Image<'c> {
         let dims = &ty.shape.0;
+        let (channels, positions) = (fixed(dims[1]), dims[2..].iter().map(|&d| fixed(d)).product());
+        let strides = strides_of(ty.layout, &[1, channels, positions]);
         Image {
             n: self.extent(dims[0]),
-            channels: fixed(dims[1]),
-            positions: dims[2..].iter().map(|&d| fixed(d)).product(),
+            channels,
+            positions,
+            strides: [strides[0], strides[1], strides[2]],
         }
+    }
+
+    /// `body` for every index of a tensor; neighbouring threads take neighbours in memory.
+    pub fn each(&self, e: &mut Emitter<'c>, tensor: &Tensor<'c>, width: usize, body: Each<'c, '_>) {
+        let extents: Vec<Extent<'c>> = tensor.ty.shape.0.iter().map(|&d| self.extent(d)).collect();
+        e.map_along(&extents, &strides(&tensor.ty), width, body);
     }
 
     /// A plain tensor as `[batch, elements of a sample]`, or `[elements]` without a batch.

@@ -37,7 +37,7 @@ fn largest_and_sum<'c>(
 /// Sum of `logsumexp(logits) - logits[target]` over the rank, divided by `total * positions`.
 pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (classes, positions) = sizes(k);
-    let logits = k.operands[0].view(&[classes * positions, positions, 1]);
+    let logits = k.operands[0].image();
     let target = k.operands[1].view(&[positions, 1]);
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
     let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
@@ -77,8 +77,7 @@ fn share_of_loss<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>, terms: i64, sum: Val<'
 /// `(softmax(logits) - onehot(target)) / (total * positions)`
 pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (classes, positions) = sizes(k);
-    let strides = [classes * positions, positions, 1];
-    let (logits, result) = (k.operands[0].view(&strides), k.results[0].view(&strides));
+    let (logits, result) = (k.operands[0].image(), k.results[0].image());
     let target = k.operands[1].view(&[positions, 1]);
     let divisor = k.divisor(e, positions);
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];

@@ -10,7 +10,7 @@ use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index};
 /// that a large mean cancels before anything is squared.
 pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &mut Emitter<'c>) {
     let image = k.image(&x.ty);
-    let (xb, result) = (x.view(&image.strides()), out.flat());
+    let (xb, result) = (x.image(), out.flat());
     let samples = match image.n {
         Extent::Batch(n) => e.convert(n, Elem::F64),
         Extent::Fixed(n) => e.float(Elem::F64, n as f64),

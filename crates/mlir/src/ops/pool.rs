@@ -9,10 +9,6 @@ fn spatial(tensor: &Tensor) -> Vec<i64> {
     tensor.ty.shape.0[2..].iter().map(|&d| fixed(d)).collect()
 }
 
-fn all<'c>(k: &Kernel<'c>, tensor: &Tensor<'c>) -> Vec<Extent<'c>> {
-    tensor.ty.shape.0.iter().map(|&d| k.extent(d)).collect()
-}
-
 fn taps<'c>(window: &Window) -> Vec<Extent<'c>> {
     window.kernel.iter().map(|&n| Extent::Fixed(n as i64)).collect()
 }
@@ -101,7 +97,7 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (w, input) = (op.window(), spatial(x));
     let (xb, yb, cb) = (x.buffer(), y.buffer(), code.buffer());
     let elem = x.elem();
-    e.map(&all(k, y), k.width(Elem::I64), &|e, at| {
+    k.each(e, y, k.width(Elem::I64), &|e, at| {
         let lowest = e.float(elem, f64::NEG_INFINITY);
         let none = e.index(0);
         let start = [e.splat(lowest, e.lanes), e.splat(none, e.lanes)];
@@ -127,7 +123,7 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c
     let (w, output) = (op.window(), spatial(dy));
     let (dyb, cb, dxb) = (dy.buffer(), code.buffer(), dx.buffer());
     let elem = dx.elem();
-    e.map(&all(k, dx), k.width(Elem::I64), &|e, at| {
+    k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
         let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
@@ -183,7 +179,7 @@ pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &mut Emitter<'c>
     let (w, input) = (op.window(), spatial(x));
     let (xb, yb) = (x.buffer(), y.buffer());
     let elem = x.elem();
-    e.map(&all(k, y), k.width(Elem::I64), &|e, at| {
+    k.each(e, y, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
         let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
@@ -203,7 +199,7 @@ pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &mut Em
     let (w, input, output) = (op.window(), spatial(dx), spatial(dy));
     let (dyb, dxb) = (dy.buffer(), dx.buffer());
     let elem = dx.elem();
-    e.map(&all(k, dx), k.width(Elem::I64), &|e, at| {
+    k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
         let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {

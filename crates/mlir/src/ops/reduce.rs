@@ -3,7 +3,7 @@
 use syncbn_ir::Dim;
 use syncbn_ir::ops::{Reduce, ReduceFunction};
 
-use super::kernel::{Kernel, fixed, plain_strides};
+use super::kernel::{Kernel, fixed, strides};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// An axis, or several neighbours that are all reduced or all kept.
@@ -18,7 +18,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let mut axes: Vec<Axis<'c>> = Vec::new();
     let mut count = 1.0;
-    for (i, (&dim, stride)) in x.ty.shape.0.iter().zip(plain_strides(&x.ty)).enumerate() {
+    for (i, (&dim, stride)) in x.ty.shape.0.iter().zip(strides(&x.ty)).enumerate() {
         let reduced = op.axes.contains(&i);
         if reduced {
             count *= fixed(dim) as f64;
@@ -28,7 +28,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
                 extent: Extent::Fixed(n),
                 stride: s,
                 reduced: r,
-            }) if *r == reduced && dim != Dim::Batch => {
+            }) if *r == reduced && dim != Dim::Batch && *s == stride * fixed(dim) => {
                 *n *= fixed(dim);
                 *s = stride;
             }
@@ -42,13 +42,13 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let select = |reduced: bool| axes.iter().filter(move |a| a.reduced == reduced);
     let kept: Vec<Extent<'c>> = select(false).map(|a| a.extent).collect();
     let summed: Vec<Extent<'c>> = select(true).map(|a| a.extent).collect();
-    let strides: Vec<i64> = select(false).chain(select(true)).map(|a| a.stride).collect();
+    let own: Vec<i64> = select(false).chain(select(true)).map(|a| a.stride).collect();
     let mut result_strides = vec![1; kept.len()];
     for i in (1..kept.len()).rev() {
         let size = if let Extent::Fixed(n) = kept[i] { n } else { 1 };
         result_strides[i - 1] = result_strides[i] * size;
     }
-    let (xb, yb) = (x.view(&strides), y.view(&result_strides));
+    let (xb, yb) = (x.view(&own), y.view(&result_strides));
     let finish = |e: &mut Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
         let value = match op.function {
             ReduceFunction::Sum => sum,
@@ -68,8 +68,8 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let width = k.width(Elem::F64);
     let samples_are_kept = kept.iter().any(|extent| matches!(extent, Extent::Batch(_)));
     if e.device.is_some() && !samples_are_kept {
-        let inner = match axes.last() {
-            Some(last) if last.reduced => Inner::Summed,
+        let inner = match axes.iter().min_by_key(|axis| axis.stride) {
+            Some(innermost) if innermost.reduced => Inner::Summed,
             _ => Inner::Kept,
         };
         let mut one = |e: &mut Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {

@@ -13,10 +13,6 @@ fn spatial(tensor: &Tensor) -> Vec<usize> {
         .collect()
 }
 
-fn all<'c>(k: &Kernel<'c>, tensor: &Tensor<'c>) -> Vec<Extent<'c>> {
-    tensor.ty.shape.0.iter().map(|&d| k.extent(d)).collect()
-}
-
 /// An index that was computed as data.
 fn index<'c>(v: Val<'c>) -> Index<'c> {
     if v.lanes == 1 {
@@ -41,7 +37,7 @@ pub fn forward<'c>(op: &Resize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let axes = op.coordinates(&spatial(x));
     let (xb, yb, elem) = (x.buffer(), y.buffer(), x.elem());
-    e.map(&all(k, y), k.width(Elem::I64), &|e, at| {
+    k.each(e, y, k.width(Elem::I64), &|e, at| {
         // Index and weight of what is read, for every combination of neighbours so far.
         let mut reads: Vec<(Vec<Index<'c>>, Option<Val<'c>>)> = vec![(at[..2].to_vec(), None)];
         for (&c, &out) in axes.iter().zip(&at[2..]) {
@@ -171,7 +167,7 @@ pub fn backward<'c>(op: &ResizeBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let axes = op.coordinates(&spatial(dy));
     let (dyb, dxb, elem) = (dy.buffer(), dx.buffer(), dx.elem());
     let window: Vec<Extent<'c>> = axes.iter().map(|&c| Extent::Fixed(taps(c, op.mode))).collect();
-    e.map(&all(k, dx), k.width(Elem::I64), &|e, at| {
+    k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let mut firsts = Vec::new();
         for (&c, &i) in axes.iter().zip(&at[2..]) {
             firsts.push(first_output(e, c, op.mode, i));

@@ -228,6 +228,10 @@ impl Execution for CpuExecution {
         outcome
     }
 
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn collectives(&self) -> u64 {
         self.crew.rank(0).context().executed()
     }

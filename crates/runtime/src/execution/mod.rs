@@ -108,7 +108,7 @@ pub trait Execution {
     /// Called by all; an interruption is an error of [`crate::error::Kind::Interrupted`] on all.
     fn infer(&self, data: &Arc<Dataset>, batch: u64, consume: Option<Consume>) -> Result<Vec<Vec<u8>>>;
 
-    /// Shows a region of the leading process's first rank, or of this process's rank.
+    /// Shows a region of the leading process's first rank, or of this process's rank. `see` must not read others.
     fn read(&self, region: Region, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
 
     /// The region of every rank, in rank order, on the leading process; nothing on others. Called by all.
@@ -119,6 +119,10 @@ pub trait Execution {
 
     /// The leading process's `outcome`, on all processes. Called by all.
     fn agree(&self, outcome: Result<()>) -> Result<()>;
+
+    /// Waits until all processes are here, as a rank may still use another's part of a collective. Called by
+    /// all, last.
+    fn finish(&self) -> Result<()>;
 
     /// Collectives that a rank of this process has executed.
     fn collectives(&self) -> u64;

@@ -73,7 +73,8 @@ pub fn run(place: &Place, flags: &cli::Train, interrupted: Arc<AtomicBool>) -> R
     let execution = execution::start(place, purpose, flags.weights.as_deref(), interrupted)?;
     let last = train(&*execution, flags, &plan, &data, validation.as_ref())?;
     save::check_statistics(&*execution)?;
-    dump::write(&*execution, flags, &last)
+    dump::write(&*execution, flags, &last)?;
+    execution.finish()
 }
 
 /// Trains all steps; returns the last one's share.

@@ -28,21 +28,24 @@ pub fn write(execution: &dyn Execution, path: Option<&Path>, step: u64) -> Resul
 
 fn write_file(execution: &dyn Execution, path: &Path, step: u64) -> Result<()> {
     let model = execution.model();
+    let mut statistics = Vec::new();
+    execution.read(Region::Statistics, &mut |bytes| {
+        statistics.extend_from_slice(bytes);
+        Ok(())
+    })?;
     execution.read(Region::Weights, &mut |weights| {
-        execution.read(Region::Statistics, &mut |statistics| {
-            let mut entries = checkpoint::entries(&model.parameters, model.element_type, weights)?;
-            entries.extend(checkpoint::entries(
-                &model.statistics,
-                model.element_type,
-                statistics,
-            )?);
-            if let Some(name) = first_not_finite(&entries) {
-                return Err(Error::user(format!("\"{name}\" is not finite after step {step}"))
-                    .note(format!("\"{}\" was left as it was", path.display()))
-                    .help("lower --lr, and check the data for values that are not finite"));
-            }
-            checkpoint::write(path, &entries)
-        })
+        let mut entries = checkpoint::entries(&model.parameters, model.element_type, weights)?;
+        entries.extend(checkpoint::entries(
+            &model.statistics,
+            model.element_type,
+            &statistics,
+        )?);
+        if let Some(name) = first_not_finite(&entries) {
+            return Err(Error::user(format!("\"{name}\" is not finite after step {step}"))
+                .note(format!("\"{}\" was left as it was", path.display()))
+                .help("lower --lr, and check the data for values that are not finite"));
+        }
+        checkpoint::write(path, &entries)
     })
 }
 

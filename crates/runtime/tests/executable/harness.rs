@@ -13,6 +13,19 @@ use syncbn_runtime::data::write_npz;
 /// Makes the binary act as the model that it describes.
 pub const ACT_AS: &str = "SYNCBN_TEST_MODEL";
 
+/// Makes the rank with this number die before it joins the others.
+pub const DIES: &str = "SYNCBN_TEST_DIES";
+
+/// Dies if this process is the rank that [`DIES`] names.
+pub fn die_if_asked() {
+    if let (Ok(dying), Ok(rank)) = (env::var(DIES), env::var("SYNCBN_RANK"))
+        && dying == rank
+    {
+        // SAFETY: ends this process.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+}
+
 /// A folder and the model that runs in it.
 pub struct Bench {
     pub folder: tempfile::TempDir,

@@ -74,7 +74,7 @@ fn info_lists_everything() {
     let bench = Bench::new("f64 sync");
     let info: serde_json::Value = serde_json::from_str(&bench.ok("info --json").stdout).unwrap();
     assert_eq!(info["collectives_per_step"], 3);
-    assert_eq!(info["collective_bytes_per_step"], 240);
+    assert_eq!(info["collective_bytes_per_step"], 288);
     assert_eq!(info["constant"], serde_json::json!(["constant"]));
     assert_eq!(info["trained"].as_array().unwrap().len(), 5);
     assert_eq!(info["arenas"]["weights"], 448);

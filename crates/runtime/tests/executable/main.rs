@@ -3,17 +3,22 @@
 // The tests are plain functions here, which clippy does not know as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod deaths;
 mod errors;
 mod fake_model;
+mod gpu;
+mod gpu_errors;
 mod harness;
 mod inference;
 mod optimizers;
+mod processes;
 mod training;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     if let Ok(description) = std::env::var(harness::ACT_AS) {
+        harness::die_if_asked();
         let program = || Ok(fake_model::program(&description));
         std::process::exit(syncbn_runtime::run::main(program, std::env::args_os().collect()));
     }
@@ -22,6 +27,10 @@ fn main() {
         inference::TESTS,
         optimizers::TESTS,
         errors::TESTS,
+        gpu::TESTS,
+        gpu_errors::TESTS,
+        processes::TESTS,
+        deaths::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&'static str, fn())| {

@@ -15,8 +15,9 @@ use std::{
 use syncbn_abi::{ABI_SYMBOL, Model};
 
 use super::{
-    Control, Peer, State,
+    Control,
     frame::{self, Frame, Hello, VERSION},
+    state::{Peer, State},
     watch,
 };
 use crate::{

@@ -7,21 +7,22 @@
 
 mod connect;
 mod frame;
+mod state;
 mod watch;
 
 use std::{
-    collections::VecDeque,
     net::TcpStream,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use connect::join;
 pub use frame::Death;
 use frame::Frame;
+use state::{Doom, State};
 
 use crate::error::{Error, Kind, Result};
 
@@ -46,68 +47,6 @@ pub struct Control {
     /// Set by a signal of this process.
     signalled: Arc<AtomicBool>,
     aborter: Mutex<Option<Aborter>>,
-}
-
-/// What is known of the others.
-struct State {
-    /// By rank; on ranks above 0 only rank 0's means something.
-    peers: Vec<Peer>,
-    /// The last step that rank 0 has finished.
-    verdicts: u64,
-    stop_after: Option<u64>,
-    /// A signal asked some rank for the end.
-    interrupted: bool,
-    doom: Option<Doom>,
-    /// The doom was passed on and reported.
-    told: bool,
-    /// The main thread has come to its end.
-    concluding: bool,
-}
-
-struct Peer {
-    inbox: VecDeque<Vec<u8>>,
-    /// When it last gave a sign of life.
-    heard: Instant,
-    step: u64,
-    ended: Option<Ended>,
-}
-
-struct Ended {
-    at: Instant,
-    code: i32,
-    message: String,
-}
-
-/// Why this process must end although its main thread has not.
-#[derive(Debug, Clone)]
-enum Doom {
-    Died(Death),
-    /// Rank 0 ended with an error of its own, which it reports.
-    Ended {
-        code: i32,
-        message: String,
-    },
-}
-
-impl Doom {
-    fn exit_code(&self) -> i32 {
-        match self {
-            Doom::Died(_) => Kind::RankDied.exit_code(),
-            Doom::Ended { code, .. } => *code,
-        }
-    }
-
-    fn error(&self) -> Error {
-        match self {
-            Doom::Died(Death { rank, step, cause }) => {
-                let text = format!("rank {rank} died (last step {step})");
-                Error::new(Kind::RankDied, text).note(cause)
-            }
-            Doom::Ended { message, .. } => {
-                Error::new(Kind::RankDied, format!("rank 0 ended with an error: {message}"))
-            }
-        }
-    }
 }
 
 impl std::fmt::Debug for Control {

@@ -1,16 +1,21 @@
 //! The threads of the control connection: one reads from each peer, one watches over all.
 
 use std::{
-    io::BufReader,
+    io::{BufReader, ErrorKind},
     net::TcpStream,
     sync::{Arc, TryLockError, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Control, Doom, Ended, frame, frame::Death, frame::Frame, lock};
+use super::{
+    Control,
+    frame::{self, Death, Frame},
+    lock,
+    state::{Doom, Ended},
+};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     report,
 };
 
@@ -51,7 +56,12 @@ fn listen(control: &Control, rank: usize, stream: TcpStream) {
     let cause = loop {
         match frame::read(&mut input, u64::MAX, alive) {
             Ok(frame) => take(control, rank, frame),
-            Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Err(cause)
+                if matches!(
+                    cause.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                ) =>
+            {
                 break "its connection ended".to_string();
             }
             Err(cause) => break format!("its connection failed: {cause}"),
@@ -92,6 +102,14 @@ fn take(control: &Control, rank: usize, frame: Frame) {
             }
             let at = Instant::now();
             state.peers[rank].ended = Some(Ended { at, code, message });
+        }
+        // Rank 0 saw this rank end, which it is about to do.
+        Frame::Died(death) if death.rank == control.rank && state.concluding => {
+            state.peers[rank].ended = Some(Ended {
+                at: Instant::now(),
+                code: Kind::RankDied.exit_code(),
+                message: death.cause,
+            });
         }
         Frame::Died(death) => {
             if state.doom.is_none() {

@@ -4,11 +4,12 @@ use std::sync::{Arc, atomic::Ordering};
 
 use syncbn_abi::Model;
 
-use super::{GpuExecution, memory::Buffer};
+use super::{GpuExecution, layout, memory::Buffer};
 use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     execution::{Consume, Execution, Region, inference_share},
+    gpu::control::Control,
     optimizer::Update,
     sampler::Share,
 };
@@ -120,11 +121,11 @@ impl Execution for GpuExecution {
     }
 
     fn read(&self, region: Region, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        see(&self.download(self.memory.region(region)?)?)
+        see(&self.fetch(region)?)
     }
 
     fn gather(&self, region: &dyn Fn(usize) -> Region) -> Result<Vec<Vec<u8>>> {
-        let own = self.download(self.memory.region(region(self.seat.rank))?)?;
+        let own = self.fetch(region(self.seat.rank))?;
         match self.control() {
             Some(control) => control.gather(own),
             None => Ok(vec![own]),
@@ -159,12 +160,25 @@ impl Execution for GpuExecution {
         }
     }
 
+    fn finish(&self) -> Result<()> {
+        self.control().map_or(Ok(()), Control::barrier)
+    }
+
     fn collectives(&self) -> u64 {
         self.device.collectives()
     }
 }
 
 impl GpuExecution {
+    /// A region, with parameters in row-major order.
+    fn fetch(&self, region: Region) -> Result<Vec<u8>> {
+        let mut bytes = self.download(self.memory.region(region)?)?;
+        if matches!(region, Region::Weights | Region::Gradients) {
+            layout::from_device(&self.part.model, &mut bytes);
+        }
+        Ok(bytes)
+    }
+
     /// The outputs of `n` samples.
     fn outputs(&self, n: usize) -> Result<Vec<Vec<u8>>> {
         let tensors = self.part.model.outputs.iter().zip(&self.memory.outputs);

@@ -25,8 +25,10 @@ use crate::{
     report,
 };
 
-/// How long the other ranks may take to end after the first one that failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other ranks may take to end by themselves after the first one that failed.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How long they may take to end when they are told to.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A rank's process.
@@ -105,7 +107,7 @@ struct Processes(Vec<Process>);
 
 impl Processes {
     fn wait(&mut self, interrupted: &AtomicBool, terminated: &AtomicBool) -> Result<i32> {
-        let (mut forwarded, mut first_failure) = (false, None::<Instant>);
+        let (mut forwarded, mut stopped, mut first_failure) = (false, false, None::<Instant>);
         // Exit codes in the order in which the processes ended.
         let mut codes = Vec::new();
         while codes.len() < self.0.len() {
@@ -129,9 +131,15 @@ impl Processes {
                 if code != 0 {
                     first_failure.get_or_insert_with(Instant::now);
                 }
-                codes.push(code);
+                // What ends because it was told to is not the cause.
+                codes.push(if stopped { 0 } else { code });
             }
-            if first_failure.is_some_and(|at| at.elapsed() > PATIENCE) {
+            let late = |patience| first_failure.is_some_and(|at| at.elapsed() > patience);
+            if late(PATIENCE) && !stopped {
+                self.signal(SIGTERM);
+                stopped = true;
+            }
+            if late(LAST_PATIENCE) {
                 self.kill();
             }
             thread::sleep(PAUSE);

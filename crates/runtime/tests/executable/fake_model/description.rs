@@ -15,6 +15,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         name: name.into(),
         shape: shape.to_vec(),
         offset: offset as u64,
+        channels_last: false,
         trained,
         initial,
     };
@@ -39,6 +40,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         name: "fake".into(),
         flags: vec![("bn".into(), mode.into())],
         targets: vec!["cpu".into()],
+        gpu: None,
         cpu: Cpu {
             flag: "native".into(),
             name: "x86-64".into(),
@@ -90,12 +92,12 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
             vec![
                 collective("bn moments", group, 56),
                 collective("bn gradients", group, 48),
-                collective("gradients", 0, 136),
+                collective("gradients", 0, 184),
             ]
         },
         uncombined: syncbn_abi::Uncombined {
             collectives: 4,
-            bytes: 240,
+            bytes: 288,
         },
         schedule_hash: 99,
         train_nodes: vec![node("bn", "batch_norm"), node("fc", "gemm")],

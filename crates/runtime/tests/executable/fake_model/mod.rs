@@ -2,15 +2,16 @@
 //! to 4 classes, cross-entropy. Inputs can make it fail: see [`FAIL`].
 
 mod description;
+mod gpu;
 mod inference;
 mod update;
 
-use std::{ffi::c_void, slice};
+use std::{ffi::c_void, slice, sync::Arc};
 
 use syncbn_abi::{ElementType, Segment, StepArguments, trace_output};
 use syncbn_runtime::{
     collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
-    program::Program,
+    program::{CpuPart, Program},
 };
 
 use description::model;
@@ -26,6 +27,8 @@ pub const FAIL: f64 = 12345.0;
 pub const DIVERGE: f64 = 54321.0;
 /// A rank that sees this overflows in the linear layer, not before.
 pub const OVERFLOW: f64 = 777.0;
+/// A rank that sees this never returns.
+pub const HANG: f64 = 99999.0;
 
 const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
@@ -41,6 +44,7 @@ const CONSTANT: usize = 384;
 const MEAN: usize = 0;
 const INV_STD: usize = 64;
 const SUMS: usize = 128;
+const DZ_SUMS: usize = 192;
 const XHAT: usize = 256;
 // Byte offsets in the statistics arena.
 const RUNNING_MEAN: usize = 0;
@@ -95,6 +99,28 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
     // SAFETY: the runtime passes arguments that match the description below.
     unsafe {
         let a = &*arguments;
+        let reduce = |collective: i64, segments: &[Segment]| {
+            syncbn_rt_all_reduce(a.context, collective, segments.as_ptr(), segments.len() as i64)
+        };
+        let trace = |node: i64, output: i64, data: *const c_void, elements: usize| {
+            syncbn_rt_trace(a.context, node, output, data, elements as i64);
+        };
+        train::<T>(a, EPSILON, reduce, trace)
+    }
+}
+
+/// A training step with the collectives and the tracing of a target.
+///
+/// # Safety
+/// The arguments match the description below.
+unsafe fn train<T: Element>(
+    a: &StepArguments,
+    epsilon: f64,
+    reduce: impl Fn(i64, &[Segment]) -> i32,
+    trace: impl Fn(i64, i64, *const c_void, usize),
+) -> i32 {
+    // SAFETY: passed on from the caller.
+    unsafe {
         let (n, total) = (a.n as usize, a.total as f64);
         let x: &[T] = at((*a.inputs).cast_mut(), 0, n * FEATURES);
         let target: &[i64] = at((*a.inputs.add(1)).cast_mut(), 0, n);
@@ -106,15 +132,16 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
         if sees(FAIL) {
             return 7;
         }
-        let reduce = |collective: i64, segments: &[Segment]| {
-            if a.ranks == 1 {
-                return 0;
-            }
-            syncbn_rt_all_reduce(a.context, collective, segments.as_ptr(), segments.len() as i64)
+        if sees(HANG) {
+            std::thread::sleep(std::time::Duration::MAX);
+        }
+        let reduce = |collective, segments: &[Segment]| match a.ranks {
+            1 => 0,
+            _ => reduce(collective, segments),
         };
-        let trace = |node: i64, output: i64, data: *const c_void, elements: usize| {
+        let trace = |node, output, data, elements| {
             if a.trace != 0 {
-                syncbn_rt_trace(a.context, node, output, data, elements as i64);
+                trace(node, output, data, elements);
             }
         };
 
@@ -140,7 +167,7 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
         for c in 0..FEATURES {
             mean[c] = sums[1 + c] / count;
             let var = (sums[1 + FEATURES + c] / count - mean[c] * mean[c]).max(0.0);
-            inv_std[c] = 1.0 / (var + EPSILON).sqrt();
+            inv_std[c] = 1.0 / (var + epsilon).sqrt();
             let blend = |old: T, new: f64| T::round((1.0 - MOMENTUM) * old.get() + MOMENTUM * new);
             running_mean[c] = blend(running_mean[c], mean[c]);
             running_var[c] = blend(running_var[c], var * count / (count - 1.0));
@@ -160,7 +187,8 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
         let d_weight = gradients(WEIGHT, CLASSES * FEATURES);
         let d_bias = gradients(BIAS, CLASSES);
         let mut dense = [0.0; CLASSES * FEATURES + CLASSES];
-        let mut dz_sums = [0.0; 2 * FEATURES];
+        let dz_sums: &mut [f64] = at(a.step, DZ_SUMS, 2 * FEATURES);
+        dz_sums.fill(0.0);
         let mut loss = 0.0;
         for i in 0..n {
             let xhat = &xhat[i * FEATURES..(i + 1) * FEATURES];
@@ -193,13 +221,15 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
             }
         }
         trace(1, 0, logits.as_ptr().cast(), logits.len());
-        let status = reduce(1, &[segment(&mut dz_sums)]);
+        // Those of the rank join the sums of the other gradients, which is right in every BatchNorm mode.
+        let (d_beta, d_gamma) = (gradients(BETA, FEATURES), gradients(GAMMA, FEATURES));
+        for c in 0..FEATURES {
+            d_beta[c] = T::round(dz_sums[c]);
+            d_gamma[c] = T::round(dz_sums[FEATURES + c]);
+        }
+        let status = reduce(1, &[segment(dz_sums)]);
         if status != 0 {
             return status;
-        }
-        for c in 0..FEATURES {
-            gradients(BETA, FEATURES)[c] = T::round(dz_sums[c]);
-            gradients(GAMMA, FEATURES)[c] = T::round(dz_sums[FEATURES + c]);
         }
         for (k, value) in d_weight.iter_mut().enumerate() {
             *value = T::round(dense[k]);
@@ -211,46 +241,58 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
         let segments = [
             segment(d_weight),
             segment(d_bias),
+            segment(d_beta),
+            segment(d_gamma),
             segment(slice::from_mut(&mut *a.loss)),
         ];
         reduce(2, &segments)
     }
 }
 
-/// The program in an element type (`f32`, `f64`) and BatchNorm mode: `f64 sync`.
+/// fc.bias, in f32.
+static BIAS32: [u8; 16] = {
+    let mut bytes = [0; 16];
+    bytes[3] = 0x3e;
+    bytes
+};
+/// fc.bias, in f64.
+static BIAS64: [u8; 32] = {
+    let mut bytes = [0; 32];
+    bytes[6] = 0xc0;
+    bytes[7] = 0x3f;
+    bytes
+};
+
+/// The program in an element type (`f32`, `f64`) and BatchNorm mode: `f64 sync` for the CPU, `gpu f64 sync` for
+/// emulated GPUs, `both f64 sync` for both; `other` instead of `gpu` has another schedule of collectives.
 pub fn program(description: &str) -> Program {
-    let (element_type, mode) = description.split_once(' ').unwrap();
-    // fc.bias, in f32 or f64.
-    static BIAS32: [u8; 16] = {
-        let mut bytes = [0; 16];
-        bytes[3] = 0x3e;
-        bytes
+    let (parts, rest) = match description.split_once(' ').unwrap() {
+        (parts @ ("gpu" | "both" | "other"), rest) => (parts, rest),
+        _ => ("cpu", description),
     };
-    static BIAS64: [u8; 32] = {
-        let mut bytes = [0; 32];
-        bytes[6] = 0xc0;
-        bytes[7] = 0x3f;
-        bytes
+    let (element_type, mode) = rest.split_once(' ').unwrap();
+    let (cpu, gpu) = match element_type {
+        "f32" => (cpu_part::<f32>(mode, &BIAS32), gpu::part::<f32>(mode, &BIAS32)),
+        _ => (cpu_part::<f64>(mode, &BIAS64), gpu::part::<f64>(mode, &BIAS64)),
     };
-    if element_type == "f32" {
-        Program {
-            model: model(ElementType::F32, mode),
-            data: &BIAS32,
-            train_step: Some(train_step::<f32>),
-            update_sgd: Some(update_sgd::<f32>),
-            update_adamw: Some(update_adamw::<f32>),
-            infer_prepare: Some(infer_prepare::<f32>),
-            infer_step: Some(infer_step::<f32>),
-        }
-    } else {
-        Program {
-            model: model(ElementType::F64, mode),
-            data: &BIAS64,
-            train_step: Some(train_step::<f64>),
-            update_sgd: Some(update_sgd::<f64>),
-            update_adamw: Some(update_adamw::<f64>),
-            infer_prepare: Some(infer_prepare::<f64>),
-            infer_step: Some(infer_step::<f64>),
-        }
+    let mut gpu = gpu;
+    if parts == "other" {
+        gpu.model.schedule_hash += 1;
+    }
+    Program {
+        cpu: matches!(parts, "cpu" | "both").then(|| Arc::new(cpu)),
+        gpu: (parts != "cpu").then(|| Arc::new(gpu)),
+    }
+}
+
+fn cpu_part<T: Element>(mode: &str, data: &'static [u8]) -> CpuPart {
+    CpuPart {
+        model: model(T::TYPE, mode),
+        data,
+        train_step: Some(train_step::<T>),
+        update_sgd: Some(update_sgd::<T>),
+        update_adamw: Some(update_adamw::<T>),
+        infer_prepare: Some(infer_prepare::<T>),
+        infer_step: Some(infer_step::<T>),
     }
 }
