@@ -78,7 +78,7 @@ impl<'c> Emitter<'c> {
         };
         let attributes = [
             ("size", self.i32_attribute(COPY_BYTES)),
-            ("modifier", self.parse_attribute("#nvvm.load_cache_modifier<cg>")),
+            ("modifier", self.parse_attribute("#nvvm<load_cache_modifier cg>")),
         ];
         self.op(
             "nvvm.cp.async.shared.global",
