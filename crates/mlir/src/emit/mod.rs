@@ -7,6 +7,7 @@ mod arith;
 mod control;
 mod device;
 mod erf;
+mod grid;
 mod index;
 mod integer;
 mod lanes;
@@ -16,7 +17,8 @@ mod warp;
 
 pub use arith::Compare;
 pub use control::Extent;
-pub use device::{Blocks, Device, Inner, THREADS, Work};
+pub use device::{Device, Inner};
+pub use grid::{Blocks, THREADS, Work};
 pub use index::Index;
 pub use lanes::Each;
 pub use memory::Buffer;

@@ -119,7 +119,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// An f32 rounded to tf32, to nearest with ties away from zero, as the bits that matrix instructions take.
-    pub fn to_tf32(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn round_to_tf32(&mut self, x: Val<'c>) -> Val<'c> {
         let rounding = self.parse_attribute("#nvvm.fp_rnd_mode<rna>");
         self.op1(
             "nvvm.convert.float.to.tf32",

@@ -119,7 +119,7 @@ fn unflatten<'c>(values: &[Val<'c>], across: usize) -> Sums<'c> {
 type Parts<'c> = Vec<[Val<'c>; 4]>;
 
 fn parts<'c>(e: &mut Emitter<'c>, fragment: [Val<'c>; 4], products: Products) -> Parts<'c> {
-    let high = fragment.map(|x| e.to_tf32(x));
+    let high = fragment.map(|x| e.round_to_tf32(x));
     if products != Products::ThreeTf32 {
         return vec![high];
     }
@@ -127,7 +127,7 @@ fn parts<'c>(e: &mut Emitter<'c>, fragment: [Val<'c>; 4], products: Products) ->
     for (low, x) in low.iter_mut().zip(fragment) {
         let rounded = e.bitcast(*low, Elem::F32);
         let rest = e.sub(x, rounded);
-        *low = e.to_tf32(rest);
+        *low = e.round_to_tf32(rest);
     }
     vec![high, low]
 }
