@@ -21,7 +21,7 @@
 //! - Weights that are not finite are never saved, and a file is replaced whole or not at all.
 //! - `unsafe` stands only where generated code is called or calls ([`rank`], [`collectives`], `entry`), where
 //!   ranks share memory ([`arena`], [`all_reduce`]), at the futex ([`barrier`]), and in [`gpu`]: where kernels are
-//!   emulated, and where the CUDA driver and NCCL are called.
+//!   emulated, where the CUDA driver and NCCL are called, and where processes are signalled and ended.
 //! - No dependency brings a C library: an executable needs glibc alone.
 //!
 //! # Building the archive

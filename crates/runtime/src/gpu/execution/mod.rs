@@ -2,7 +2,7 @@
 //!
 //! Everything is enqueued on one stream, and each call waits for it, so that the host's copies and the device's
 //! work never overlap. Copying the next batch ahead, and replaying a captured step, belong into
-//! [`GpuExecution::load`] and [`GpuExecution::call`].
+//! `GpuExecution::load` and `GpuExecution::call`.
 
 mod calls;
 mod communicators;
