@@ -1,7 +1,7 @@
 //! One GPU rank: its memory on a device, and the calls of generated code on it.
 //!
-//! Kernels have one stream and the sums of gradients another, and each call waits for both for it, so that the host's copies and the device's
-//! work never overlap. Copying the next batch ahead, and replaying a captured step, belong into
+//! Kernels have one stream and the sums of gradients another, and each call waits for both, so that the host's
+//! copies and the device's work never overlap. Copying the next batch ahead, and replaying a captured step, belong into
 //! `GpuExecution::load` and `GpuExecution::call`.
 
 mod calls;
