@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use melior::ir::Attribute;
 use syncbn_abi::{GpuArguments, gpu_symbols};
 use syncbn_ir::ops::Op;
-use syncbn_ir::{Arena, DType, Graph, Location, NodeId, Value};
+use syncbn_ir::{Arena, DType, Location, NodeId};
 
 use super::kernel::Launch;
 use super::{KERNELS, Lowering, nccl};
@@ -99,7 +99,7 @@ impl<'c> Lowering<'c> {
             .graph
             .operands(id)
             .iter()
-            .any(|&v| is_gradient_sum(step.graph, v.node))
+            .any(|&v| crate::schedule::sums_gradients(step.graph, v.node))
         {
             step.call(
                 gpu_symbols::STREAM_WAIT,
@@ -165,16 +165,6 @@ impl<'c> Lowering<'c> {
     }
 }
 
-/// Whether a node sums gradients over the ranks, which happens on the stream of gradients.
-fn is_gradient_sum(graph: &Graph, id: NodeId) -> bool {
-    let in_gradients = |slot| {
-        let place = crate::schedule::place(graph, Value { node: id, slot });
-        place.is_ok_and(|(location, _)| location.arena == Arena::Gradients)
-    };
-    let node = graph.node(id);
-    matches!(node.op, Op::AllReduce(_)) && (0..node.outputs.len()).any(in_gradients)
-}
-
 /// `gpu.launch_func` on a stream, with as many blocks as `launch` needs for `n` samples.
 fn launch_kernel<'c>(
     e: &mut Emitter<'c>,
@@ -226,7 +216,7 @@ fn all_reduce<'c>(
     number: i64,
 ) -> Result<(), LowerError> {
     let segments = crate::schedule::segments(step.graph, id)?;
-    let gradients = is_gradient_sum(step.graph, id);
+    let gradients = crate::schedule::sums_gradients(step.graph, id);
     let (reduce, next) = (step.new_block(), step.new_block());
     let several = step.frame.several;
     step.e.branch(several, reduce, next, reduce);
