@@ -23,8 +23,9 @@
 //! together than a bucket of `insert-gradient-all-reduce`, with gradients in parameter order, so that they stay
 //! contiguous in memory.
 //!
-//! It leaves alone all-reduces of which one depends on the other, however indirectly; those of different scopes;
-//! and full buckets of gradients.
+//! It leaves alone all-reduces of which one depends on the other, however indirectly (in a dense block every layer
+//! reads all layers before it, so that nothing combines; `share-moments` makes these smaller instead); those of
+//! different scopes; and full buckets of gradients.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +87,8 @@ impl Pass for CombineAllReduce {
     }
 }
 
-fn count(graph: &Graph) -> Collectives {
+/// The collectives of a graph.
+pub(crate) fn count(graph: &Graph) -> Collectives {
     let all = graph
         .nodes()
         .filter(|&id| matches!(graph.op(id), Op::AllReduce(_)));

@@ -12,7 +12,8 @@
 //!
 //! Values are those of the reference evaluation, rounded to the element type. It leaves alone results that
 //! depend on the batch, which is not known yet; results with more than 65536 elements, unless an operand has
-//! as many, because the executable would grow; all-reduces and losses, whose value depends on the ranks; and
+//! as many, because the executable would grow; integers that the evaluation in f64 cannot hold exactly (a division
+//! by zero, a product above 2^53), because a rounded number in place of an error would hide it; all-reduces and losses, whose value depends on the ranks; and
 //! dropout, which `canonicalize` has to warn about.
 
 use std::sync::Arc;
@@ -72,10 +73,13 @@ fn fold(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Patch>,
         .outputs
         .iter()
         .all(|o| !o.ty.shape.has_batch() && o.ty.shape.elements_per_sample().is_some_and(|n| n <= allowed));
-    // Integers above 2^53 do not survive the evaluation in f64.
-    let exact = constants
-        .iter()
-        .all(|c| c.dtype() != DType::I64 || c.to_f64().iter().all(|v| v.abs() < 9_007_199_254_740_992.0));
+    // A sum of integers can leave the exact range on its way even where its result lies in it.
+    let total = |c: &Literal| c.to_f64().iter().map(|v| v.abs()).sum::<f64>();
+    let sums = matches!(node.op, Op::Reduce(_));
+    let exact = constants.iter().all(|c| {
+        let held = c.to_f64().iter().all(|&v| is_exact(v)) && (!sums || is_exact(total(c)));
+        c.dtype() != DType::I64 || held
+    });
     if !fits || !exact {
         return Ok(None);
     }
@@ -85,6 +89,10 @@ fn fold(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Patch>,
     let Ok(results) = node.op.evaluate(&arrays, step) else {
         return Ok(None);
     };
+    let mut typed = results.iter().zip(&node.outputs);
+    if typed.any(|(r, info)| info.ty.dtype == DType::I64 && !r.data.iter().all(|&v| is_exact(v))) {
+        return Ok(None);
+    }
     let mut patch = Patch::default();
     for (slot, (result, info)) in results.iter().zip(&node.outputs).enumerate() {
         let value = Literal::from_f64(info.ty.dtype, &result.dims, &result.data);
@@ -92,4 +100,9 @@ fn fold(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Patch>,
         patch.replace(syncbn_ir::Value { node: id, slot }, new);
     }
     Ok(Some(patch))
+}
+
+/// Whether an integer survives the evaluation in f64.
+fn is_exact(v: f64) -> bool {
+    v.abs() < 9_007_199_254_740_992.0
 }

@@ -25,6 +25,7 @@ mod recognize_composites;
 mod rewrite;
 mod schedule;
 mod set_batch_norm_mode;
+mod share_moments;
 
 use syncbn_ir::Graph;
 

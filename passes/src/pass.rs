@@ -29,7 +29,7 @@ pub struct PassContext {
     pub layout: Option<Layout>,
     /// What the user should know, in order, each once.
     pub warnings: Vec<String>,
-    /// The collectives as `combine-all-reduce` found them, once it has run.
+    /// The collectives as the first of `share-moments` and `combine-all-reduce` found them, once it has run.
     pub uncombined: Option<Collectives>,
     /// The memory plan, once `plan-memory` has run.
     pub plan: Option<Plan>,

@@ -15,6 +15,7 @@ use crate::plan_memory::PlanMemory;
 use crate::recognize_composites::RecognizeComposites;
 use crate::schedule::Schedule;
 use crate::set_batch_norm_mode::SetBatchNormMode;
+use crate::share_moments::ShareMoments;
 
 /// All passes.
 pub const PASSES: &[&dyn Pass] = &[
@@ -26,6 +27,7 @@ pub const PASSES: &[&dyn Pass] = &[
     &Differentiate,
     &BnToSyncBn,
     &InsertGradientAllReduce,
+    &ShareMoments,
     &FuseConvSyncBnSilu,
     &CombineAllReduce,
     &FoldBatchNorm,
@@ -61,7 +63,9 @@ pub const PIPELINES: &[Pipeline] = &[
     // `set-batch-norm-mode` comes before `differentiate`: the gradient is that of the training form, and
     // frozen scales have none. `bn-to-syncbn` comes after it, because the pair of sums of the backward pass
     // has no simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced
-    // already. `fuse-conv-syncbn-silu` comes after both, because it fuses forward and backward together.
+    // already. `share-moments` comes after both, so that the collectives it finds are all there are, and before
+    // `fuse-conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute
+    // them. That pass comes after the first two, because it fuses forward and backward together.
     // `combine-all-reduce` comes after it, because before it the sums of a shortcut wait for those of the main
     // branch. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
     // and any change after it would need another plan.
@@ -77,6 +81,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "fold-constants",
             "bn-to-syncbn",
             "insert-gradient-all-reduce",
+            "share-moments",
             "fuse-conv-syncbn-silu",
             "combine-all-reduce",
             "schedule",

@@ -21,7 +21,8 @@
 //! - Where two BatchNorms update one statistic (a module that is called twice), the second starts from what
 //!   the first left, and the statistic is one output.
 //!
-//! A BatchNorm that already has its training form is left alone.
+//! A BatchNorm that already has its training form is left alone, and so are its scale and bias: `--bn frozen` does
+//! not undo the decision of an earlier run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +58,7 @@ impl Pass for SetBatchNormMode {
             let operands = graph.operands(id);
             let own = !operands.first().is_some_and(|x| of_batch.contains(&x.node));
             let training = match cx.options.mode {
+                _ if op.training => true,
                 Mode::Infer => own && op.onnx_training,
                 Mode::Train if cx.options.batch_norm == BatchNormMode::Frozen => {
                     own && (op.onnx_training || computed_statistics(graph, &operands))

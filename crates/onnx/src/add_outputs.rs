@@ -9,7 +9,7 @@ use crate::error::{ImportError, ImportErrors};
 use crate::importer::Importer;
 use crate::options::ImportOptions;
 use crate::proto::GraphProto;
-use crate::{Imported, checks, classify};
+use crate::{Imported, checks, classify, primitive_batch_norm};
 
 impl Importer<'_> {
     /// Gives the graph the file's outputs, each with the batch in front.
@@ -52,6 +52,7 @@ impl Importer<'_> {
             return Err(ImportErrors::collect(self.errors));
         }
         self.graph.remove_dead();
+        primitive_batch_norm::recognize(&mut self)?;
         let tensors = classify::classify(&mut self, options)?;
         checks::check(&mut self, file, options)?;
         Ok(Imported {

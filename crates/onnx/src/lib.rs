@@ -24,6 +24,7 @@ mod names;
 mod operands;
 mod ops;
 mod options;
+mod primitive_batch_norm;
 pub mod proto;
 mod tensors;
 mod weight_inputs;

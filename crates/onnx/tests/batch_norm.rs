@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::model::{With, longs, model, node, ramp};
-use common::{conv_bn, import_model, names};
+use common::model::{With, floats, longs, model, node, ramp};
+use common::{conv_bn, import_model, names, run};
 use syncbn_ir::Op;
 use syncbn_onnx::{ErrorKind, TensorClass};
 
@@ -104,4 +104,33 @@ fn folded_batch_norm_is_noticed() {
         "{text}"
     );
     assert!(text.contains("optimize=False"), "{text}");
+}
+
+/// `(x - mean) / sqrt(var + epsilon) * scale + bias` with the running statistics, by hand: what one output means in
+/// opset 9 as in every other. (A reference evaluator that takes the batch's statistics there computes something else.)
+#[test]
+fn one_output_of_opset_9_normalises_with_running_statistics() {
+    let bn = node("BatchNormalization", "x g b m v", "y").float("epsilon", 1e-2);
+    let vectors = [
+        floats("g", &[2], &[1.5, -0.75]),
+        floats("b", &[2], &[0.25, 1.0]),
+        floats("m", &[2], &[0.5, -2.0]),
+        floats("v", &[2], &[4.0, 0.25]),
+    ];
+    let x: Vec<f64> = (0..12).map(|i| f64::from(i % 5) - 1.5).collect();
+    for opset in [7, 9, 13, 15] {
+        let file = model(opset, &[0, 2, 3], vectors.to_vec(), vec![bn.clone()]);
+        let imported = import_model(&file).unwrap();
+        let y = run(&imported, 2, &x, &[2, 2, 3]);
+        for (i, (&x, &y)) in x.iter().zip(&y.data).enumerate() {
+            let expected = match i / 3 % 2 {
+                0 => (x - 0.5) / f64::sqrt(4.0 + 0.01) * 1.5 + 0.25,
+                _ => (x + 2.0) / f64::sqrt(0.25 + 0.01) * -0.75 + 1.0,
+            };
+            assert!(
+                (y - expected).abs() <= 1e-13,
+                "opset {opset}, element {i}: {y}, not {expected}"
+            );
+        }
+    }
 }

@@ -19,8 +19,9 @@
 //! step. Matrix products are treated the same, but have no epilogue. A convolution's own bias `b` counts: `b2 = bias + (b - mean) * s`.
 //!
 //! It leaves alone a BatchNorm whose input is read by others too or is no convolution or matrix product (after
-//! a residual addition, before a convolution); one in training form; weights that depend on the data; and a sum
-//! that broadcasts or is of a convolution without a bias or with other readers.
+//! a residual addition, before a convolution); one in training form; weights, a bias, scales or statistics that
+//! depend on the data, because the new weights would have to be computed anew in every step; and a sum that
+//! broadcasts or is of a convolution without a bias or with other readers.
 
 mod epilogue;
 
@@ -189,7 +190,8 @@ fn into_conv(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Pa
         return Ok(None);
     };
     let operands = graph.operands(m.producer);
-    if conv.activation.is_some() || conv.moments || operands.len() > 3 || depends(graph, &operands[1..])? {
+    let weights = [&operands[1..], &m.operands[1..]].concat();
+    if conv.activation.is_some() || conv.moments || operands.len() > 3 || depends(graph, &weights)? {
         return Ok(None);
     }
     let mut folded = folded(graph, m.producer);
@@ -226,7 +228,8 @@ fn into_matmul(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<
     };
     let operands = graph.operands(m.producer);
     let (x, w) = (operands[0], operands[1]);
-    if depends(graph, &[w])? || before.is_some_and(|b| graph.ty(b).shape.has_batch()) {
+    let weights = [&[w], before.as_slice(), &m.operands[1..]].concat();
+    if depends(graph, &weights)? {
         return Ok(None);
     }
     let mut folded = folded(graph, m.producer);

@@ -106,7 +106,8 @@ fn squeeze_excite() -> Result<Graph, GraphError> {
     Ok(net.finish())
 }
 
-fn dense() -> Result<Graph, GraphError> {
+/// A dense layer, whose second BatchNorm normalises the first one's input again.
+pub fn dense() -> Result<Graph, GraphError> {
     let mut net = Builder::new("dense", DType::F64);
     let x = net.input("x", &[3, 6, 6])?;
     let x = net.conv2d("stem", x, 3).kernel(3).padding(1).build()?;

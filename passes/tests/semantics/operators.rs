@@ -244,6 +244,9 @@ fn elementwise() -> Vec<Case> {
         UnaryFunction::LeakyRelu { alpha: 0.01 },
         UnaryFunction::LeakyRelu { alpha: -0.5 },
         UnaryFunction::Tanh,
+        UnaryFunction::Erf,
+        UnaryFunction::Gelu,
+        UnaryFunction::GeluTanh,
         UnaryFunction::Neg,
     ];
     let mut cases: Vec<Case> = anywhere

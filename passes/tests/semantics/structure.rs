@@ -3,7 +3,7 @@
 use syncbn_ir::{Graph, Op};
 use syncbn_passes::{BatchNormMode, Options, inference_graph, training_graph};
 
-use crate::networks::{NETWORKS, residual};
+use crate::networks::{NETWORKS, dense, residual};
 use crate::support::options;
 
 fn count(graph: &Graph, test: impl Fn(&Op) -> bool) -> usize {
@@ -74,6 +74,22 @@ fn collectives() {
         let (graph, _) = inference_graph(&network, &options(), None).unwrap();
         assert_eq!(reduces(&graph), 0, "{name}");
     }
+}
+
+/// The second BatchNorm of a dense block sends the moments of the new part only, and both parts' moments come from
+/// the convolutions that compute them.
+#[test]
+fn a_dense_block_measures_each_part_once() {
+    let (graph, _) = training_graph(&dense().unwrap(), &options()).unwrap();
+    assert_eq!(count(&graph, |op| matches!(op, Op::Moments(_))), 0, "{graph}");
+    assert_eq!(count(&graph, |op| matches!(op, Op::Conv(c) if c.moments)), 2);
+    let measured = graph
+        .nodes()
+        .filter(|&id| matches!(graph.op(id), Op::Conv(c) if c.moments));
+    let sizes = measured.map(|id| graph.node(id).outputs[1].ty.shape.elements_per_sample());
+    let sizes: std::collections::BTreeSet<Option<usize>> = sizes.collect();
+    // 3 and 2 channels; the concat would have 5.
+    assert_eq!(sizes, [Some(1 + 2 * 3), Some(1 + 2 * 2)].into());
 }
 
 #[test]

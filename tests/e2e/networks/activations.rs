@@ -1,12 +1,17 @@
 //! Activations, each after a BatchNorm and alone.
 
 use super::check::{Case, SPLITS, Target, check};
-use crate::support::net::Attribute::Float;
+use crate::support::net::Attribute::{Float, Text};
 use crate::support::net::{Attributes, Net};
 
 /// A network with the activation in several places, opset 14.
 fn with(name: &'static str, op: &str, attributes: Attributes) {
-    let mut net = Net::new(&[3, 5, 6]).opset(14);
+    with_opset(14, name, op, attributes);
+}
+
+/// The same of another opset.
+fn with_opset(opset: i64, name: &'static str, op: &str, attributes: Attributes) {
+    let mut net = Net::new(&[3, 5, 6]).opset(opset);
     let x = net.conv("x", &[7, 3, 3, 3], &[]);
     let x = net.bn(&x, 7);
     let x = net.node(op, &[&x], attributes);
@@ -44,6 +49,21 @@ fn hard_swish() {
 #[test]
 fn tanh() {
     with("tanh", "Tanh", &[]);
+}
+
+#[test]
+fn gelu() {
+    with_opset(20, "gelu", "Gelu", &[]);
+}
+
+#[test]
+fn gelu_by_tanh() {
+    with_opset(20, "gelu_by_tanh", "Gelu", &[("approximate", Text("tanh"))]);
+}
+
+#[test]
+fn error_function() {
+    with("error_function", "Erf", &[]);
 }
 
 #[test]

@@ -27,6 +27,36 @@ fn weight_standardisation() {
 }
 
 #[test]
+fn batch_norm_in_primitive_operators() {
+    let mut net = Net::new(&[3, 6, 6]);
+    let x = net.conv("x", &[5, 3, 3, 3], &[]);
+    let dims = [5, 1, 1];
+    let [mean, var] = [
+        net.floats("running_mean", &dims, &[0.1, -0.2, 0.3, 0.0, 0.5]),
+        net.floats("running_var", &dims, &[1.0, 0.5, 2.0, 1.5, 0.25]),
+    ];
+    let scale = net.normal("scale", &dims, 1.0, 0.25);
+    let bias = net.normal("bias", &dims, 0.0, 0.25);
+    let epsilon = net.floats("epsilon", &[], &[1e-3]);
+    let centred = net.node("Sub", &[&x, &mean], &[]);
+    let shifted = net.node("Add", &[&var, &epsilon], &[]);
+    let deviation = net.node("Sqrt", &[&shifted], &[]);
+    let inverse = net.node("Reciprocal", &[&deviation], &[]);
+    let factor = net.node("Mul", &[&scale, &inverse], &[]);
+    let x = net.node("Mul", &[&centred, &factor], &[]);
+    let x = net.node("Add", &[&x, &bias], &[]);
+    let x = net.node("Relu", &[&x], &[]);
+    let y = net.head(&x, 5, 4);
+    check(Case {
+        name: "batch_norm_in_primitive_operators",
+        onnx: net.finish(&[&y]),
+        input: &[3, 6, 6],
+        target: Target::Classes(4, &[]),
+        splits: SPLITS,
+    });
+}
+
+#[test]
 fn one_batch_norm_used_twice() {
     let mut net = Net::new(&[3, 6, 6]);
     let pad = [("pads", Ints(&[1, 1, 1, 1]))];

@@ -1,5 +1,7 @@
 //! Functions of one or two numbers that elementwise operators apply.
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 use crate::attributes::Word;
 
 /// A function of one number.
@@ -34,6 +36,12 @@ pub enum UnaryFunction {
     },
     /// `tanh(x)`
     Tanh,
+    /// `2/sqrt(pi)` times the integral of `exp(-t^2)` over `t` from 0 to `x`
+    Erf,
+    /// `x` times the normal distribution's share below `x`: `x / 2 * (1 + erf(x / sqrt(2)))`
+    Gelu,
+    /// `x / 2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`
+    GeluTanh,
     /// `-x`
     Neg,
     /// `sqrt(x)`
@@ -53,6 +61,9 @@ impl Word for UnaryFunction {
             UnaryFunction::HardSwish => ("hard_swish", vec![]),
             UnaryFunction::LeakyRelu { alpha } => ("leaky_relu", vec![alpha]),
             UnaryFunction::Tanh => ("tanh", vec![]),
+            UnaryFunction::Erf => ("erf", vec![]),
+            UnaryFunction::Gelu => ("gelu", vec![]),
+            UnaryFunction::GeluTanh => ("gelu_tanh", vec![]),
             UnaryFunction::Neg => ("neg", vec![]),
             UnaryFunction::Sqrt => ("sqrt", vec![]),
             UnaryFunction::Rsqrt => ("rsqrt", vec![]),
@@ -69,6 +80,9 @@ impl Word for UnaryFunction {
             ("hard_swish", []) => Some(UnaryFunction::HardSwish),
             ("leaky_relu", &[alpha]) => Some(UnaryFunction::LeakyRelu { alpha }),
             ("tanh", []) => Some(UnaryFunction::Tanh),
+            ("erf", []) => Some(UnaryFunction::Erf),
+            ("gelu", []) => Some(UnaryFunction::Gelu),
+            ("gelu_tanh", []) => Some(UnaryFunction::GeluTanh),
             ("neg", []) => Some(UnaryFunction::Neg),
             ("sqrt", []) => Some(UnaryFunction::Sqrt),
             ("rsqrt", []) => Some(UnaryFunction::Rsqrt),
@@ -102,6 +116,9 @@ impl UnaryFunction {
                 }
             }
             UnaryFunction::Tanh => x.tanh(),
+            UnaryFunction::Erf => libm::erf(x),
+            UnaryFunction::Gelu => x * normal_share(x),
+            UnaryFunction::GeluTanh => 0.5 * x * (1.0 + gelu_angle(x).tanh()),
             UnaryFunction::Neg => -x,
             UnaryFunction::Sqrt => x.sqrt(),
             UnaryFunction::Rsqrt => 1.0 / x.sqrt(),
@@ -148,6 +165,16 @@ impl UnaryFunction {
                 }
             }
             UnaryFunction::Tanh => 1.0 - x.tanh() * x.tanh(),
+            UnaryFunction::Erf => FRAC_2_SQRT_PI * (-x * x).exp(),
+            UnaryFunction::Gelu => {
+                let density = 0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI * (-0.5 * x * x).exp();
+                normal_share(x) + x * density
+            }
+            UnaryFunction::GeluTanh => {
+                let t = gelu_angle(x).tanh();
+                let slope = FRAC_1_SQRT_2 * FRAC_2_SQRT_PI * (1.0 + 3.0 * GELU_CUBIC * x * x);
+                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
+            }
             UnaryFunction::Neg => -1.0,
             UnaryFunction::Sqrt => 0.5 / x.sqrt(),
             UnaryFunction::Rsqrt => -0.5 / (x * x.sqrt()),
@@ -168,6 +195,19 @@ fn clamp(x: f64, min: f64, max: f64) -> f64 {
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
+}
+
+/// Share of the standard normal distribution below `x`. The complement keeps the digits of small shares.
+fn normal_share(x: f64) -> f64 {
+    0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
+}
+
+/// Factor of the cubic term of the tanh form of gelu.
+pub const GELU_CUBIC: f64 = 0.044715;
+
+/// What the tanh form of gelu takes the tanh of; `sqrt(2/pi)` is `1/sqrt(2) * 2/sqrt(pi)`.
+fn gelu_angle(x: f64) -> f64 {
+    FRAC_1_SQRT_2 * FRAC_2_SQRT_PI * (x + GELU_CUBIC * x * x * x)
 }
 
 /// A function of two numbers.

@@ -103,7 +103,7 @@ pub use batch_norm::{BatchNorm, BatchNormBackward, RunningVar};
 pub use collective::{AllReduce, Scope};
 pub use conv::{Conv, ConvBackwardData, ConvBackwardWeight};
 pub use elementwise::{Binary, Unary, UnaryBackward, broadcast};
-pub use function::{BinaryFunction, UnaryFunction};
+pub use function::{BinaryFunction, GELU_CUBIC, UnaryFunction};
 pub use loss::{
     MeanSquaredError, MeanSquaredErrorBackward, SoftmaxCrossEntropy, SoftmaxCrossEntropyBackward,
 };

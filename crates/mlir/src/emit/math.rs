@@ -135,6 +135,9 @@ impl<'c> Emitter<'c> {
                 self.select(positive, x, scaled)
             }
             UnaryFunction::Tanh => self.tanh(x),
+            UnaryFunction::Erf => self.erf(x),
+            UnaryFunction::Gelu => self.gelu(x),
+            UnaryFunction::GeluTanh => self.gelu_tanh(x),
             UnaryFunction::Neg => self.neg(x),
             UnaryFunction::Sqrt => self.sqrt(x),
             UnaryFunction::Rsqrt => {
@@ -208,6 +211,18 @@ impl<'c> Emitter<'c> {
                 let y = self.tanh(x);
                 let square = self.mul(y, y);
                 let slope = self.sub(one, square);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::Erf => {
+                let slope = self.erf_slope(x);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::Gelu => {
+                let slope = self.gelu_slope(x);
+                self.mul(dy, slope)
+            }
+            UnaryFunction::GeluTanh => {
+                let slope = self.gelu_tanh_slope(x);
                 self.mul(dy, slope)
             }
             UnaryFunction::Neg => self.neg(dy),

@@ -5,6 +5,7 @@
 
 mod arith;
 mod control;
+mod erf;
 mod index;
 mod lanes;
 mod math;

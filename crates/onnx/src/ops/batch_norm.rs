@@ -87,7 +87,7 @@ fn training_mode(cx: &Importer, node: &OnnxNode) -> Result<bool, ImportError> {
 }
 
 /// The float64 that a float32 attribute stands for: the shortest decimal that rounds to it.
-fn decimal(value: f32) -> f64 {
+pub(crate) fn decimal(value: f32) -> f64 {
     format!("{value:e}").parse().unwrap_or(f64::from(value))
 }
 

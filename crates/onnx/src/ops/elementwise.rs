@@ -1,7 +1,7 @@
 //! Operators that compute each element from the elements at its own index.
 
-use syncbn_ir::ops::{Binary, BinaryFunction, Expand, Unary, UnaryFunction};
-use syncbn_ir::{Dim, Op, Shape, Value};
+use syncbn_ir::ops::{Binary, BinaryFunction, Expand, Unary, UnaryFunction, literal};
+use syncbn_ir::{Dim, Literal, Op, Shape, Value};
 
 use super::integer;
 use crate::attributes::OnnxNode;
@@ -39,6 +39,22 @@ pub(super) fn tanh(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::Tanh)
 }
 
+pub(super) fn erf(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    unary(cx, node, UnaryFunction::Erf)
+}
+
+pub(super) fn gelu(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    let function = match node.text("approximate")?.unwrap_or("none") {
+        "none" => UnaryFunction::Gelu,
+        "tanh" => UnaryFunction::GeluTanh,
+        other => {
+            let text = format!("attribute approximate is \"{other}\": must be none or tanh");
+            return Err(ImportError::user(text));
+        }
+    };
+    unary(cx, node, function)
+}
+
 pub(super) fn hard_swish(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::HardSwish)
 }
@@ -68,6 +84,73 @@ pub(super) fn neg(cx: &mut Importer, node: &OnnxNode) -> Imported {
 
 pub(super) fn sqrt(cx: &mut Importer, node: &OnnxNode) -> Imported {
     unary(cx, node, UnaryFunction::Sqrt)
+}
+
+pub(super) fn reciprocal(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    node.expect_inputs(1, 1)?;
+    let x = cx.value(node, 0)?;
+    Ok(vec![inverse(cx, node, x)?.into()])
+}
+
+/// `1 / x`
+fn inverse(cx: &mut Importer, node: &OnnxNode, x: Value) -> Result<Value, ImportError> {
+    let dtype = cx.ty(x).dtype;
+    let one = cx.add(node, literal(Literal::scalar(dtype, 1.0)), &[])?;
+    let function = BinaryFunction::Div;
+    cx.add(node, Binary { function }, &[one, x])
+}
+
+/// Powers that other operators compute: a constant exponent of 1, 2, 3, 1/2, -1/2 or -1.
+pub(super) fn pow(cx: &mut Importer, node: &OnnxNode) -> Imported {
+    node.expect_inputs(2, 2)?;
+    let exponent = exponent(cx, node)?;
+    let x = cx.value(node, 0)?;
+    let function = BinaryFunction::Mul;
+    let y = match exponent {
+        Some(1.0) => x,
+        Some(2.0) => cx.add(node, Binary { function }, &[x, x])?,
+        Some(3.0) => {
+            let square = cx.add(node, Binary { function }, &[x, x])?;
+            cx.add(node, Binary { function }, &[square, x])?
+        }
+        Some(-1.0) => inverse(cx, node, x)?,
+        Some(0.5) => cx.add(
+            node,
+            Unary {
+                function: UnaryFunction::Sqrt,
+            },
+            &[x],
+        )?,
+        Some(-0.5) => cx.add(
+            node,
+            Unary {
+                function: UnaryFunction::Rsqrt,
+            },
+            &[x],
+        )?,
+        _ => {
+            let text = "exponents other than the constants 1, 2, 3, 0.5, -0.5 and -1 are not supported";
+            return Err(ImportError::unsupported(text));
+        }
+    };
+    Ok(vec![y.into()])
+}
+
+/// The one number that a Pow's exponents are.
+fn exponent(cx: &mut Importer, node: &OnnxNode) -> Result<Option<f64>, ImportError> {
+    let binding = cx.binding(node, 1)?;
+    match &binding {
+        Binding::Weight(weight) => Ok(cx.weight_literal(weight)?.and_then(|l| l.splat())),
+        Binding::Integers(integers) => match integers.values.as_slice() {
+            [one] => Ok(one.constant().map(|n| n as f64)),
+            _ => Ok(None),
+        },
+        _ => {
+            let value = cx.value(node, 1)?;
+            let array = cx.fold(value);
+            Ok(array.filter(|a| a.data.len() == 1).map(|a| a.data[0]))
+        }
+    }
 }
 
 fn unary(cx: &mut Importer, node: &OnnxNode, function: UnaryFunction) -> Imported {

@@ -1,6 +1,6 @@
 //! The operators that can be imported. One file a family; this file is the one list of them.
 
-mod batch_norm;
+pub(crate) mod batch_norm;
 mod constant;
 mod conv;
 mod elementwise;
@@ -43,9 +43,11 @@ const OPERATORS: &[(&str, i64, Handler)] = &[
     ("Div", 1, elementwise::div),
     ("Dropout", 1, identity::dropout),
     ("Equal", 1, integer::equal),
+    ("Erf", 9, elementwise::erf),
     ("Expand", 8, movement::expand),
     ("Flatten", 1, reshape::flatten),
     ("Gather", 1, shape::gather),
+    ("Gelu", 20, elementwise::gelu),
     ("Gemm", 1, matmul::gemm),
     ("GlobalAveragePool", 1, pool::global_average_pool),
     ("HardSigmoid", 1, elementwise::hard_sigmoid),
@@ -60,7 +62,9 @@ const OPERATORS: &[(&str, i64, Handler)] = &[
     ("Mul", 1, elementwise::mul),
     ("Neg", 1, elementwise::neg),
     ("Pad", 1, pad::pad),
+    ("Pow", 1, elementwise::pow),
     ("Range", 11, integer::range),
+    ("Reciprocal", 1, elementwise::reciprocal),
     ("ReduceMean", 1, reduce::reduce_mean),
     ("ReduceProd", 1, integer::reduce_prod),
     ("ReduceSum", 1, reduce::reduce_sum),

@@ -11,9 +11,9 @@ import sys
 
 import onnx
 
-OPERATORS = """Add AveragePool BatchNormalization Cast CastLike Clip Concat ConstantOfShape Conv Div Dropout Expand
-Flatten Gemm GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul Neg Pad ReduceMean
-ReduceSum Relu Reshape Resize Sigmoid Slice Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Upsample""".split()
+OPERATORS = """Add AveragePool BatchNormalization Cast CastLike Clip Concat ConstantOfShape Conv Div Dropout Erf
+Expand Flatten Gelu Gemm GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul Neg Pad
+ReduceMean Reciprocal ReduceSum Relu Reshape Resize Sigmoid Slice Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Upsample""".split()
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
 LIMIT = 30_000
 # Batch statistics and random masks are no part of an imported (inference) graph; sequences, empty tensors and

@@ -13,8 +13,16 @@
 //! Likewise `hard_swish` is `x * hard_sigmoid(x)` with slope 1/6 and offset 1/2, and `x * clip(x + 3, 0, 6) / 6`
 //! whatever is divided by 6.
 //!
+//! `gelu` is `x * 1/2 * (1 + erf(x / sqrt(2)))`, whatever is halved and whether the root divides or its inverse
+//! multiplies.
+//!
 //! Either operand order matches. What others read too stays for them. It leaves alone a product with the gate of
 //! another value (a squeeze-and-excitation block).
+//!
+//! A BatchNorm in primitive operators is found by the import (`crates/onnx`), before it decides which parameters are
+//! trained: a running mean is otherwise a trained shift. Here it is too late, and such a graph is left alone.
+
+mod gelu;
 
 use syncbn_ir::ops::{BinaryFunction, Unary, UnaryFunction};
 use syncbn_ir::{Graph, NodeId, Op, Value};
@@ -33,7 +41,7 @@ impl Pass for RecognizeComposites {
     }
 
     fn summary(&self) -> &'static str {
-        "finds functions that a file spells out in primitive operators: silu, hard_swish"
+        "finds functions that a file spells out in primitive operators: silu, hard_swish, gelu"
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
@@ -45,6 +53,10 @@ impl Pass for RecognizeComposites {
             Rule {
                 name: "hard-swish",
                 matcher: hard_swish,
+            },
+            Rule {
+                name: "gelu",
+                matcher: gelu::gelu,
             },
         ];
         rewrite(graph, &rules, cx)
