@@ -1,8 +1,7 @@
 //! Single layers.
 
-use syncbn_ir::ops::Binary;
-use syncbn_ir::ops::{BinaryFunction, Unary, UnaryFunction, literal};
-use syncbn_ir::{GraphError, Literal, Value};
+use syncbn_ir::ops::{Binary, BinaryFunction, Identity, Reshape, Unary, UnaryFunction, literal};
+use syncbn_ir::{GraphError, Literal, Shape, Value};
 
 use super::Random;
 
@@ -11,13 +10,17 @@ impl Random {
         self.net.node(Unary { function }, &[x])
     }
 
+    fn binary(&mut self, function: BinaryFunction, a: Value, b: Value) -> Result<Value, GraphError> {
+        self.net.node(Binary { function }, &[a, b])
+    }
+
     fn number(&mut self, value: f64) -> Result<Value, GraphError> {
         let value = Literal::scalar(self.dtype, value);
         self.net.node(literal(value), &[])
     }
 
     pub(super) fn activation(&mut self, x: Value) -> Result<Value, GraphError> {
-        match self.below(13) {
+        match self.below(15) {
             0 | 1 => self.net.relu(x),
             2 => self.net.silu(x),
             3 => self.net.clip(x, -0.5, 1.0),
@@ -32,14 +35,16 @@ impl Random {
                 },
                 x,
             ),
-            9..=11 => self.spelt_out(x),
+            9 => self.unary(UnaryFunction::Gelu, x),
+            10 => self.unary(UnaryFunction::GeluTanh, x),
+            11..=13 => self.spelt_out(x),
             _ => Ok(x),
         }
     }
 
     /// An activation in primitive operators, as exporters write it.
     fn spelt_out(&mut self, x: Value) -> Result<Value, GraphError> {
-        match self.below(3) {
+        match self.below(4) {
             0 => {
                 let gate = self.net.sigmoid(x)?;
                 self.net.mul(gate, x)
@@ -49,6 +54,15 @@ impl Random {
                 let gate = self.unary(UnaryFunction::HardSigmoid { alpha, beta }, x)?;
                 self.net.mul(x, gate)
             }
+            2 => {
+                let (root, one) = (self.number(std::f64::consts::SQRT_2)?, self.number(1.0)?);
+                let half = self.number(0.5)?;
+                let scaled = self.binary(BinaryFunction::Div, x, root)?;
+                let erf = self.unary(UnaryFunction::Erf, scaled)?;
+                let sum = self.net.add(erf, one)?;
+                let product = self.net.mul(x, sum)?;
+                self.net.mul(product, half)
+            }
             _ => {
                 // The offset is an expression of its own, as tracing leaves it.
                 let (one, two, six) = (self.number(1.0)?, self.number(2.0)?, self.number(6.0)?);
@@ -56,9 +70,26 @@ impl Random {
                 let offset = self.net.add(x, three)?;
                 let gate = self.net.clip(offset, 0.0, 6.0)?;
                 let product = self.net.mul(x, gate)?;
-                let function = BinaryFunction::Div;
-                self.net.node(Binary { function }, &[product, six])
+                self.binary(BinaryFunction::Div, product, six)
             }
+        }
+    }
+
+    /// What computes nothing, as exporters leave it, or nothing at all.
+    pub(super) fn noise(&mut self, x: Value) -> Result<Value, GraphError> {
+        match self.below(12) {
+            0 => self.net.node(Identity {}, &[x]),
+            1 => {
+                let zero = self.number(0.0)?;
+                self.net.add(x, zero)
+            }
+            2 => {
+                let sizes = self.sizes(x);
+                let flat = self.net.flatten(x)?;
+                let shape = Shape::batched(&sizes);
+                self.net.node(Reshape { shape }, &[flat])
+            }
+            _ => Ok(x),
         }
     }
 

@@ -27,6 +27,7 @@ pub fn random_network(seed: u64, dtype: DType) -> Result<Graph, GraphError> {
     };
     let mut x = random.net.input("x", &[3, 5, 5])?;
     for _ in 0..2 + random.below(2) {
+        x = random.noise(x)?;
         x = random.block(x)?;
     }
     if random.below(3) == 0 {

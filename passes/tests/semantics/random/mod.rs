@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use exceptions::{EXCEPTIONS, LISTED};
-use expected::{BOUND, Excess, Expected};
+use expected::{BOUND, Excess};
 use syncbn_ir::training::Generator;
 use syncbn_ir::{Graph, State, initial_state};
 use syncbn_passes::Options;
