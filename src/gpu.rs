@@ -91,7 +91,7 @@ fn check_type(program: &Program) -> Result<(), Error> {
         DType::F32 => Ok(()),
         other => Err(Error::user(
             format!("the GPU target computes in f32, and the network is {other}"),
-            "give --precision f32",
+            "give --precision cpu=f32",
         )),
     }
 }

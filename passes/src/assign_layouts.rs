@@ -12,9 +12,10 @@
 //! ```
 //!
 //! Only memory order changes, no operator and no shape: values of rank 4 become NHWC, and weights of convolutions
-//! KRSC, which is the same rule. It leaves alone inputs and constants, whose bytes come from elsewhere; results of
-//! `reduce` and `reshape`, which are small or a view of something plain; and graph outputs, of which it makes a plain
-//! copy. Without [`crate::Options::channels_last`] it does nothing: the CPU's schedules want channels outside.
+//! KRSC, which is the same rule. A parameter and its gradient follow the same rule too, since the update walks through
+//! both in memory order. It leaves alone inputs and constants, whose bytes come from elsewhere; activations that
+//! `reduce` or `reshape` makes, which are small or a view of something plain; and graph outputs, of which it makes a
+//! plain copy. Without [`crate::Options::channels_last`] it does nothing: the CPU's schedules want channels outside.
 
 use syncbn_ir::ops::Identity;
 use syncbn_ir::{DType, Graph, Layout, Op, OutputKind, TensorType, Value};
@@ -40,10 +41,11 @@ impl Pass for AssignLayouts {
             return Ok(changes);
         }
         for id in graph.topological()? {
-            let keeps = matches!(
-                graph.op(id),
-                Op::Input(_) | Op::Constant(_) | Op::Statistic(_) | Op::Reduce(_) | Op::Reshape(_)
-            );
+            let keeps = match graph.op(id) {
+                Op::Input(_) | Op::Constant(_) | Op::Statistic(_) => true,
+                Op::Reduce(_) | Op::Reshape(_) => graph.ty(id.into()).shape.has_batch(),
+                _ => false,
+            };
             if keeps || is_plain_copy(graph, id.into()) {
                 continue;
             }

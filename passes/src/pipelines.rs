@@ -62,15 +62,15 @@ pub const PIPELINES: &[Pipeline] = &[
             "recognize-composites",
         ],
     },
-    // `set-batch-norm-mode` comes before `differentiate`: the gradient is that of the training form, and
-    // frozen scales have none. `bn-to-syncbn` comes after it, because the pair of sums of the backward pass
-    // has no simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced
-    // already. `share-moments` comes after both, so that the collectives it finds are all there are, and before
-    // `fuse-conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute
-    // them. That pass comes after the first two, because it fuses forward and backward together.
-    // `combine-all-reduce` comes after it, because before it the sums of a shortcut wait for those of the main
-    // branch. `assign-layouts` comes when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory` is last: lifetimes follow from the order,
-    // and any change after it would need another plan.
+    // `set-batch-norm-mode` comes before `differentiate`: the gradient is that of the training form, and frozen
+    // scales have none. `bn-to-syncbn` comes after it, because the pair of sums of the backward pass has no
+    // simpler derivation. `insert-gradient-all-reduce` needs to see which gradients are reduced already.
+    // `share-moments` comes after both, so that the collectives it finds are all there are, and before `fuse-
+    // conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute them.
+    // That pass comes after the first two, because it fuses forward and backward together. `combine-all-reduce`
+    // comes after it, because before it the sums of a shortcut wait for those of the main branch. `assign-
+    // layouts` comes when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory`
+    // is last: lifetimes follow from the order, and any change after it would need another plan.
     Pipeline {
         name: "train",
         summary: "a network to one training step",

@@ -87,6 +87,25 @@ fn fail(reporter: Reporter, error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
+/// Lets a text form show the part that it is of, or refuses it.
+fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
+    match emit {
+        EmitFlag::Ptx if !options.targets.gpu() => Err(Error::user(
+            "--emit ptx shows a GPU's kernels, and no GPU target is given",
+            "add --target cuda",
+        )),
+        EmitFlag::Obj if !options.targets.cpu => Err(Error::user(
+            "--emit obj writes the CPU's code, and the CPU is no target",
+            "add cpu to --target, or use --emit ptx",
+        )),
+        EmitFlag::Ptx => {
+            options.targets.cpu = false;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Times stages for `--verbose`.
 struct Stages {
     reporter: Reporter,
@@ -135,7 +154,8 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     };
     let imported = import(arguments, model, reporter)?;
     stages.done("import");
-    let options = options(arguments, &imported);
+    let mut options = options(arguments, &imported);
+    check_emit(arguments.emit, &mut options)?;
     if arguments.emit == EmitFlag::Graph {
         return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());
     }

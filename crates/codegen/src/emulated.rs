@@ -53,9 +53,8 @@ impl<'c> Retargeting<'_, 'c> {
         }
         let mut table = Vec::new();
         for name in names {
-            let Some(kernel) = self.module.get_function(name) else {
-                continue;
-            };
+            let missing = || CodegenError::Llvm(format!("kernel {name} is missing"));
+            let kernel = self.module.get_function(name).ok_or_else(missing)?;
             table.push(self.entry(kernel, name)?.as_global_value().as_pointer_value());
         }
         let table = pointer.const_array(&table);
@@ -74,9 +73,10 @@ impl<'c> Retargeting<'_, 'c> {
             .collect();
         for global in shared {
             let bytes = self.context.i8_type();
-            let own = self
-                .module
-                .add_global(bytes, Some(AddressSpace::from(SHARED)), EMULATED_SHARED);
+            let own = self.module.get_global(EMULATED_SHARED).unwrap_or_else(|| {
+                let space = Some(AddressSpace::from(SHARED));
+                self.module.add_global(bytes, space, EMULATED_SHARED)
+            });
             global
                 .as_pointer_value()
                 .replace_all_uses_with(own.as_pointer_value());

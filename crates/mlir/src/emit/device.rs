@@ -9,7 +9,8 @@ use super::grid::{Blocks, THREADS, Work};
 use super::lanes::Each;
 use super::{Buffer, Elem, Emitter, Index, Val};
 
-/// Threads that a sum is split over, in all. Fixed, so that the order of additions depends on shapes alone.
+/// Threads that a sum is split over, in all. Fixed, so that the order of additions depends on shapes
+/// and the largest batch alone.
 const SUM_THREADS: i64 = 1 << 16;
 
 /// Stores the sums that belong to an index.

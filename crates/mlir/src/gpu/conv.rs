@@ -35,7 +35,10 @@ fn on_tensor_cores<'c>(
 pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
-    if let Some(problem) = on_tensor_cores(k, &window, op.groups, [x, w, y]) {
+    // The epilogue reads a residual where it writes the result.
+    let residual_lies_alike = k.operands.get(3).is_none_or(|residual| residual.ty == y.ty);
+    let problem = on_tensor_cores(k, &window, op.groups, [x, w, y]);
+    if let Some(problem) = problem.filter(|_| residual_lies_alike) {
         let finish = Finish {
             bias: k.operands.get(2).map(|bias| bias.pointer),
             residual: k.operands.get(3).map(|residual| residual.pointer),

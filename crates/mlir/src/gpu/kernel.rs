@@ -23,6 +23,21 @@ pub struct Launch {
     pub blocks: Blocks,
 }
 
+/// An operator on tensors: what kernels are made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The operator.
+    pub op: &'a Op,
+    /// Types of its operands, then of its results.
+    pub types: &'a [&'a TensorType],
+    /// Number of operands.
+    pub operands: usize,
+    /// Whether each tensor may overlap another one.
+    pub overlaps: &'a [bool],
+    /// Name of the node.
+    pub label: &'a str,
+}
+
 /// What a kernel may touch through a tensor.
 fn touched(ty: &TensorType, written: bool) -> GpuParameter {
     let bytes = ty.bytes(1).unwrap_or(0);
@@ -36,14 +51,14 @@ fn touched(ty: &TensorType, written: bool) -> GpuParameter {
 
 impl<'c> Lowering<'c> {
     /// The launches for an operator on these types; its kernels are made on first use.
-    pub(super) fn launches(
-        &mut self,
-        op: &Op,
-        types: &[&TensorType],
-        operands: usize,
-        overlaps: &[bool],
-        label: &str,
-    ) -> Result<Vec<Launch>, LowerError> {
+    pub(super) fn launches(&mut self, call: &Call) -> Result<Vec<Launch>, LowerError> {
+        let &Call {
+            op,
+            types,
+            operands,
+            overlaps,
+            label,
+        } = call;
         let key = format!("{op:?} {types:?} {overlaps:?}");
         if let Some(launches) = self.launches.get(&key) {
             for source in &mut self.lowered.sources {
@@ -54,7 +69,7 @@ impl<'c> Lowering<'c> {
             }
             return Ok(launches.clone());
         }
-        self.check_size(op, types, label)?;
+        self.check_size(call)?;
         let number = self.launches.len();
         let mut launches = Vec::new();
         let (mut stage, mut stages) = (0, 1);
@@ -63,7 +78,7 @@ impl<'c> Lowering<'c> {
                 0 => format!("{}_{number}", op.name()),
                 _ => format!("{}_{number}_{stage}", op.name()),
             };
-            let device = self.build(&name, op, types, operands, overlaps, stage, label)?;
+            let device = self.build(&name, stage, call)?;
             stages = device.stages();
             stage += 1;
             if device.work == Work::default() {
@@ -102,35 +117,30 @@ impl<'c> Lowering<'c> {
         Ok(launches)
     }
 
-    /// Kernels count elements in i32.
-    fn check_size(&self, op: &Op, types: &[&TensorType], label: &str) -> Result<(), LowerError> {
-        let largest = types
-            .iter()
-            .filter_map(|ty| ty.bytes(self.batch_bound as usize))
-            .max();
-        match largest {
-            Some(bytes) if bytes < i32::MAX as u64 * 4 => Ok(()),
-            _ => Err(LowerError::Unsupported(vec![crate::Unsupported {
-                node: label.to_string(),
-                op: op.name().to_string(),
-                message: "a tensor has 2^31 elements or more at this batch; use a smaller --batch"
+    /// Kernels count elements in i32, and the number of a thread plus that of all threads must fit too.
+    fn check_size(&self, call: &Call) -> Result<(), LowerError> {
+        let elements = |ty: &&TensorType| Some(ty.bytes(self.batch_bound as usize)? / ty.dtype.bytes());
+        let fits = |ty: &&TensorType| elements(ty).is_some_and(|n| n < 1 << 30);
+        match call.types.iter().all(fits) && self.trained_elements < 1 << 30 {
+            true => Ok(()),
+            false => Err(LowerError::Unsupported(vec![crate::Unsupported {
+                node: call.label.to_string(),
+                op: call.op.name().to_string(),
+                message: "a tensor has 2^30 elements or more at this batch; use a smaller --batch"
                     .to_string(),
             }])),
         }
     }
 
     /// Builds the kernel of one stage of an operator.
-    #[allow(clippy::too_many_arguments)]
-    fn build(
-        &mut self,
-        name: &str,
-        op: &Op,
-        types: &[&TensorType],
-        operands: usize,
-        overlaps: &[bool],
-        stage: usize,
-        label: &str,
-    ) -> Result<Device<'c>, LowerError> {
+    fn build(&mut self, name: &str, stage: usize, call: &Call) -> Result<Device<'c>, LowerError> {
+        let &Call {
+            op,
+            types,
+            operands,
+            overlaps,
+            label,
+        } = call;
         let mut parameters: Vec<Parameter> = overlaps
             .iter()
             .map(|&shared| {

@@ -1,7 +1,8 @@
 //! The GPU target: kernels in a `gpu.module`, and host functions that launch them and call NCCL in graph order.
 //!
-//! Kernels are `llvm.func`s at the level of `scf`, `arith`, `math` and `llvm` on pointers to global memory, with
-//! i32 indices. Host functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of
+//! Kernels are `llvm.func`s at the level of `scf`, `arith`, `math`, `llvm` and `nvvm` on pointers to global and shared
+//! memory, with i32 indices. Convolutions and matrix products whose shape allows it run on tensor cores
+//! ([`implicit_gemm`]), everything else with one thread an element. Host functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of
 //! the runtime.
 
 pub(crate) mod conv;
@@ -26,6 +27,7 @@ use kernel::Launch;
 
 /// Name of the `gpu.module`.
 pub const KERNELS: &str = "kernels";
+
 /// How matrices are multiplied, in convolutions and linear layers whose operands are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Products {

@@ -33,11 +33,16 @@ pub fn all_reduce<'c>(
     count: Val<'c>,
     dtype: DType,
     stream: Val<'c>,
-) {
+) -> Result<(), LowerError> {
     let context = e.context;
     let element = match dtype {
         DType::F32 => Type::float32(context),
-        _ => Type::float64(context),
+        DType::F64 => Type::float64(context),
+        DType::I64 | DType::U8 => {
+            return Err(LowerError::Internal {
+                message: format!("an all-reduce of {dtype}"),
+            });
+        }
     };
     let communicator = e.op1(
         "builtin.unrealized_conversion_cast",
@@ -54,6 +59,7 @@ pub fn all_reduce<'c>(
         &[],
         &[("datatype", datatype), ("redop", redop)],
     );
+    Ok(())
 }
 
 /// Starts a group of collectives.

@@ -7,7 +7,7 @@ use syncbn_abi::{GpuArguments, gpu_symbols};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Location, NodeId};
 
-use super::kernel::Launch;
+use super::kernel::{Call, Launch};
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
@@ -66,8 +66,12 @@ impl<'c> Lowering<'c> {
                 }
                 _ => self.launch_node(&mut step, &queue, id)?,
             }
+            let stream = match crate::schedule::sums_gradients(part.graph, id) {
+                true => queue.gradient_stream,
+                false => queue.stream,
+            };
             step.trace(id, index as i64, |step, arguments| {
-                let all = [&[queue.stream], &arguments[..]].concat();
+                let all = [&[stream], &arguments[..]].concat();
                 step.call(gpu_symbols::TRACE, &all, None);
             })?;
         }
@@ -94,7 +98,13 @@ impl<'c> Lowering<'c> {
         };
         let node = step.graph.node(id);
         let operands = step.graph.operands(id).len();
-        let launches = self.launches(&node.op, &places.types, operands, &places.overlaps, &node.name)?;
+        let launches = self.launches(&Call {
+            op: &node.op,
+            types: &places.types,
+            operands,
+            overlaps: &places.overlaps,
+            label: &node.name,
+        })?;
         if step
             .graph
             .operands(id)
@@ -125,13 +135,13 @@ impl<'c> Lowering<'c> {
         use syncbn_ir::ops::Identity;
         let ty = TensorType::fixed(DType::F64, &[1]);
         let from = step.loss()?;
-        let launches = self.launches(
-            &Op::Identity(Identity {}),
-            &[&ty, &ty],
-            1,
-            &[false, false],
-            "loss",
-        )?;
+        let launches = self.launches(&Call {
+            op: &Op::Identity(Identity {}),
+            types: &[&ty, &ty],
+            operands: 1,
+            overlaps: &[false, false],
+            label: "loss",
+        })?;
         let arguments = [from, step.frame.loss, queue.scratch, queue.n, step.frame.total];
         for launch in launches {
             let n = step.frame.n;
@@ -235,7 +245,7 @@ fn all_reduce<'c>(
     for segment in &segments {
         let pointer = step.pointer(segment.location);
         let count = step.e.index(segment.elements as i64);
-        nccl::all_reduce(&mut step.e, communicator, pointer, count, segment.dtype, stream);
+        nccl::all_reduce(&mut step.e, communicator, pointer, count, segment.dtype, stream)?;
     }
     if grouped {
         nccl::group_end(&mut step.e, stream);

@@ -1,6 +1,6 @@
 //! Losses, in f64, and their gradients. Each rank computes its share of the mean over the global batch.
 
-use super::kernel::{Kernel, fixed};
+use super::kernel::{Kernel, Tensor, fixed};
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Inner, Val};
 
 /// `(classes, positions)` of logits `[n, classes, d...]`.
@@ -117,8 +117,18 @@ fn per_sample(k: &Kernel) -> i64 {
 /// Sum of squared differences over the rank, divided by `total * elements of a sample`.
 pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let count = per_sample(k);
-    let (p, t) = (k.operands[0].view(&[count, 1]), k.operands[1].view(&[count, 1]));
+    let on_device = e.device.is_some();
     let batch = k.extent(k.operands[0].ty.shape.0[0]);
+    // On a GPU prediction and target may lie in different order.
+    let axes: Vec<Extent<'c>> = k.operands[0].ty.shape.0.iter().map(|&d| k.extent(d)).collect();
+    let view = |t: &Tensor<'c>| {
+        if on_device {
+            t.buffer()
+        } else {
+            t.view(&[count, 1])
+        }
+    };
+    let (p, t) = (view(&k.operands[0]), view(&k.operands[1]));
     let width = k.width(Elem::F64);
     let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
@@ -126,8 +136,7 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
         let d = e.sub(a, b);
         vec![e.fma(d, d, sum[0])]
     };
-    if e.device.is_some() {
-        let axes = [batch, Extent::Fixed(count)];
+    if on_device {
         return e.sum_in_threads(
             &[],
             &axes,
@@ -144,17 +153,28 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
 /// `2 (prediction - target) / (total * elements of a sample)`
 pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let count = per_sample(k);
-    let [p, t] = [0, 1].map(|i| k.operands[i].view(&[count, 1]));
-    let result = k.results[0].view(&[count, 1]);
+    let tensors = [&k.operands[0], &k.operands[1], &k.results[0]];
+    let on_device = e.device.is_some();
+    let [p, t, result] = tensors.map(|t| {
+        if on_device {
+            t.buffer()
+        } else {
+            t.view(&[count, 1])
+        }
+    });
     let divisor = k.divisor(e, count);
     let two = e.float(Elem::F64, 2.0);
     let factor = e.div(two, divisor);
     let factor = e.convert(factor, result.elem);
-    let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(count)];
-    e.map(&axes, k.width(result.elem), &|e, at| {
+    let element = |e: &mut Emitter<'c>, at: &[Index<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
         let d = e.sub(a, b);
         let d = e.mul(d, factor);
         e.store(&result, at, d);
-    });
+    };
+    if on_device {
+        return k.each(e, &k.results[0], 1, &element);
+    }
+    let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(count)];
+    e.map(&axes, k.width(result.elem), &element);
 }

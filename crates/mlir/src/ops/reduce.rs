@@ -1,7 +1,7 @@
 //! Sums and means over axes, accumulated in f64.
 
-use syncbn_ir::Dim;
 use syncbn_ir::ops::{Reduce, ReduceFunction};
+use syncbn_ir::{Dim, Layout};
 
 use super::kernel::{Kernel, fixed, strides};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
@@ -18,6 +18,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let mut axes: Vec<Axis<'c>> = Vec::new();
     let mut count = 1.0;
+    let plain = y.ty.layout == Layout::Plain;
     for (i, (&dim, stride)) in x.ty.shape.0.iter().zip(strides(&x.ty)).enumerate() {
         let reduced = op.axes.contains(&i);
         if reduced {
@@ -28,7 +29,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
                 extent: Extent::Fixed(n),
                 stride: s,
                 reduced: r,
-            }) if *r == reduced && dim != Dim::Batch && *s == stride * fixed(dim) => {
+            }) if plain && *r == reduced && dim != Dim::Batch && *s == stride * fixed(dim) => {
                 *n *= fixed(dim);
                 *s = stride;
             }
@@ -47,6 +48,15 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     for i in (1..kept.len()).rev() {
         let size = if let Extent::Fixed(n) = kept[i] { n } else { 1 };
         result_strides[i - 1] = result_strides[i] * size;
+    }
+    if !plain {
+        // Axes were not merged, so every kept one is an axis of the result.
+        let all = strides(&y.ty);
+        let is_kept = |i: usize| !op.axes.contains(&i);
+        result_strides = match op.keep_dims {
+            true => (0..all.len()).filter(|&i| is_kept(i)).map(|i| all[i]).collect(),
+            false => all,
+        };
     }
     let (xb, yb) = (x.view(&own), y.view(&result_strides));
     let finish = |e: &mut Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
