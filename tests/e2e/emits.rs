@@ -119,3 +119,24 @@ fn an_object_file_is_an_object_file() {
     // The type of the file at byte 16: 1 is a relocatable object.
     assert_eq!(bytes[16], 1);
 }
+
+#[test]
+fn gpus_multiply_in_every_direction_on_tensor_cores() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("dev/syncbnnet_w4.onnx");
+    let arguments = [
+        model.to_str().unwrap(),
+        "--target",
+        "cuda",
+        "--emit",
+        "mlir",
+        "-o",
+        "-",
+    ];
+    let text = compile(folder.path(), &arguments).ok().text().to_string();
+    for direction in ["@conv_", "@conv_backward_data_", "@conv_backward_weight_"] {
+        let kernels = text.split("llvm.func ").filter(|f| f.starts_with(direction));
+        let multiplying = kernels.filter(|f| f.contains("nvvm.mma.sync")).count();
+        assert!(multiplying > 0, "{direction}");
+    }
+}

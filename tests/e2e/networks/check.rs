@@ -58,8 +58,37 @@ struct Reference {
     weights: [Arrays; 2],
 }
 
+/// How a case is compiled, and how far its arrays may be from the reference, relative to their largest element.
+pub struct Build {
+    /// Name in messages.
+    pub precision: &'static str,
+    /// Flags of the compiler.
+    pub flags: &'static [&'static str],
+    /// The bound.
+    pub tolerance: f64,
+}
+
+/// Float64 and float32 on the CPU.
+const CPU: [Build; 2] = [
+    Build {
+        precision: "f64",
+        flags: &["--precision", "f64"],
+        tolerance: 1e-9,
+    },
+    Build {
+        precision: "f32",
+        flags: &["--precision", "f32"],
+        tolerance: 1e-4,
+    },
+];
+
 /// Compiles the case in float64 and float32 and compares every split with the reference.
 pub fn check(case: Case) {
+    check_builds(case, &CPU);
+}
+
+/// Compiles the case in several ways and compares every split with the reference.
+pub fn check_builds(case: Case, builds: &[Build]) {
     let folder = tempfile::tempdir().unwrap();
     let onnx = folder.path().join("model.onnx");
     std::fs::write(&onnx, &case.onnx).unwrap();
@@ -77,8 +106,8 @@ pub fn check(case: Case) {
     write_npz(&path, &[("x", Column::F64(&x)), ("target", target_column)]);
     let reference = reference(&case, &onnx, samples, &x, &target);
     let mut all = Comparison::default();
-    for (precision, tolerance) in [("f64", 1e-9), ("f32", 1e-4)] {
-        let mut flags = vec!["--precision", precision, "--batch", "8"];
+    for build in builds {
+        let mut flags = [build.flags, &["--batch", "8"]].concat();
         if matches!(case.target, Target::Values(_)) {
             flags.extend(["--loss", "mse"]);
         }
@@ -88,8 +117,8 @@ pub fn check(case: Case) {
             &executable,
             &path,
             &reference,
-            precision,
-            tolerance,
+            build.precision,
+            build.tolerance,
             &mut all,
         );
     }

@@ -11,3 +11,4 @@ mod pools;
 mod resampling;
 mod residual;
 mod slices;
+mod tensor_cores;
