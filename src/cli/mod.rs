@@ -19,7 +19,7 @@ use syncbn_passes::PrintAfter;
 use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
-use crate::{Error, Options, Targets, worker};
+use crate::{Error, Options, Targets, gpu, worker};
 use syncbn_codegen::Cpu;
 
 pub use opt::main as opt_main;
@@ -94,6 +94,12 @@ struct Stages {
 }
 
 impl Stages {
+    fn say(&self, lines: &[String]) {
+        if self.verbose {
+            lines.iter().for_each(|line| self.reporter.text(line));
+        }
+    }
+
     fn done(&mut self, stage: &str) {
         if self.verbose {
             self.reporter.text(&format!(
@@ -135,6 +141,9 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     let imported = import(arguments, model, reporter)?;
     stages.done("import");
     let options = options(arguments, &imported);
+    if arguments.emit == EmitFlag::Ptx && !options.targets.cuda {
+        return Err(Error::user("PTX is code for the target cuda, which is not asked for", "add --target cuda"));
+    }
     if arguments.emit == EmitFlag::Graph {
         return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());
     }
@@ -164,12 +173,17 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     if let Some(emit) = arguments.emit.code() {
         let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), &options, emit)?;
         stages.done("code generation");
+        if arguments.verbose && arguments.emit == EmitFlag::Ptx {
+            stages.say(&gpu::usage(&bytes)?);
+            stages.done("ptxas");
+        }
         return write_text(output, &bytes);
     }
     let mut compiled = finish(&imported.graph, graphs, &options)?;
     for model in &mut compiled.models {
         model.warnings.extend(imported.warnings.iter().cloned());
     }
+    stages.say(&compiled.notes);
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
@@ -190,7 +204,8 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
         batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
         bucket_bytes: arguments.bucket_bytes,
         targets: Targets {
-            cpu: arguments.target.contains(&Target::Cpu),
+            // PTX is a text form of the GPU part, whatever other parts there are.
+            cpu: arguments.target.contains(&Target::Cpu) && arguments.emit != EmitFlag::Ptx,
             cuda: arguments.target.contains(&Target::Cuda),
             emulated: arguments.target.contains(&Target::CudaEmulated),
         },
