@@ -142,7 +142,7 @@ pub fn lower(
 ) -> Result<Vec<u8>, Error> {
     let program = program(graphs, dtype, cpu, options)?;
     if !options.targets.cpu {
-        return gpu::emit_text(&program, emit);
+        return gpu::emit_text(&program, cpu, options, emit);
     }
     Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
 }

@@ -37,10 +37,7 @@ pub fn part(
     (train_constants, infer_constants): (Vec<u8>, Vec<u8>),
 ) -> Result<GpuPart, Error> {
     check_type(program)?;
-    let targets = GpuTargets {
-        cuda: options.targets.cuda,
-        emulated: options.targets.emulated,
-    };
+    let targets = wanted(options);
     let code = generate_gpu(program, cpu, targets, &mut worker::note_kernels)?;
     let scratch = code.kernels.scratch;
     model.arenas.train_step += scratch;
@@ -69,7 +66,9 @@ pub fn part(
         let ptxas = Ptxas::find()?;
         part.notes.push(match &ptxas {
             Some(ptxas) => format!("  ptxas: {ptxas}, for sm_80 and sm_90"),
-            None => format!("  {NO_PTXAS}: the executable carries PTX only, which the driver assembles at start"),
+            None => {
+                format!("  {NO_PTXAS}: the executable carries PTX only, which the driver assembles at start")
+            }
         });
         let assembled = match &ptxas {
             Some(ptxas) => assemble(ptxas, &ptx, &code.kernels.sources)?,
@@ -86,7 +85,8 @@ const NO_PTXAS: &str = "no ptxas (pip install nvidia-cuda-nvcc, or set SYNCBN_PT
 /// Assembles for every one of [`ASSEMBLED`], at the same time.
 fn assemble(ptxas: &Ptxas, ptx: &str, sources: &[KernelSource]) -> Result<Vec<Assembled>, Error> {
     let results: Vec<Result<Assembled, Error>> = thread::scope(|scope| {
-        let threads = ASSEMBLED.map(|capability| scope.spawn(move || ptxas.assemble(ptx, capability, sources)));
+        let threads =
+            ASSEMBLED.map(|capability| scope.spawn(move || ptxas.assemble(ptx, capability, sources)));
         let ended = threads.into_iter().map(|thread| thread.join());
         ended
             .map(|result| result.unwrap_or_else(|_| Err(Error::internal("a thread that ran ptxas panicked"))))
@@ -133,9 +133,16 @@ fn images(ptx: &str, assembled: &[Assembled]) -> Result<Vec<u8>, Error> {
 }
 
 /// A text form of a GPU program.
-pub fn emit_text(program: &Program, emit: Emit) -> Result<Vec<u8>, Error> {
+pub fn emit_text(program: &Program, cpu: &Cpu, options: &Options, emit: Emit) -> Result<Vec<u8>, Error> {
     check_type(program)?;
-    Ok(emit_gpu(program, emit)?)
+    Ok(emit_gpu(program, cpu, wanted(options), emit)?)
+}
+
+fn wanted(options: &Options) -> GpuTargets {
+    GpuTargets {
+        cuda: options.targets.cuda,
+        emulated: options.targets.emulated,
+    }
 }
 
 fn check_type(program: &Program) -> Result<(), Error> {

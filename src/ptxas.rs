@@ -106,12 +106,7 @@ impl Ptxas {
     ///
     /// # Errors
     /// Names the first kernel that ptxas refuses, and its nodes.
-    pub fn assemble(
-        &self,
-        ptx: &str,
-        capability: u32,
-        sources: &[KernelSource],
-    ) -> Result<Assembled, Error> {
+    pub fn assemble(&self, ptx: &str, capability: u32, sources: &[KernelSource]) -> Result<Assembled, Error> {
         let folder = tempfile::Builder::new()
             .prefix("syncbn-ptxas-")
             .tempdir()
@@ -261,7 +256,11 @@ mod tests {
     /// An assembler that says `said` and fails.
     fn failing(folder: &Path, said: &str) -> Ptxas {
         let path = folder.join("ptxas");
-        fs::write(&path, format!("#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 255\n")).unwrap();
+        fs::write(
+            &path,
+            format!("#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 255\n"),
+        )
+        .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         Ptxas { path }
     }
@@ -269,14 +268,14 @@ mod tests {
     #[test]
     fn a_refused_kernel_is_named_with_its_nodes() {
         let folder = tempfile::tempdir().unwrap();
-        let said = "ptxas x.ptx, line 5; error   : Unknown symbol '%r1'\nptxas fatal   : Ptx assembly aborted";
+        let said =
+            "ptxas x.ptx, line 5; error   : Unknown symbol '%r1'\nptxas fatal   : Ptx assembly aborted";
         let sources = [KernelSource {
             kernel: "conv_2".to_string(),
             op: "conv".to_string(),
             nodes: vec!["stem".to_string()],
         }];
-        let ptx =
-            ".version 8.0\n.visible .entry conv_1(\n)\n.visible .entry conv_2(\n  bad\n.visible .entry conv_3(\n";
+        let ptx = ".version 8.0\n.visible .entry conv_1(\n)\n.visible .entry conv_2(\n  bad\n.visible .entry conv_3(\n";
         let error = failing(folder.path(), said)
             .assemble(ptx, 90, &sources)
             .unwrap_err();

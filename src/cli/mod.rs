@@ -142,7 +142,10 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     stages.done("import");
     let options = options(arguments, &imported);
     if arguments.emit == EmitFlag::Ptx && !options.targets.cuda {
-        return Err(Error::user("PTX is code for the target cuda, which is not asked for", "add --target cuda"));
+        return Err(Error::user(
+            "PTX is code for the target cuda, which is not asked for",
+            "add --target cuda",
+        ));
     }
     if arguments.emit == EmitFlag::Graph {
         return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());

@@ -50,7 +50,7 @@ fn write_weights(path: &Path, state: &State) {
 }
 
 /// One network, one split: inference, then a training step and what it leaves.
-fn check(seed: u64, all: &mut Comparison) {
+pub fn check(seed: u64, flags: &[&str], tolerance: f64, all: &mut Comparison) {
     let network = random_network(seed, DType::F64).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("network.ir");
@@ -80,7 +80,7 @@ fn check(seed: u64, all: &mut Comparison) {
     let executable = compiled(
         &format!("random{seed}"),
         &text,
-        &["--batch", "6", "--loss-output", "logits"],
+        &[&["--batch", "6", "--loss-output", "logits"], flags].concat(),
     );
     let start = weights.to_str().unwrap();
     let mut arrays = |title: &str, found: &Arrays, references: &Arrays| {
@@ -89,7 +89,7 @@ fn check(seed: u64, all: &mut Comparison) {
                 &format!("seed {seed} {title} {name}"),
                 found.get(name),
                 array,
-                1e-9,
+                tolerance,
             );
         }
     };
@@ -131,7 +131,7 @@ fn check(seed: u64, all: &mut Comparison) {
 
 fn check_all(seeds: std::ops::Range<u64>) {
     let mut all = Comparison::default();
-    seeds.for_each(|seed| check(seed, &mut all));
+    seeds.for_each(|seed| check(seed, &[], 1e-9, &mut all));
     all.finish("random networks");
 }
 

@@ -143,8 +143,8 @@ impl<'c> Functions<'c> {
                 "nvvm.maxntid",
                 self.attribute(&format!("array<i32: {block}, 1, 1>")),
             ),
-            // 64 registers a thread. Left to itself ptxas takes 32, and spills where a kernel divides in f64.
-            ("nvvm.minctasm", self.attribute("4 : i32")),
+            // 80 registers a thread. Left to itself ptxas takes 32, and spills where a kernel divides in f64.
+            ("nvvm.minctasm", self.attribute("3 : i32")),
         ];
         self.append(
             name,
