@@ -5,6 +5,7 @@ use super::EMULATED;
 use crate::corpus::{Network, SGD, output};
 use crate::determinism::of_rank;
 use crate::support::compare::Comparison;
+use crate::support::index;
 
 const SPLITS: [&str; 4] = ["8", "4,4", "2,2,2,2", "5,3,0"];
 /// Bound of every array.
@@ -70,28 +71,26 @@ fn check(name: &'static str) {
     all.finish(&format!("{name} on emulated GPUs"));
 }
 
-macro_rules! networks {
-    ($($(#[$attribute:meta])* $name:ident)*) => { $(
-        #[test]
-        $(#[$attribute])*
-        fn $name() {
-            check(stringify!($name));
-        }
-    )* };
+#[test]
+fn mlp_bn1d() {
+    check("mlp_bn1d");
 }
 
-networks! {
-    mlp_bn1d
-    syncbnnet_small
-    syncbnnet_w4
-    #[ignore = "slow: make test-emulated"]
-    syncbnnet_w8
-    #[ignore = "slow: make test-emulated"]
-    syncbnnet_w12
-    #[ignore = "slow: make test-emulated"]
-    resnet18_narrow
-    #[ignore = "slow: make test-emulated"]
-    mobilenetv2_narrow
-    #[ignore = "slow: make test-emulated"]
-    densenet_like
+#[test]
+fn syncbnnet_small() {
+    check("syncbnnet_small");
+}
+
+/// `SYNCBN_EMULATED` names the networks, separated by spaces.
+#[test]
+fn chosen_networks() {
+    let chosen = std::env::var("SYNCBN_EMULATED").unwrap_or_else(|_| "syncbnnet_w4".to_string());
+    let index = index("dev");
+    let models = index["models"].as_array().unwrap();
+    let known = |word: &str| models.iter().any(|model| model["name"] == word);
+    assert!(chosen.split_whitespace().next().is_some());
+    for word in chosen.split_whitespace() {
+        assert!(known(word), "{word} is no network of tests/fixtures/dev");
+        check(word.to_string().leak());
+    }
 }
