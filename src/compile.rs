@@ -154,6 +154,7 @@ fn program<'g>(graphs: &'g Graphs, dtype: DType, cpu: &Cpu, options: &Options) -
         infer: part(&graphs.infer)?,
         dtype,
         vector_bytes: cpu.vector_bytes(),
+        products: options.products,
         batch_bound: options.batch,
         trained_elements: graphs
             .train

@@ -43,7 +43,7 @@ pub fn part(
     model.arenas.train_step += scratch;
     model.arenas.infer_step += scratch;
     model.gpu = Some(Gpu {
-        precision: "f32".to_string(),
+        precision: program.products.name().to_string(),
         cuda: targets.cuda,
         emulated: targets.emulated,
         kernels: code.kernels.kernels,

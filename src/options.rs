@@ -3,6 +3,7 @@
 use syncbn_codegen::CpuFlag;
 
 use syncbn_ir::ops::RunningVar;
+use syncbn_mlir::gpu::Products;
 use syncbn_passes::{BatchNormMode, Loss};
 
 /// Which functions the executable has.
@@ -111,6 +112,8 @@ pub struct Options {
     pub targets: Targets,
     /// Processor.
     pub cpu: CpuFlag,
+    /// How GPUs multiply matrices.
+    pub products: Products,
     /// Seed of parameters that start at random.
     pub seed: u64,
     /// Passes instead of the standard pipelines.
@@ -139,6 +142,7 @@ impl Default for Options {
                 emulated: false,
             },
             cpu: CpuFlag::Native,
+            products: Products::Tf32,
             seed: 0,
             passes: None,
             skip: Vec::new(),

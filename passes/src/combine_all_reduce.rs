@@ -59,32 +59,42 @@ impl Pass for CombineAllReduce {
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
         cx.uncombined.get_or_insert(count(graph));
-        let levels = collective_levels(graph)?;
-        let mut awaited: BTreeMap<(usize, String), Vec<NodeId>> = BTreeMap::new();
-        let mut last: Vec<(usize, NodeId)> = Vec::new();
-        for id in graph.topological()? {
-            let Op::AllReduce(op) = graph.op(id) else { continue };
-            let level = levels.get(&id).copied().unwrap_or(0);
-            match is_awaited(graph, id) {
-                true => awaited
-                    .entry((level, format!("{:?}", op.scope)))
-                    .or_default()
-                    .push(id),
-                false => last.push((level, id)),
+        let mut changes = 0;
+        // A merged bucket is ready when the last of its gradients is: it can have new neighbours, with which it fits.
+        loop {
+            let groups = groups(graph, cx.options.bucket_bytes)?;
+            if groups.is_empty() {
+                return Ok(changes);
             }
+            for group in &groups {
+                merge(graph, group)?;
+            }
+            changes += groups.len();
         }
-        // The order of readiness; the sort keeps that of the graph among equals.
-        last.sort_by_key(|&(level, _)| level);
-        let last: Vec<NodeId> = last.into_iter().map(|(_, id)| id).collect();
-        let groups = awaited
-            .into_values()
-            .chain(buckets(graph, &last, cx.options.bucket_bytes));
-        let groups: Vec<Vec<NodeId>> = groups.filter(|g| g.len() > 1).collect();
-        for group in &groups {
-            merge(graph, group)?;
-        }
-        Ok(groups.len())
     }
+}
+
+/// The all-reduces that become one, two or more in each group.
+fn groups(graph: &Graph, limit: u64) -> Result<Vec<Vec<NodeId>>, PassError> {
+    let levels = collective_levels(graph)?;
+    let mut awaited: BTreeMap<(usize, String), Vec<NodeId>> = BTreeMap::new();
+    let mut last: Vec<(usize, NodeId)> = Vec::new();
+    for id in graph.topological()? {
+        let Op::AllReduce(op) = graph.op(id) else { continue };
+        let level = levels.get(&id).copied().unwrap_or(0);
+        match is_awaited(graph, id) {
+            true => awaited
+                .entry((level, format!("{:?}", op.scope)))
+                .or_default()
+                .push(id),
+            false => last.push((level, id)),
+        }
+    }
+    // The order of readiness; the sort keeps that of the graph among equals.
+    last.sort_by_key(|&(level, _)| level);
+    let last: Vec<NodeId> = last.into_iter().map(|(_, id)| id).collect();
+    let groups = awaited.into_values().chain(buckets(graph, &last, limit));
+    Ok(groups.filter(|g| g.len() > 1).collect())
 }
 
 /// The collectives of a graph.

@@ -32,6 +32,7 @@ Reads a graph in text form, runs passes, writes the graph to standard output.
   --loss-output=NAME       the output that the loss is taken of
   --input-gradients        takes gradients of data inputs too
   --batch=N                largest batch of one rank (default 32)
+  --channels-last          puts channels innermost, as the GPU part has them
   --bucket-bytes=N         bytes of gradients that one all-reduce sums (default 26214400)
   --verbose, -v            says how long each pass took, on standard error
   --message-format=FORMAT  human (default), json: one object a message, on standard error

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::precision::Precision;
 use clap::{Parser, ValueEnum};
 use syncbn_codegen::{CpuFlag, Emit};
-use syncbn_ir::DType;
 use syncbn_passes::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss};
 
 use crate::Mode;
@@ -61,9 +61,10 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     pub loss_output: Option<String>,
 
-    /// Element type, as `P` or `cpu=P`, of `f32` and `f64` [default: the file's].
-    #[arg(long, value_name = "P", value_parser = precision)]
-    pub precision: Option<DType>,
+    /// Precision, as `P` or `cpu=P,cuda=P`: on the CPU the element type, `f32` or `f64` [default: the file's]; on GPUs
+    /// how f32 matrices are multiplied, `tf32` or `f32` [default: tf32].
+    #[arg(long, value_name = "P", value_parser = super::precision::precision)]
+    pub precision: Option<Precision>,
 
     /// Processor to compile for; the executable refuses others.
     #[arg(long, value_name = "native|x86-64-v3|x86-64-v4", default_value = "native", value_parser = cpu)]
@@ -193,14 +194,6 @@ fn input_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     match sizes {
         Some(sizes) if !name.is_empty() => Ok((name.to_string(), sizes)),
         _ => Err(form.to_string()),
-    }
-}
-
-fn precision(text: &str) -> Result<DType, String> {
-    match text.strip_prefix("cpu=").unwrap_or(text) {
-        "f32" => Ok(DType::F32),
-        "f64" => Ok(DType::F64),
-        _ => Err("the cpu target has f32 and f64".to_string()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod network;
 mod opt;
+mod precision;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -213,6 +214,10 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
             emulated: arguments.target.contains(&Target::CudaEmulated),
         },
         cpu: arguments.cpu,
+        products: arguments
+            .precision
+            .and_then(|precision| precision.products)
+            .unwrap_or(syncbn_mlir::gpu::Products::Tf32),
         seed: arguments.init.unwrap_or(0),
         passes: arguments.passes.clone(),
         skip: arguments.skip.clone(),

@@ -31,7 +31,7 @@ pub fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result
     let imported = syncbn_onnx::import(
         model,
         &ImportOptions {
-            dtype: arguments.precision,
+            dtype: arguments.precision.and_then(|precision| precision.dtype),
             input_shapes: arguments.input_shape.clone(),
             init: arguments.init.is_some(),
             freeze: arguments.freeze.clone(),
@@ -59,7 +59,12 @@ pub fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result
 /// Refuses flags that only the import of ONNX files looks at.
 fn check_text_flags(arguments: &Arguments) -> Result<(), Error> {
     let given = [
-        ("--precision", arguments.precision.is_some()),
+        (
+            "--precision",
+            arguments
+                .precision
+                .is_some_and(|precision| precision.dtype.is_some()),
+        ),
         ("--input-shape", !arguments.input_shape.is_empty()),
         ("--freeze", !arguments.freeze.is_empty()),
         ("--train", !arguments.train.is_empty()),

@@ -27,6 +27,7 @@ pub fn collective(graph: &Graph, id: NodeId, scope: Scope) -> Collective {
         name: graph.node(id).name.clone(),
         group,
         bytes,
+        gradients: schedule::sums_gradients(graph, id),
     }
 }
 

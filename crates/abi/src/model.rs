@@ -197,6 +197,8 @@ pub struct Collective {
     pub group: u64,
     /// Bytes that every rank contributes.
     pub bytes: u64,
+    /// Whether it sums gradients. On GPUs these have a stream and communicators of their own.
+    pub gradients: bool,
 }
 
 /// The collectives of one training step before independent ones were merged, for `info`.

@@ -49,6 +49,16 @@ pub fn number(collectives: &[(NodeId, Scope)], id: NodeId) -> Result<usize, Lowe
     })
 }
 
+/// Whether a node sums gradients over the ranks.
+pub fn sums_gradients(graph: &Graph, id: NodeId) -> bool {
+    let in_gradients = |slot| {
+        let place = place(graph, Value { node: id, slot });
+        place.is_ok_and(|(location, _)| location.arena == Arena::Gradients)
+    };
+    let node = graph.node(id);
+    matches!(node.op, Op::AllReduce(_)) && (0..node.outputs.len()).any(in_gradients)
+}
+
 /// Place and size in bytes of a value that does not depend on the batch, or of one sample.
 pub fn place(graph: &Graph, value: Value) -> Result<(Location, u64), LowerError> {
     let node = graph.node(value.node);

@@ -13,6 +13,7 @@ fn model() -> Model {
         name: "sum".into(),
         group,
         bytes: 8,
+        gradients: false,
     };
     Model {
         compiler: String::new(),

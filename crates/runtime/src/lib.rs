@@ -9,15 +9,19 @@
 //! each rank its own slice. Between phases nobody works, so the loop ([`train`]) looks at losses, logs,
 //! validates and saves without locks that anyone waits for.
 //!
+//! A GPU rank is a process with memory of its own ([`gpu`]). The loop is the same: it sees an
+//! [`execution::Execution`], which is all ranks of the CPU or one GPU rank, and [`place`] chooses which.
+//!
 //! # Invariants
 //!
 //! - With one rank no collective is executed, and inference executes none; both are checked in every run.
 //! - Every sum over ranks is taken in rank order, so two runs of one command give the same bits.
-//! - A rank that fails or panics poisons the collectives: the others return with an error, none waits.
+//! - A rank that fails or panics poisons the collectives: the others return with an error, none waits. A GPU rank
+//!   that dies ends the others within 10 s ([`gpu::control`]).
 //! - Weights that are not finite are never saved, and a file is replaced whole or not at all.
 //! - `unsafe` stands only where generated code is called or calls ([`rank`], [`collectives`], `entry`), where
 //!   ranks share memory ([`arena`], [`all_reduce`]), at the futex ([`barrier`]), and in [`gpu`]: where kernels are
-//!   emulated, and where the CUDA driver and NCCL are called.
+//!   emulated, where the CUDA driver and NCCL are called, and where processes are signalled and ended.
 //! - No dependency brings a C library: an executable needs glibc alone.
 //!
 //! # Building the archive

@@ -107,6 +107,12 @@ impl ConvLayer<'_> {
         self
     }
 
+    /// Step between windows axis by axis.
+    pub fn strides(mut self, strides: &[usize]) -> Self {
+        self.op.strides = strides.to_vec();
+        self
+    }
+
     /// Zeros around the input, on all sides.
     pub fn padding(mut self, padding: usize) -> Self {
         self.op.pads.fill(padding);
@@ -122,6 +128,12 @@ impl ConvLayer<'_> {
     /// Step between elements of the kernel.
     pub fn dilation(mut self, dilation: usize) -> Self {
         self.op.dilations.fill(dilation);
+        self
+    }
+
+    /// Step between elements of the kernel axis by axis.
+    pub fn dilations(mut self, dilations: &[usize]) -> Self {
+        self.op.dilations = dilations.to_vec();
         self
     }
 

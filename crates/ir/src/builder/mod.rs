@@ -200,8 +200,9 @@ impl Builder {
         self.node(Concat { axis }, values)
     }
 
-    /// A node without parameters, labelled by its operator and a number.
-    fn node(&mut self, op: impl Into<Op>, operands: &[Value]) -> Result<Value, GraphError> {
+    /// Adds any operator, labelled by its name and a number, and returns its first result. Operands can be those of
+    /// another layer, which then shares its parameters.
+    pub fn node(&mut self, op: impl Into<Op>, operands: &[Value]) -> Result<Value, GraphError> {
         let op = op.into();
         let label = self.path(&format!("{}_{}", op.name(), self.unnamed));
         self.unnamed += 1;

@@ -51,6 +51,12 @@ impl PoolLayer<'_> {
         self
     }
 
+    /// Step between windows axis by axis.
+    pub fn strides(mut self, strides: &[usize]) -> Self {
+        self.window.strides = strides.to_vec();
+        self
+    }
+
     /// Padding on all sides.
     pub fn padding(mut self, padding: usize) -> Self {
         self.window.pads.fill(padding);

@@ -18,6 +18,7 @@ use syncbn_ir::{DType, Graph, Layout, NodeId, TensorType};
 
 use crate::LowerError;
 use crate::emit::{Elem, Emitter};
+use crate::gpu::Products;
 use crate::host::{Functions, Parameter, check};
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor, elem};
@@ -45,6 +46,8 @@ pub struct Program<'g> {
     pub dtype: DType,
     /// Bytes of a vector register: 16, 32 or 64.
     pub vector_bytes: usize,
+    /// How GPUs multiply matrices.
+    pub products: Products,
     /// Largest batch of one rank.
     pub batch_bound: usize,
     /// Number of elements of trained parameters, padding between them included.
@@ -139,6 +142,7 @@ impl<'c> Lowering<'c> {
             n: arguments[arguments.len() - 2],
             total: arguments[arguments.len() - 1],
             vector_bytes: self.vector_bytes,
+            products: Products::Exact,
         };
         let mut e = Emitter::new(self.functions.context, location, block);
         ops::lower(op, &kernel, &mut e)?;

@@ -5,6 +5,7 @@
 //! emits nothing.
 
 use super::control::{Accumulate, Extent};
+use super::grid::{Blocks, THREADS, Work};
 use super::lanes::Each;
 use super::{Buffer, Elem, Emitter, Index, Val};
 
@@ -13,15 +14,6 @@ const SUM_THREADS: i64 = 1 << 16;
 
 /// Stores the sums that belong to an index.
 pub type Finish<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]);
-
-/// How many threads a kernel needs: `fixed + per_sample * n`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Work {
-    /// Threads that do not depend on the batch.
-    pub fixed: i64,
-    /// Threads for each sample.
-    pub per_sample: i64,
-}
 
 /// What neighbouring threads of a sum differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +32,17 @@ pub struct Device<'c> {
     /// The stage that the lowering has reached.
     position: usize,
     /// Largest batch.
-    batch_bound: i64,
+    pub batch_bound: i64,
     /// Samples of this rank.
     n: Val<'c>,
     /// Memory for partial sums.
-    scratch: Val<'c>,
+    pub scratch: Val<'c>,
     /// Bytes of it that are used.
     pub scratch_bytes: i64,
-    /// Threads that the stage needs: the largest of its loops.
+    /// What the stage has to do: the largest of its loops.
     pub work: Work,
+    /// How its grid is made.
+    pub blocks: Blocks,
 }
 
 impl<'c> Device<'c> {
@@ -62,6 +56,7 @@ impl<'c> Device<'c> {
             scratch,
             scratch_bytes: 0,
             work: Work::default(),
+            blocks: Blocks::of_threads(THREADS),
         }
     }
 
@@ -98,7 +93,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Whether what is emitted now belongs to the kernel under construction.
-    fn is_current(&self) -> bool {
+    pub fn is_current(&self) -> bool {
         self.device.as_ref().is_none_or(|d| d.stage == d.position)
     }
 

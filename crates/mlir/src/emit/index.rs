@@ -155,6 +155,13 @@ impl<'c> Emitter<'c> {
 
     /// `(a / k, a % k)` of an index that is not negative.
     pub fn index_split(&mut self, a: Index<'c>, k: i64) -> (Index<'c>, Index<'c>) {
+        match a {
+            _ if k == 1 => return (a, Index::constant(0)),
+            Index::Const { base, stride: 0 } => {
+                return (Index::constant(base / k), Index::constant(base % k));
+            }
+            _ => {}
+        }
         let v = self.index_value(a);
         let factor = self.index(k);
         let index = |v: Val<'c>| match v.lanes {

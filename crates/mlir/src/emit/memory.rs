@@ -48,7 +48,7 @@ impl<'c> Emitter<'c> {
         self.op1(
             "llvm.getelementptr",
             &[pointer, offset],
-            (Elem::Ptr, offset.lanes),
+            (pointer.elem, offset.lanes),
             &[("elem_type", ty), ("rawConstantIndices", dynamic)],
         )
     }

@@ -7,17 +7,22 @@ mod arith;
 mod control;
 mod device;
 mod erf;
+mod grid;
 mod index;
+mod integer;
 mod lanes;
 mod math;
 mod memory;
+mod warp;
 
 pub use arith::Compare;
 pub use control::Extent;
-pub use device::{Device, Inner, Work};
+pub use device::{Device, Inner};
+pub use grid::{Blocks, THREADS, Work};
 pub use index::Index;
 pub use lanes::Each;
 pub use memory::Buffer;
+pub use warp::{COPY_BYTES, SHARED_MEMORY};
 
 use std::collections::HashMap;
 
@@ -47,6 +52,8 @@ pub enum Elem {
     F64,
     /// An address: of host memory in host code, of global memory in a GPU's kernel.
     Ptr,
+    /// An address in a block's shared memory.
+    SharedPtr,
     /// A communicator, `!nccl.comm`, in host code.
     Communicator,
 }
@@ -56,7 +63,7 @@ impl Elem {
     pub fn bytes(self) -> i64 {
         match self {
             Elem::I1 | Elem::I8 => 1,
-            Elem::I32 | Elem::F32 => 4,
+            Elem::I32 | Elem::F32 | Elem::SharedPtr => 4,
             Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Communicator => 8,
         }
     }
@@ -132,6 +139,7 @@ impl<'c> Emitter<'c> {
                 Elem::F32 => Type::float32(context),
                 Elem::F64 => Type::float64(context),
                 Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, global),
+                Elem::SharedPtr => melior::dialect::llvm::r#type::pointer(context, 3),
                 Elem::Communicator => match Type::parse(context, "!nccl.comm") {
                     Some(ty) => ty,
                     None => unreachable!("the nccl dialect is registered before it is used"),
@@ -180,26 +188,7 @@ impl<'c> Emitter<'c> {
             .iter()
             .map(|&(elem, lanes)| self.ty(elem, lanes))
             .collect();
-        let values: Vec<Value<'c, 'c>> = operands.iter().map(|v| v.value).collect();
-        let attributes: Vec<(Identifier<'c>, Attribute<'c>)> = attributes
-            .iter()
-            .map(|&(n, a)| (Identifier::new(self.context, n), a))
-            .collect();
-        let successors: Vec<&Block<'c>> = successors.iter().map(|b| &**b).collect();
-        let built = OperationBuilder::new(name, self.location)
-            .add_operands(&values)
-            .add_results(&types)
-            .add_attributes(&attributes)
-            .add_regions_vec(regions)
-            .add_successors(&successors)
-            .build();
-        let Ok(operation) = built else {
-            unreachable!("{name} was built with explicit result types");
-        };
-        let operation = match self.before {
-            Some(next) => self.block.insert_operation_before(next, operation),
-            None => self.block.append_operation(operation),
-        };
+        let operation = self.append(name, operands, &types, attributes, regions, successors);
         results
             .iter()
             .zip(operation.results())
@@ -209,6 +198,37 @@ impl<'c> Emitter<'c> {
                 lanes,
             })
             .collect()
+    }
+
+    fn append(
+        &self,
+        name: &str,
+        operands: &[Val<'c>],
+        types: &[Type<'c>],
+        attributes: &[(&str, Attribute<'c>)],
+        regions: Vec<Region<'c>>,
+        successors: &[BlockRef<'c, 'c>],
+    ) -> OperationRef<'c, 'c> {
+        let values: Vec<Value<'c, 'c>> = operands.iter().map(|v| v.value).collect();
+        let attributes: Vec<(Identifier<'c>, Attribute<'c>)> = attributes
+            .iter()
+            .map(|&(n, a)| (Identifier::new(self.context, n), a))
+            .collect();
+        let successors: Vec<&Block<'c>> = successors.iter().map(|b| &**b).collect();
+        let built = OperationBuilder::new(name, self.location)
+            .add_operands(&values)
+            .add_results(types)
+            .add_attributes(&attributes)
+            .add_regions_vec(regions)
+            .add_successors(&successors)
+            .build();
+        let Ok(operation) = built else {
+            unreachable!("{name} was built with explicit result types");
+        };
+        handle::operation(match self.before {
+            Some(next) => self.block.insert_operation_before(next, operation),
+            None => self.block.append_operation(operation),
+        })
     }
 
     /// `value : i64`

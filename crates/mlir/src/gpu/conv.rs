@@ -1,7 +1,9 @@
-//! Convolution in its three directions, in the plain form that takes every attribute: one thread an element.
+//! Convolution in its three directions: on tensor cores where [`Shape::of_conv`] says so, else in the plain form that
+//! takes every attribute, one thread an element.
 
-use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight};
+use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
+use super::implicit_gemm::{Finish, Problem, Shape};
 use crate::emit::{Emitter, Extent, Index, Inner, Val};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
@@ -14,10 +16,35 @@ fn group_of<'c>(e: &mut Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group
     }
 }
 
+/// The convolution from x to y with weights w, if it is for tensor cores.
+fn on_tensor_cores<'c>(
+    k: &Kernel<'c>,
+    window: &Window,
+    groups: usize,
+    tensors: [&Tensor<'c>; 3],
+) -> Option<Problem<'c>> {
+    let shape = Shape::of_conv(k.products, window, groups, tensors.map(|tensor| &tensor.ty))?;
+    Some(Problem {
+        shape,
+        products: k.products,
+        n: k.n,
+    })
+}
+
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
 pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    let g = Geometry::new(op.window(&w.ty)?, op.groups, &x.ty, &y.ty);
+    let window = op.window(&w.ty)?;
+    if let Some(problem) = on_tensor_cores(k, &window, op.groups, [x, w, y]) {
+        let finish = Finish {
+            bias: k.operands.get(2).map(|bias| bias.pointer),
+            residual: k.operands.get(3).map(|residual| residual.pointer),
+            activation: op.activation,
+        };
+        problem.forward(e, [x, w, y].map(|tensor| tensor.pointer), finish);
+        return Ok(());
+    }
+    let g = Geometry::new(window, op.groups, &x.ty, &y.ty);
     let (xb, wb, yb) = (g.x_buffer(x), g.w_buffer(w), g.y_buffer(y));
     let bias = k.operands.get(2).map(Tensor::flat);
     let residual = k.operands.get(3).map(|r| g.y_buffer(r));
@@ -58,7 +85,12 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
 /// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
 pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    let g = Geometry::new(op.window(&w.ty)?, op.groups, &dx.ty, &dy.ty);
+    let window = op.window(&w.ty)?;
+    if let Some(problem) = on_tensor_cores(k, &window, op.groups, [dx, w, dy]) {
+        problem.backward_data(e, [dy, w, dx].map(|tensor| tensor.pointer));
+        return Ok(());
+    }
+    let g = Geometry::new(window, op.groups, &dx.ty, &dy.ty);
     let (dyb, wb, dxb) = (g.y_buffer(dy), g.w_buffer(w), g.x_buffer(dx));
     let elem = dx.elem();
     let axes = [
@@ -92,6 +124,10 @@ pub fn backward_weight<'c>(
     e: &mut Emitter<'c>,
 ) -> Result<(), String> {
     let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    if let Some(problem) = on_tensor_cores(k, &op.window(), op.groups, [x, dw, dy]) {
+        problem.backward_weight(e, [x, dy, dw].map(|tensor| tensor.pointer));
+        return Ok(());
+    }
     let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));
     let elem = dw.elem();

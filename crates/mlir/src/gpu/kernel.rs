@@ -4,10 +4,10 @@ use syncbn_abi::{GpuKernel, GpuParameter};
 use syncbn_ir::TensorType;
 use syncbn_ir::ops::Op;
 
-use super::{BLOCK, Lowering};
+use super::Lowering;
 use crate::LowerError;
 use crate::cpu::KernelSource;
-use crate::emit::{Device, Elem, Emitter, Work};
+use crate::emit::{Blocks, Device, Elem, Emitter, THREADS, Work};
 use crate::host::Parameter;
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor};
@@ -17,10 +17,10 @@ use crate::ops::kernel::{Kernel, Tensor};
 pub struct Launch {
     /// Symbol of the kernel.
     pub name: String,
-    /// Threads.
+    /// What there is to do.
     pub work: Work,
-    /// Threads of a block.
-    pub block: u32,
+    /// The blocks that do it.
+    pub blocks: Blocks,
 }
 
 /// What a kernel may touch through a tensor.
@@ -82,9 +82,9 @@ impl<'c> Lowering<'c> {
             });
             self.lowered.kernels.push(GpuKernel {
                 name: name.clone(),
-                block: BLOCK,
-                shared: 0,
-                cooperative: false,
+                block: device.blocks.threads,
+                shared: device.blocks.shared,
+                cooperative: device.blocks.cooperative,
                 parameters: Some(parameters),
             });
             self.lowered.sources.push(KernelSource {
@@ -95,7 +95,7 @@ impl<'c> Lowering<'c> {
             launches.push(Launch {
                 name,
                 work: device.work,
-                block: BLOCK,
+                blocks: device.blocks,
             });
         }
         self.launches.insert(key, launches.clone());
@@ -159,6 +159,7 @@ impl<'c> Lowering<'c> {
             n,
             total,
             vector_bytes: 1,
+            products: self.products,
         };
         let mut e = Emitter::new(self.functions.context, location, block);
         e.index_elem = Elem::I32;
@@ -175,7 +176,7 @@ impl<'c> Lowering<'c> {
                 .map(|i| i < operands && !overlaps[i])
                 .collect();
             self.device
-                .define_kernel(name, &parameters, &readonly, BLOCK, region, location);
+                .define_kernel(name, &parameters, &readonly, device.blocks, region, location);
         }
         Ok(device)
     }
@@ -196,11 +197,12 @@ impl<'c> Lowering<'c> {
             e.device = Some(Device::new(0, 1, arguments[0], arguments[0]));
             build(&mut e, arguments[0], ops::kernel::elem(self.dtype), 1);
             e.op("llvm.return", &[], &[], &[]);
+            let blocks = Blocks::of_threads(THREADS);
             self.device
-                .define_kernel(name, &parameters, &[true], BLOCK, region, location);
+                .define_kernel(name, &parameters, &[true], blocks, region, location);
             self.lowered.kernels.push(GpuKernel {
                 name: name.to_string(),
-                block: BLOCK,
+                block: THREADS,
                 shared: 0,
                 cooperative: false,
                 parameters: None,

@@ -1,14 +1,28 @@
-//! Matrix product in its plain form: one thread an element, or a sum in two stages where the samples are summed.
+//! Matrix product: on tensor cores where it is a linear layer that fits them, else in its plain form, one thread an element, or a sum in two stages where the samples are summed.
 
 use syncbn_ir::Dim;
 use syncbn_ir::ops::MatMul;
 
+use super::implicit_gemm::{Finish, Linear, Problem, of_matmul};
 use crate::emit::{Emitter, Index, Inner, Val};
 use crate::ops::kernel::{Kernel, matrix};
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
 pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    if let Some((direction, shape)) = of_matmul(k.products, op, [&a.ty, &b.ty]) {
+        let problem = Problem {
+            shape,
+            products: k.products,
+            n: k.n,
+        };
+        let (a, b, y) = (a.pointer, b.pointer, y.pointer);
+        return match direction {
+            Linear::Forward => problem.forward(e, [a, b, y], Finish::default()),
+            Linear::BackwardData => problem.backward_data(e, [a, b, y]),
+            Linear::BackwardWeight => problem.backward_weight(e, [b, a, y]),
+        };
+    }
     let (m, inner, am, ak) = matrix(&a.ty, op.transpose_a);
     let (_, n, bk, bn) = matrix(&b.ty, op.transpose_b);
     let (ab, bb, yb) = (a.view(&[am, ak]), b.view(&[bk, bn]), y.buffer());

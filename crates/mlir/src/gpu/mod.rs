@@ -6,6 +6,7 @@
 
 pub(crate) mod conv;
 pub mod host;
+pub(crate) mod implicit_gemm;
 mod kernel;
 pub(crate) mod matmul;
 pub mod nccl;
@@ -25,8 +26,27 @@ use kernel::Launch;
 
 /// Name of the `gpu.module`.
 pub const KERNELS: &str = "kernels";
-/// Threads of a block of the kernels that need no other number.
-const BLOCK: u32 = 256;
+/// How matrices are multiplied, in convolutions and linear layers whose operands are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// In f32, without tensor cores.
+    #[default]
+    Exact,
+    /// On tensor cores, with operands rounded to tf32 and sums in f32.
+    Tf32,
+    /// On tensor cores, with each operand as the sum of two tf32 numbers: three products, close to f32.
+    ThreeTf32,
+}
+
+impl Products {
+    /// The precision that a description of the program states.
+    pub fn name(self) -> &'static str {
+        match self {
+            Products::Tf32 => "tf32",
+            Products::Exact | Products::ThreeTf32 => "f32",
+        }
+    }
+}
 
 /// What host code and the model's description must know of lowered kernels.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,6 +64,7 @@ pub struct Lowering<'c> {
     functions: Functions<'c>,
     device: Functions<'c>,
     dtype: DType,
+    products: Products,
     batch_bound: i64,
     trained_elements: i64,
     launches: BTreeMap<String, Vec<Launch>>,
@@ -65,6 +86,7 @@ impl<'c> Lowering<'c> {
             functions,
             device: functions.device_module(KERNELS),
             dtype: program.dtype,
+            products: program.products,
             batch_bound: program.batch_bound as i64,
             trained_elements: program.trained_elements as i64,
             launches: BTreeMap::new(),
@@ -83,6 +105,9 @@ impl<'c> Lowering<'c> {
         if let Some(part) = program.infer {
             lowering.step(gpu_symbols::INFER_PREPARE, part, part.prepare, false)?;
             lowering.step(gpu_symbols::INFER_STEP, part, part.step, false)?;
+        }
+        if lowering.lowered.kernels.iter().any(|kernel| kernel.shared > 0) {
+            lowering.device.declare_shared_memory();
         }
         Ok(lowering.lowered)
     }

@@ -5,13 +5,13 @@ use std::mem::offset_of;
 use melior::ir::Attribute;
 use syncbn_abi::{GpuArguments, gpu_symbols};
 use syncbn_ir::ops::Op;
-use syncbn_ir::{Arena, DType, Graph, Location, NodeId, Value};
+use syncbn_ir::{Arena, DType, Location, NodeId};
 
 use super::kernel::Launch;
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
-use crate::emit::{Elem, Emitter, Val, Work};
+use crate::emit::{Blocks, Elem, Emitter, THREADS, Val, Work};
 use crate::host::Step;
 
 /// Reads a field of [`GpuArguments`].
@@ -99,7 +99,7 @@ impl<'c> Lowering<'c> {
             .graph
             .operands(id)
             .iter()
-            .any(|&v| is_gradient_sum(step.graph, v.node))
+            .any(|&v| crate::schedule::sums_gradients(step.graph, v.node))
         {
             step.call(
                 gpu_symbols::STREAM_WAIT,
@@ -156,23 +156,13 @@ impl<'c> Lowering<'c> {
                 fixed: self.trained_elements,
                 per_sample: 0,
             },
-            block: super::BLOCK,
+            blocks: Blocks::of_threads(THREADS),
         };
         let n = step.frame.n;
         launch_kernel(&mut step.e, &launch, stream, n, &[update]);
         step.finish(&functions, function);
         Ok(())
     }
-}
-
-/// Whether a node sums gradients over the ranks, which happens on the stream of gradients.
-fn is_gradient_sum(graph: &Graph, id: NodeId) -> bool {
-    let in_gradients = |slot| {
-        let place = crate::schedule::place(graph, Value { node: id, slot });
-        place.is_ok_and(|(location, _)| location.arena == Arena::Gradients)
-    };
-    let node = graph.node(id);
-    matches!(node.op, Op::AllReduce(_)) && (0..node.outputs.len()).any(in_gradients)
 }
 
 /// `gpu.launch_func` on a stream, with as many blocks as `launch` needs for `n` samples.
@@ -183,24 +173,35 @@ fn launch_kernel<'c>(
     n: Val<'c>,
     arguments: &[Val<'c>],
 ) {
-    let block = i64::from(launch.block);
+    let Blocks {
+        threads,
+        takes,
+        columns,
+        planes,
+        ..
+    } = launch.blocks;
     let one = e.index(1);
-    let mut threads = e.index(launch.work.fixed);
+    let mut work = e.index(launch.work.fixed);
     if launch.work.per_sample > 0 {
         let per = e.index(launch.work.per_sample);
         let of_samples = e.mul(per, n);
-        threads = if launch.work.fixed > 0 {
-            e.max(of_samples, threads)
+        work = if launch.work.fixed > 0 {
+            e.max(of_samples, work)
         } else {
             of_samples
         };
     }
-    let (size, above) = (e.index(block), e.index(block - 1));
-    let blocks = e.add(threads, above);
-    let blocks = e.div(blocks, size);
+    let (size, above) = (e.index(takes), e.index(takes - 1));
+    let blocks = e.add(work, above);
+    let mut blocks = e.div(blocks, size);
+    if columns > 1 {
+        let columns = e.index(columns);
+        blocks = e.mul(blocks, columns);
+    }
+    let (threads, planes) = (e.index(i64::from(threads)), e.index(planes));
     let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
     let segments = e.i32_array(&[0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, arguments.len() as i32, 1]);
-    let operands = [&[blocks, one, one, size, one, one], arguments, &[stream]].concat();
+    let operands = [&[blocks, one, planes, threads, one, one], arguments, &[stream]].concat();
     let attributes = [("kernel", kernel), ("operandSegmentSizes", segments)];
     e.op("gpu.launch_func", &operands, &[], &attributes);
 }
@@ -215,7 +216,7 @@ fn all_reduce<'c>(
     number: i64,
 ) -> Result<(), LowerError> {
     let segments = crate::schedule::segments(step.graph, id)?;
-    let gradients = is_gradient_sum(step.graph, id);
+    let gradients = crate::schedule::sums_gradients(step.graph, id);
     let (reduce, next) = (step.new_block(), step.new_block());
     let several = step.frame.several;
     step.e.branch(several, reduce, next, reduce);

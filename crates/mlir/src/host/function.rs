@@ -6,7 +6,7 @@ use melior::ir::block::BlockLike;
 use melior::ir::operation::OperationBuilder;
 use melior::ir::{Attribute, Block, BlockRef, Identifier, Location, Module, Region, RegionLike, Type};
 
-use crate::emit::{Elem, Val};
+use crate::emit::{Blocks, Elem, SHARED_MEMORY, Val};
 use crate::handle;
 
 /// A parameter of a generated function.
@@ -113,14 +113,14 @@ impl<'c> Functions<'c> {
         );
     }
 
-    /// Appends a kernel with blocks of `block` threads. `readonly[i]` says that nothing is written through
+    /// Appends a kernel. `readonly[i]` says that nothing is written through
     /// parameter `i`.
     pub fn define_kernel(
         &self,
         name: &str,
         parameters: &[Parameter],
         readonly: &[bool],
-        block: u32,
+        blocks: Blocks,
         region: Region<'c>,
         location: Location<'c>,
     ) {
@@ -135,17 +135,20 @@ impl<'c> Functions<'c> {
             })
             .collect();
         let unit = Attribute::unit(self.context);
-        let attributes = [
+        let mut attributes = vec![
             ("linkage", self.attribute("#llvm.linkage<external>")),
             ("gpu.kernel", unit),
             ("nvvm.kernel", unit),
             (
                 "nvvm.maxntid",
-                self.attribute(&format!("array<i32: {block}, 1, 1>")),
+                self.attribute(&format!("array<i32: {}, 1, 1>", blocks.threads)),
             ),
             // 80 registers a thread. Left to itself ptxas takes 32, and spills where a kernel divides in f64.
             ("nvvm.minctasm", self.attribute("3 : i32")),
         ];
+        if let Some(resident) = blocks.resident {
+            attributes.push(("nvvm.minctasm", self.attribute(&format!("{resident} : i32"))));
+        }
         self.append(
             name,
             (parameters, None),
@@ -206,6 +209,25 @@ impl<'c> Functions<'c> {
                 (named("global_type"), TypeAttribute::new(byte).into()),
                 (named("linkage"), self.attribute("#llvm.linkage<external>")),
                 (named("constant"), Attribute::unit(self.context)),
+            ])
+            .add_regions([Region::new()])
+            .build();
+        if let Ok(operation) = operation {
+            self.block.append_operation(operation);
+        }
+    }
+
+    /// Declares a block's dynamic shared memory, whose size a launch gives.
+    pub fn declare_shared_memory(&self) {
+        let named = |n| Identifier::new(self.context, n);
+        let name = StringAttribute::new(self.context, SHARED_MEMORY).into();
+        let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
+            .add_attributes(&[
+                (named("sym_name"), name),
+                (named("global_type"), self.attribute("!llvm.array<0 x i8>")),
+                (named("linkage"), self.attribute("#llvm.linkage<external>")),
+                (named("addr_space"), self.attribute("3 : i32")),
+                (named("alignment"), self.attribute("128 : i64")),
             ])
             .add_regions([Region::new()])
             .build();

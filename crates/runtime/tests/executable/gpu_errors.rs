@@ -1,7 +1,7 @@
 //! The GPU part's errors, the choice of a device, and what `bench` and `info` say of it.
 
 use crate::{
-    fake_model::{FAIL, OVERFLOW},
+    fake_model::{FAIL, OVERFLOW, gpu::GPUS},
     harness::Bench,
 };
 
@@ -9,6 +9,7 @@ crate::tests![
     errors_of_all_ranks_are_printed_once,
     an_error_of_one_rank_names_it,
     devices_are_chosen,
+    the_number_of_gpus_decides,
     bench_names_device_and_precision,
     info_shows_both_parts,
 ];
@@ -92,6 +93,71 @@ fn devices_are_chosen() {
         &format!("{train} --device cuda-emulated"),
         &["--device cuda-emulated", "no emulated kernels", "--device cpu"],
     );
+}
+
+/// What `bench` says when there are `gpus` GPUs, or its error.
+fn bench_with(
+    bench: &Bench,
+    gpus: Option<&str>,
+    flags: &str,
+) -> Result<(String, u64, String), (i32, String)> {
+    let mut command = bench.command(&format!("bench --json --steps 1 --warmup 0 {flags}"));
+    if let Some(gpus) = gpus {
+        command.env(GPUS, gpus);
+    }
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    if output.status.code() != Some(0) {
+        return Err((output.status.code().unwrap(), stderr));
+    }
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let device = figures["device"].as_str().unwrap().to_string();
+    Ok((device, figures["ranks"].as_u64().unwrap(), stderr))
+}
+
+fn the_number_of_gpus_decides() {
+    let (all, cuda) = (Bench::new("all f64 sync"), Bench::new("cuda f64 sync"));
+    // A GPU is taken, every GPU has a rank, and nobody needs to be told.
+    for (gpus, flags, ranks) in [
+        ("1", "", 1),
+        ("3", "", 3),
+        ("3", "--ranks 2", 2),
+        ("2", "--device cuda", 2),
+    ] {
+        let found = bench_with(&all, Some(gpus), flags).unwrap();
+        assert_eq!(
+            found,
+            ("cuda".to_string(), ranks, String::new()),
+            "{gpus} {flags}"
+        );
+    }
+    // Without one the CPU part runs and says so, else the emulator.
+    let note = |device: &str, place: &str, cause: &str| {
+        let note = format!("note: running {place}, as there is no GPU: {cause}\n");
+        (device.to_string(), 1, note)
+    };
+    let (absent, none) = ("the driver is absent", "the CUDA driver sees no GPU");
+    assert_eq!(
+        bench_with(&all, None, "").unwrap(),
+        note("cpu", "on the CPU", absent)
+    );
+    assert_eq!(
+        bench_with(&all, Some("0"), "").unwrap(),
+        note("cpu", "on the CPU", none)
+    );
+    assert_eq!(
+        bench_with(&cuda, None, "").unwrap(),
+        note("cuda-emulated", "in the emulator", absent)
+    );
+    // What was asked for is not replaced.
+    let error = bench_with(&all, None, "--device cuda").unwrap_err();
+    assert!(error.0 == 4 && error.1.contains(absent), "{error:?}");
+    let error = bench_with(&all, Some("2"), "--ranks 3").unwrap_err();
+    assert!(error.0 == 4 && error.1.contains("3 ranks"), "{error:?}");
+    assert!(error.1.contains("NCCL_MULTI_RANK_GPU_ENABLE"), "{error:?}");
+    let mut command = all.command("bench --json --steps 1 --ranks 3");
+    command.env(GPUS, "2").env("NCCL_MULTI_RANK_GPU_ENABLE", "1");
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
 }
 
 fn bench_names_device_and_precision() {

@@ -22,8 +22,8 @@ pub struct Expected<'g> {
     pub state: &'g State,
     /// Ranks over which the compared graphs sum moments.
     pub summed: usize,
-    wholes: Vec<Array>,
-    scales: Vec<f64>,
+    /// Of every output what is compared, and by which magnitude: see [`Expected::parts`].
+    wholes: Vec<Vec<(Array, f64)>>,
     probed: OnceCell<Vec<f64>>,
 }
 
@@ -60,33 +60,43 @@ impl Excess {
 impl<'g> Expected<'g> {
     pub fn of(graph: &'g Graph, ranks: Vec<RankInputs>, state: &'g State, summed: usize) -> Expected<'g> {
         let outputs = run(graph, &ranks, state);
-        let wholes: Vec<Array> = graph.outputs.iter().map(|o| whole(graph, &outputs, o)).collect();
+        let wholes: Vec<Vec<Array>> = graph.outputs.iter().map(|o| whole(graph, &outputs, o)).collect();
         let magnitude = |array: &Array| array.data.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         let gradients = graph.outputs.iter().zip(&wholes);
         let gradients = gradients.filter(|(o, _)| o.kind == OutputKind::Gradient);
-        let largest = gradients.map(|(_, a)| magnitude(a)).fold(FLOOR, f64::max);
+        let largest = gradients
+            .flat_map(|(_, arrays)| arrays)
+            .map(magnitude)
+            .fold(FLOOR, f64::max);
         // A gradient that is 0 in theory, such as that of a bias before a BatchNorm, is a sum of terms that cancel; each
         // is rounded to 1e-16 of itself, so that 1e-12 of the floor, 1e-15, is less than one rounding of a term of 10.
         // Its scale is that of the gradients which do not cancel.
-        let scale = |(output, array): (&Output, &Array)| match magnitude(array) {
+        let scale = |output: &Output, array: &Array| match magnitude(array) {
             m if output.kind == OutputKind::Gradient && m <= NOTHING * largest => largest,
             m => m.max(FLOOR),
         };
-        let scales = graph.outputs.iter().zip(&wholes).map(scale).collect();
+        let scaled = |(output, arrays): (&Output, Vec<Array>)| {
+            let arrays = arrays.into_iter();
+            let scaled = arrays.map(|array| {
+                let scale = scale(output, &array);
+                (array, scale)
+            });
+            scaled.collect()
+        };
+        let wholes = graph.outputs.iter().zip(wholes).map(scaled).collect();
         Expected {
             graph,
             ranks,
             state,
             summed,
             wholes,
-            scales,
             probed: OnceCell::new(),
         }
     }
 
     /// The errors of a graph that sums over ranks, output by output.
     pub fn errors(&self, graph: &Graph, found: &[RankOutputs]) -> Vec<f64> {
-        self.errors_of(|output| joined(graph, found, output.kind, &output.name))
+        self.errors_of(|output| self.parts(graph, found, output))
     }
 
     /// The errors of a graph that, as the definition, sums nothing.
@@ -94,11 +104,36 @@ impl<'g> Expected<'g> {
         self.errors_of(|output| whole(graph, found, output))
     }
 
-    fn errors_of(&self, found: impl Fn(&Output) -> Array) -> Vec<f64> {
-        let outputs = self.graph.outputs.iter().zip(&self.wholes).zip(&self.scales);
-        outputs
-            .map(|((output, expected), scale)| distance(&found(output), expected) / scale)
-            .collect()
+    fn errors_of(&self, found: impl Fn(&Output) -> Vec<Array>) -> Vec<f64> {
+        let error = |(output, wholes): (&Output, &Vec<(Array, f64)>)| {
+            let found = found(output);
+            assert_eq!(found.len(), wholes.len(), "{}", output.name);
+            let pairs = found.iter().zip(wholes);
+            pairs
+                .map(|(found, (whole, scale))| distance(found, whole) / scale)
+                .fold(0.0, f64::max)
+        };
+        self.graph.outputs.iter().zip(&self.wholes).map(error).collect()
+    }
+
+    /// What is compared of an output: samples joined, the statistics of every group, and gradients and the loss, which
+    /// all ranks have alike, once.
+    fn parts(&self, graph: &Graph, found: &[RankOutputs], output: &Output) -> Vec<Array> {
+        let Output { kind, name, .. } = output;
+        let group = match kind {
+            OutputKind::Statistic => found.len() / self.ranks.len(),
+            OutputKind::Gradient | OutputKind::Loss => found.len(),
+            OutputKind::Output => return vec![joined(graph, found, *kind, name)],
+        };
+        let of = |rank: &RankOutputs| rank.get(*kind, name).unwrap().clone();
+        let groups = found.chunks(group).map(|ranks| {
+            let first = of(&ranks[0]);
+            for rank in &ranks[1..] {
+                assert_eq!(of(rank), first, "{kind:?} {name} differs between ranks\n{graph}");
+            }
+            first
+        });
+        groups.collect()
     }
 
     /// Compares the outputs of a graph, and returns what exceeds [`BOUND`] the most. Below [`RATIO`] that can only
@@ -166,16 +201,26 @@ impl<'g> Expected<'g> {
     }
 }
 
-/// An output over all ranks: samples joined, gradients and loss summed, since the definition sums nothing.
-fn whole(graph: &Graph, outputs: &[RankOutputs], output: &Output) -> Array {
-    let mut array = joined(graph, outputs, output.kind, &output.name);
-    if matches!(output.kind, OutputKind::Gradient | OutputKind::Loss) {
-        for rank in &outputs[1..] {
-            let more = &rank.get(output.kind, &output.name).unwrap().data;
-            array.data.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+/// An output over all ranks: samples joined, statistics one by one, and gradients and loss summed, since the definition
+/// sums nothing.
+fn whole(graph: &Graph, outputs: &[RankOutputs], output: &Output) -> Vec<Array> {
+    let Output { kind, name, .. } = output;
+    let of = |rank: &RankOutputs| rank.get(*kind, name).unwrap().clone();
+    match kind {
+        OutputKind::Output => vec![joined(graph, outputs, *kind, name)],
+        OutputKind::Statistic => outputs.iter().map(of).collect(),
+        OutputKind::Gradient | OutputKind::Loss => {
+            let mut array = of(&outputs[0]);
+            for rank in &outputs[1..] {
+                array
+                    .data
+                    .iter_mut()
+                    .zip(of(rank).data)
+                    .for_each(|(a, b)| *a += b);
+            }
+            vec![array]
         }
     }
-    array
 }
 
 /// Largest difference of two arrays; infinite when one of them is not a number.

@@ -1,34 +1,40 @@
-//! The communicators of a rank: one for each set of ranks that some collective of the model sums over.
+//! The communicators of a rank: one for each set of ranks that some collective of the model sums over, and others
+//! for gradients, whose collectives run beside those of BatchNorm.
 
 use std::{collections::BTreeMap, ffi::c_void};
+
+use syncbn_abi::Collective;
 
 use crate::{
     error::{Error, Result},
     gpu::{control::Control, device::Device},
 };
 
-/// Joins this rank's communicators; returns one for each of `groups`, the collectives' scopes (0: all ranks; K:
-/// groups of K neighbouring ranks), in order. Called by all ranks.
+/// Joins this rank's communicators; returns one for each collective, in order. Called by all ranks.
 pub fn join(
     device: &dyn Device,
     control: &Control,
     (rank, ranks): (usize, usize),
-    groups: &[u64],
+    collectives: &[Collective],
 ) -> Result<Vec<*mut c_void>> {
     let mut joined = BTreeMap::new();
-    for &group in groups {
-        if joined.contains_key(&group) {
+    let kind = |one: &Collective| (one.group, one.gradients);
+    for (group, gradients) in collectives.iter().map(kind) {
+        if joined.contains_key(&(group, gradients)) {
             continue;
         }
         let size = if group == 0 { ranks } else { group as usize };
         let first = rank / size * size;
         let peers: Vec<usize> = (first..first + size).collect();
         let id = exchange(device, control, (rank, first), ranks)?;
-        joined.insert(group, device.communicator(&id, rank - first, &peers)?);
+        joined.insert(
+            (group, gradients),
+            device.communicator(&id, rank - first, &peers)?,
+        );
     }
     // Nobody starts a step while another rank is still joining.
     control.barrier()?;
-    let found = groups.iter().filter_map(|group| joined.get(group));
+    let found = collectives.iter().filter_map(|one| joined.get(&kind(one)));
     Ok(found.copied().collect())
 }
 

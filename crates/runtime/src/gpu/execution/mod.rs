@@ -1,8 +1,8 @@
 //! One GPU rank: its memory on a device, and the calls of generated code on it.
 //!
-//! Everything is enqueued on one stream, and each call waits for it, so that the host's copies and the device's
-//! work never overlap. Copying the next batch ahead, and replaying a captured step, belong into
-//! [`GpuExecution::load`] and [`GpuExecution::call`].
+//! Kernels have one stream and the sums of gradients another, and each call waits for both, so that the host's
+//! copies and the device's work never overlap. Copying the next batch ahead, and replaying a captured step, belong into
+//! `GpuExecution::load` and `GpuExecution::call`.
 
 mod calls;
 mod communicators;
@@ -43,6 +43,8 @@ pub struct GpuExecution {
     ranks: usize,
     memory: Memory,
     stream: *mut c_void,
+    /// Of the gradients' collectives.
+    gradient_stream: *mut c_void,
     /// One for each collective; empty with one rank.
     communicators: Vec<*mut c_void>,
     trace: Box<Trace>,
@@ -88,12 +90,12 @@ impl GpuExecution {
         };
         let device = (part.devices.open)(part, kind, index)?;
         let memory = Memory::new(&*device, part, &purpose, weights)?;
-        let stream = device.stream()?;
+        let (stream, gradient_stream) = (device.stream()?, device.stream()?);
         let mut communicators = Vec::new();
         // Only the training step has collectives.
         if let Some(control) = seat.control.as_ref().filter(|_| purpose.train.is_some()) {
-            let groups: Vec<u64> = part.model.collectives.iter().map(|one| one.group).collect();
-            let joined = communicators::join(&*device, control, (seat.rank, purpose.ranks), &groups);
+            let collectives = &part.model.collectives;
+            let joined = communicators::join(&*device, control, (seat.rank, purpose.ranks), collectives);
             communicators = joined.map_err(|error| control.explain(error))?;
             control.set_aborter(device.aborter());
         }
@@ -104,6 +106,7 @@ impl GpuExecution {
             ranks: purpose.ranks,
             memory,
             stream,
+            gradient_stream,
             communicators,
             trace: Box::new(Trace::new(part.model.element_type)),
             signalled,
@@ -163,13 +166,16 @@ impl GpuExecution {
             constants: call.constants.start,
             update: call.update,
             stream: self.stream,
-            gradient_stream: self.stream,
+            gradient_stream: self.gradient_stream,
             communicators,
         };
         // SAFETY: the device memory has the sizes of the description, and nothing else uses it during the call.
         let status = unsafe { function(&raw const arguments) };
         let outcome = match status {
-            0 => self.device.synchronize(self.stream),
+            0 => {
+                let gradients = self.device.synchronize(self.gradient_stream);
+                gradients.and(self.device.synchronize(self.stream))
+            }
             status => Err(Error::internal(format!(
                 "{} of rank {} ended with status {status}",
                 call.what, self.seat.rank

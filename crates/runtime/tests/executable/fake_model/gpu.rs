@@ -8,14 +8,16 @@ use syncbn_abi::{
     UpdateArguments,
 };
 use syncbn_runtime::{
-    gpu::DEVICES,
+    error::Error,
     gpu::symbols::{ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_nccl_check},
+    gpu::{DEVICES, Devices, Kind},
     program::GpuPart,
 };
 
 use super::{
-    EPSILON, Element,
+    EPSILON,
     description::model,
+    element::Element,
     inference::{infer_prepare, infer_step},
     train,
     update::{update_adamw, update_sgd},
@@ -55,6 +57,27 @@ pub fn part<T: Element>(mode: &str, data: &'static [u8]) -> GpuPart {
         emulated_kernels: &[unused_kernel],
         devices: DEVICES,
     }
+}
+
+/// How many GPUs there are; without it, no driver.
+pub const GPUS: &str = "SYNCBN_TEST_GPUS";
+
+/// Makes a part for CUDA of one for the emulator: the GPUs that [`GPUS`] counts are emulated ones.
+pub fn add_device_code(part: &mut GpuPart) {
+    part.model.gpu.as_mut().unwrap().cuda = true;
+    part.devices = Devices {
+        count: || match std::env::var(GPUS) {
+            Ok(count) => Ok(count.parse().unwrap()),
+            Err(_) => Err(Error::environment("the driver is absent")),
+        },
+        open: |part, kind, index| {
+            if kind == Kind::Cuda {
+                let count: usize = std::env::var(GPUS).unwrap().parse().unwrap();
+                assert!(index < count);
+            }
+            (DEVICES.open)(part, Kind::Emulated, index)
+        },
+    };
 }
 
 unsafe extern "C" fn unused_kernel(_: *const *const c_void) {}

@@ -2,7 +2,8 @@
 //! to 4 classes, cross-entropy. Inputs can make it fail: see [`FAIL`].
 
 mod description;
-mod gpu;
+mod element;
+pub mod gpu;
 mod inference;
 mod update;
 
@@ -15,6 +16,7 @@ use syncbn_runtime::{
 };
 
 use description::model;
+use element::Element;
 use inference::{infer_prepare, infer_step};
 use update::{update_adamw, update_sgd};
 
@@ -49,33 +51,6 @@ const XHAT: usize = 256;
 // Byte offsets in the statistics arena.
 const RUNNING_MEAN: usize = 0;
 const RUNNING_VAR: usize = 64;
-
-/// The element type of the model.
-trait Element: Copy {
-    const TYPE: ElementType;
-    fn get(self) -> f64;
-    fn round(value: f64) -> Self;
-}
-
-impl Element for f32 {
-    const TYPE: ElementType = ElementType::F32;
-    fn get(self) -> f64 {
-        f64::from(self)
-    }
-    fn round(value: f64) -> Self {
-        value as f32
-    }
-}
-
-impl Element for f64 {
-    const TYPE: ElementType = ElementType::F64;
-    fn get(self) -> f64 {
-        self
-    }
-    fn round(value: f64) -> Self {
-        value
-    }
-}
 
 /// `count` elements at byte `offset` of an arena.
 ///
@@ -264,10 +239,11 @@ static BIAS64: [u8; 32] = {
 };
 
 /// The program in an element type (`f32`, `f64`) and BatchNorm mode: `f64 sync` for the CPU, `gpu f64 sync` for
-/// emulated GPUs, `both f64 sync` for both; `other` instead of `gpu` has another schedule of collectives.
+/// emulated GPUs, `both f64 sync` for both. `other` instead of `gpu` has another schedule of collectives, `cuda`
+/// has device code too, and `all` is `cuda` with a CPU part.
 pub fn program(description: &str) -> Program {
     let (parts, rest) = match description.split_once(' ').unwrap() {
-        (parts @ ("gpu" | "both" | "other"), rest) => (parts, rest),
+        (parts @ ("gpu" | "both" | "other" | "cuda" | "all"), rest) => (parts, rest),
         _ => ("cpu", description),
     };
     let (element_type, mode) = rest.split_once(' ').unwrap();
@@ -276,11 +252,13 @@ pub fn program(description: &str) -> Program {
         _ => (cpu_part::<f64>(mode, &BIAS64), gpu::part::<f64>(mode, &BIAS64)),
     };
     let mut gpu = gpu;
-    if parts == "other" {
-        gpu.model.schedule_hash += 1;
+    match parts {
+        "other" => gpu.model.schedule_hash += 1,
+        "cuda" | "all" => gpu::add_device_code(&mut gpu),
+        _ => {}
     }
     Program {
-        cpu: matches!(parts, "cpu" | "both").then(|| Arc::new(cpu)),
+        cpu: matches!(parts, "cpu" | "both" | "all").then(|| Arc::new(cpu)),
         gpu: (parts != "cpu").then(|| Arc::new(gpu)),
     }
 }

@@ -1,0 +1,113 @@
+//! From a thread's sums to the result in memory, through shared memory, so that stores are 16 bytes wide.
+
+use syncbn_ir::ops::UnaryFunction;
+
+use super::main_loop::{Lane, Sums};
+use super::operands::Place;
+use super::tile::{BYTES, INSTRUCTION, Tile};
+use crate::emit::{COPY_BYTES, Elem, Emitter, Index, Val};
+
+/// Elements of a store.
+const STORED: i64 = COPY_BYTES / BYTES;
+
+/// What is made of a result before it is stored.
+#[derive(Default, Clone, Copy)]
+pub struct Finish<'c> {
+    /// Added, by the result's column.
+    pub bias: Option<Val<'c>>,
+    /// Added; lies as the result does.
+    pub residual: Option<Val<'c>>,
+    /// Applied in the end.
+    pub activation: Option<UnaryFunction>,
+}
+
+/// Where results go.
+pub struct Destination<'c, 'b> {
+    /// Address of element 0.
+    pub pointer: Val<'c>,
+    /// Column 0 of the tile.
+    pub column: Index<'c>,
+    /// Where element (row, column) of the tile goes, and whether it does.
+    pub place: &'b dyn Fn(&mut Emitter<'c>, Index<'c>, Index<'c>) -> Place<'c>,
+    /// What is made of it.
+    pub finish: Finish<'c>,
+}
+
+/// Stores a block's tile. All threads meet; shared memory must be free.
+pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>, to: &Destination<'c, '_>) {
+    stage(e, at, tile, sums);
+    e.barrier();
+    let a_row = tile.columns / STORED;
+    let (first, column) = e.index_split(at.thread, a_row);
+    let column = e.index_scale(column, STORED);
+    let at_a_time = tile.threads() / a_row;
+    for i in 0..tile.rows / at_a_time {
+        let row = e.index_offset(first, i * at_a_time);
+        let begin = e.index_scale(row, tile.staged_row());
+        let byte = e.index_scale(column, BYTES);
+        let byte = e.index_add(begin, byte);
+        let staged = e.address_at(at.memory, Elem::I8, byte);
+        let value = e.load_vector(staged, Elem::F32, STORED as usize);
+        let (offset, exists) = (to.place)(e, row, column);
+        let finish = |e: &mut Emitter<'c>| {
+            let value = finished(e, to, value, column, offset);
+            let address = e.address_at(to.pointer, Elem::F32, offset);
+            e.store_vector(address, value);
+        };
+        match exists {
+            Some(exists) => e.when(exists, finish),
+            None => finish(e),
+        }
+    }
+}
+
+/// Puts sums where the rows of the tile are contiguous.
+fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>) {
+    let (group, pair) = e.index_split(at.lane, 4);
+    let row = e.index_add(at.row, group);
+    let pair = e.index_scale(pair, 2);
+    let column = e.index_add(at.column, pair);
+    let begin = e.index_scale(row, tile.staged_row());
+    let byte = e.index_scale(column, BYTES);
+    let byte = e.index_add(begin, byte);
+    let start = e.address_at(at.memory, Elem::I8, byte);
+    let [height, width, _] = INSTRUCTION;
+    for (i, row) in sums.iter().enumerate() {
+        for (j, sum) in row.iter().enumerate() {
+            for half in 0..2 {
+                let down = i as i64 * height + half as i64 * 8;
+                let offset = down * tile.staged_row() + j as i64 * width * BYTES;
+                let address = e.address_at(start, Elem::I8, Index::constant(offset));
+                let value = e.vector(&sum[2 * half..2 * half + 2]);
+                e.store_vector(address, value);
+            }
+        }
+    }
+}
+
+fn finished<'c>(
+    e: &mut Emitter<'c>,
+    to: &Destination<'c, '_>,
+    value: Val<'c>,
+    column: Index<'c>,
+    offset: Index<'c>,
+) -> Val<'c> {
+    let Finish {
+        bias,
+        residual,
+        activation,
+    } = to.finish;
+    let mut value = value;
+    let column = e.index_add(to.column, column);
+    for (addend, at) in [(bias, column), (residual, offset)] {
+        if let Some(addend) = addend {
+            let address = e.address_at(addend, Elem::F32, at);
+            let addend = e.load_vector(address, Elem::F32, STORED as usize);
+            value = e.add(value, addend);
+        }
+    }
+    match activation {
+        Some(function) => e.unary(function, value),
+        None => value,
+    }
+}

@@ -1,0 +1,184 @@
+//! Tiles of the matrix product, and which one suits a shape.
+
+use super::super::Products;
+
+/// Bytes of an element.
+pub const BYTES: i64 = 4;
+/// Rows, columns and depth of one matrix instruction.
+pub const INSTRUCTION: [i64; 3] = [16, 8, 8];
+/// Bytes by which a row of the staged result is longer than its elements, so that rows start in different banks.
+pub const STAGED_PADDING: i64 = 32;
+
+/// How a block and its warps divide a matrix product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tile {
+    /// Rows of a block.
+    pub rows: i64,
+    /// Columns of a block.
+    pub columns: i64,
+    /// Reduced elements of a step.
+    pub depth: i64,
+    /// Rows of a warp.
+    pub warp_rows: i64,
+    /// Columns of a warp.
+    pub warp_columns: i64,
+    /// Steps in shared memory at a time.
+    pub stages: i64,
+    /// Blocks that a multiprocessor holds: leaves enough registers for a thread not to spill.
+    pub resident: u32,
+}
+
+const fn tile([rows, columns, depth]: [i64; 3], warp: [i64; 2], stages: i64, resident: u32) -> Tile {
+    Tile {
+        rows,
+        columns,
+        depth,
+        warp_rows: warp[0],
+        warp_columns: warp[1],
+        stages,
+        resident,
+    }
+}
+
+/// Tiles for products in tf32.
+const TF32: [Tile; 6] = [
+    tile([128, 128, 16], [64, 32], 4, 2),
+    tile([128, 64, 16], [64, 32], 4, 3),
+    tile([64, 64, 32], [32, 32], 3, 4),
+    tile([128, 32, 16], [32, 32], 4, 4),
+    tile([64, 32, 32], [32, 16], 3, 4),
+    tile([32, 64, 32], [16, 32], 3, 4),
+];
+
+/// Tiles for three products, which need twice the registers for their operands.
+const THREE_TF32: [Tile; 5] = [
+    tile([128, 64, 16], [64, 32], 4, 2),
+    tile([64, 64, 32], [32, 32], 3, 3),
+    tile([128, 32, 16], [32, 32], 4, 3),
+    tile([64, 32, 32], [32, 16], 3, 4),
+    tile([32, 64, 32], [16, 32], 3, 4),
+];
+
+/// Multiprocessors of the GPU that tiles are ranked for, which is an A100. A fixed number: the choice of tiles
+/// decides in which order products are added.
+const MULTIPROCESSORS: i64 = 108;
+/// Multiply-adds of tensor cores in tf32, and bytes from shared memory and from the L2 cache, in one cycle of one
+/// multiprocessor (NVIDIA's data sheet of the A100).
+const PER_CYCLE: [f64; 3] = [512.0, 128.0, 40.0];
+/// Bytes from memory in one cycle of the whole GPU.
+const MEMORY_PER_CYCLE: f64 = 1100.0;
+/// Cycles until a copy from global memory has arrived.
+const LATENCY: f64 = 700.0;
+/// Cycles of a block besides its steps, and of a launch.
+const FIXED: f64 = 1500.0;
+const LAUNCH: f64 = 3000.0;
+/// Steps that a split of the reduced index has at least.
+const LEAST_STEPS: i64 = 4;
+/// Bytes that the partial results of all splits have at most.
+const MOST_PARTIAL_BYTES: i64 = 64 << 20;
+
+/// The size of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows, at the largest batch.
+    pub rows: i64,
+    /// Columns.
+    pub columns: i64,
+    /// Reduced elements, at the largest batch.
+    pub reduced: i64,
+}
+
+impl Tile {
+    /// Threads of a block.
+    pub fn threads(&self) -> i64 {
+        32 * self.warps()
+    }
+
+    fn warps(&self) -> i64 {
+        (self.rows / self.warp_rows) * (self.columns / self.warp_columns)
+    }
+
+    /// Bytes of one step in shared memory.
+    pub fn stage_bytes(&self) -> i64 {
+        (self.rows + self.columns) * self.depth * BYTES
+    }
+
+    /// Bytes of a row of the staged result.
+    pub fn staged_row(&self) -> i64 {
+        self.columns * BYTES + STAGED_PADDING
+    }
+
+    /// Bytes of shared memory: the steps, and after them in the same place the result.
+    pub fn shared(&self) -> i64 {
+        (self.stages * self.stage_bytes()).max(self.rows * self.staged_row())
+    }
+
+    /// Cycles of a product whose reduced index is split in `splits`.
+    fn cycles(&self, size: &Size, splits: i64, products: f64) -> f64 {
+        let blocks = ceil(size.rows, self.rows) * ceil(size.columns, self.columns) * splits;
+        let steps = ceil(ceil(size.reduced, self.depth), splits).max(1);
+        let fragments = self.warps() * (self.warp_rows + self.warp_columns) * self.depth * BYTES;
+        let needs = [
+            (self.rows * self.columns * self.depth) as f64 * products,
+            (self.stage_bytes() + fragments) as f64,
+            self.stage_bytes() as f64,
+        ];
+        let busy = needs
+            .iter()
+            .zip(PER_CYCLE)
+            .map(|(need, rate)| need / rate)
+            .fold(0.0, f64::max);
+        let resident = i64::from(self.resident);
+        let together = resident.min(ceil(blocks, MULTIPROCESSORS)) as f64;
+        let step = (busy * together).max(LATENCY / (self.stages - 1) as f64);
+        let waves = blocks as f64 / (MULTIPROCESSORS * resident) as f64;
+        // Few waves are whole ones; many blend into each other.
+        let waves = if waves > 4.0 { waves } else { waves.ceil() };
+        let stored = (self.rows * self.columns * BYTES) as f64 / PER_CYCLE[2] * together;
+        waves * (steps as f64 * step + FIXED + stored)
+    }
+}
+
+/// `a / b`, rounded up.
+pub fn ceil(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
+
+fn candidates(products: Products) -> (&'static [Tile], f64) {
+    match products {
+        Products::Exact | Products::Tf32 => (&TF32, 1.0),
+        Products::ThreeTf32 => (&THREE_TF32, 3.0),
+    }
+}
+
+fn least(choices: impl Iterator<Item = (f64, Tile, i64)>) -> (Tile, i64) {
+    let best = choices.min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map_or((TF32[0], 1), |(_, tile, splits)| (tile, splits))
+}
+
+/// The tile for a product.
+pub fn choose(size: &Size, products: Products) -> Tile {
+    let (tiles, cost) = candidates(products);
+    least(tiles.iter().map(|tile| (tile.cycles(size, 1, cost), *tile, 1))).0
+}
+
+/// The tile for a product whose reduced index may be split, and in how many parts. Both depend on `size` alone, so
+/// that sums have one order on every device.
+pub fn choose_split(size: &Size, products: Products) -> (Tile, i64) {
+    let (tiles, cost) = candidates(products);
+    let bytes = size.rows * size.columns * BYTES;
+    let choices = tiles.iter().flat_map(|tile| {
+        let steps = ceil(size.reduced, tile.depth);
+        let powers = (0..12).map(|i| 1 << i);
+        powers
+            .filter(move |&splits| {
+                splits == 1 || (steps / splits >= LEAST_STEPS && splits * bytes <= MOST_PARTIAL_BYTES)
+            })
+            .map(move |splits: i64| (*tile, splits))
+    });
+    least(choices.map(|(tile, splits)| {
+        let partial = (2 * splits * bytes) as f64 / MEMORY_PER_CYCLE;
+        let merge = if splits > 1 { LAUNCH + partial } else { 0.0 };
+        (tile.cycles(size, splits, cost) + merge, tile, splits)
+    }))
+}
