@@ -9,7 +9,7 @@ CARGO_ARGS = $(LOCKED) $(PROFILE)
 # More words for cargo test, such as TEST_ARGS='--test pass_goldens -- bn-to-syncbn'.
 TEST_ARGS ?=
 
-.PHONY: help setup build demo test test-long test-asan fmt fmt-check lint tidy doctor
+.PHONY: help setup build demo ptxas test test-emulated test-long test-asan fmt fmt-check lint tidy doctor
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,8 +25,17 @@ demo: setup ## compile a BatchNorm network and train it with and without synchro
 	cargo build $(CARGO_ARGS) --bin syncbn-compile
 	@scripts/demo
 
-test: setup ## run every test
+ptxas: setup ## install NVIDIA's assembler into target/tools, where it can be had
+	@scripts/setup --ptxas
+
+test: ptxas ## run every test
 	cargo test $(CARGO_ARGS) --workspace $(TEST_ARGS)
+
+# The networks that are too slow under the emulator for every run of the tests.
+EMULATED_NETWORKS ?= syncbnnet_w4 syncbnnet_w8 syncbnnet_w12 resnet18_narrow mobilenetv2_narrow densenet_like
+
+test-emulated: ptxas ## run every test of the GPU target, all networks included, under the emulator
+	SYNCBN_EMULATED="$(EMULATED_NETWORKS)" cargo test $(CARGO_ARGS) --test e2e gpu:: $(TEST_ARGS)
 
 # How many random networks, and the first one's seed.
 RANDOM_GRAPHS ?= 50000

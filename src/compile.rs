@@ -142,7 +142,7 @@ pub fn lower(
 ) -> Result<Vec<u8>, Error> {
     let program = program(graphs, dtype, cpu, options)?;
     if !options.targets.cpu {
-        return gpu::emit_text(&program, emit);
+        return gpu::emit_text(&program, cpu, options, emit);
     }
     Ok(generate(&program, cpu, emit, &mut worker::note_kernels)?)
 }
@@ -176,6 +176,8 @@ pub struct Compiled {
     data: Vec<u8>,
     /// Further data, by symbol.
     blobs: Vec<(&'static str, Vec<u8>)>,
+    /// What `--verbose` says of the code.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Compiles a network that the importer or the builder made.
@@ -240,6 +242,7 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
         objects: Vec::new(),
         data: Vec::new(),
         blobs: Vec::new(),
+        notes: Vec::new(),
     };
     for device in options.targets.devices() {
         let own;
@@ -269,6 +272,7 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
                 let part = gpu::part(&program, &cpu, options, described.model, (train, infer))?;
                 compiled.objects.extend(part.objects);
                 compiled.blobs.extend(part.blobs);
+                compiled.notes.extend(part.notes);
                 compiled.models.push(part.model);
             }
         }

@@ -28,6 +28,7 @@ mod link;
 mod model;
 mod options;
 mod output;
+mod ptxas;
 mod runtime;
 mod worker;
 

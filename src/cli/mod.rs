@@ -20,7 +20,7 @@ use syncbn_passes::PrintAfter;
 use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::output::write_atomically;
-use crate::{Error, Options, Targets, worker};
+use crate::{Error, Options, Targets, gpu, worker};
 use syncbn_codegen::Cpu;
 
 pub use opt::main as opt_main;
@@ -90,8 +90,8 @@ fn fail(reporter: Reporter, error: &Error) -> ExitCode {
 /// Lets a text form show the part that it is of, or refuses it.
 fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
     match emit {
-        EmitFlag::Ptx if !options.targets.gpu() => Err(Error::user(
-            "--emit ptx shows a GPU's kernels, and no GPU target is given",
+        EmitFlag::Ptx if !options.targets.cuda => Err(Error::user(
+            "PTX is code for the target cuda, which is not asked for",
             "add --target cuda",
         )),
         EmitFlag::Obj if !options.targets.cpu => Err(Error::user(
@@ -114,6 +114,12 @@ struct Stages {
 }
 
 impl Stages {
+    fn say(&self, lines: &[String]) {
+        if self.verbose {
+            lines.iter().for_each(|line| self.reporter.text(line));
+        }
+    }
+
     fn done(&mut self, stage: &str) {
         if self.verbose {
             self.reporter.text(&format!(
@@ -185,12 +191,17 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     if let Some(emit) = arguments.emit.code() {
         let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), &options, emit)?;
         stages.done("code generation");
+        if arguments.verbose && arguments.emit == EmitFlag::Ptx {
+            stages.say(&gpu::usage(&bytes)?);
+            stages.done("ptxas");
+        }
         return write_text(output, &bytes);
     }
     let mut compiled = finish(&imported.graph, graphs, &options)?;
     for model in &mut compiled.models {
         model.warnings.extend(imported.warnings.iter().cloned());
     }
+    stages.say(&compiled.notes);
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
@@ -211,7 +222,8 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
         batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
         bucket_bytes: arguments.bucket_bytes,
         targets: Targets {
-            cpu: arguments.target.contains(&Target::Cpu),
+            // PTX is a text form of the GPU part, whatever other parts there are.
+            cpu: arguments.target.contains(&Target::Cpu) && arguments.emit != EmitFlag::Ptx,
             cuda: arguments.target.contains(&Target::Cuda),
             emulated: arguments.target.contains(&Target::CudaEmulated),
         },

@@ -71,7 +71,7 @@ impl Network {
     }
 
     /// References `GROUP/P` by P.
-    fn group(&self, group: &str) -> impl Iterator<Item = (&str, &Array)> {
+    pub fn group(&self, group: &str) -> impl Iterator<Item = (&str, &Array)> {
         let prefix = format!("{group}/");
         let named = self.references.iter();
         named.filter_map(move |(name, array)| Some((name.strip_prefix(&prefix)?, array)))

@@ -133,7 +133,7 @@ fn info_agrees_with_itself_and_with_the_network() {
 }
 
 /// The arrays of one rank in a dump of statistics.
-fn of_rank(statistics: &Arrays, rank: usize) -> Vec<(String, Vec<u64>)> {
+pub fn of_rank(statistics: &Arrays, rank: usize) -> Vec<(String, Vec<u64>)> {
     let prefix = format!("rank{rank}/");
     let bits = |data: &[f64]| data.iter().map(|v| v.to_bits()).collect();
     let named = statistics.iter();

@@ -12,6 +12,7 @@ mod determinism;
 mod emits;
 mod example;
 mod filecheck;
+mod gpu;
 mod hostile;
 mod modes;
 mod networks;

@@ -68,8 +68,14 @@ pub fn generate_gpu(
     })?
 }
 
-/// A text form of a GPU program: its MLIR, or (as `llvm` and `asm`) the LLVM IR and PTX of its kernels.
-pub fn emit_gpu(program: &Program, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+/// A text form of a GPU program: its MLIR, or (as `llvm` and `asm`) the LLVM IR and PTX of its kernels. The LLVM IR
+/// is that of the emulated kernels where only they are wanted.
+pub fn emit_gpu(
+    program: &Program,
+    cpu: &Cpu,
+    targets: GpuTargets,
+    emit: Emit,
+) -> Result<Vec<u8>, CodegenError> {
     with_gpu_module(program, |module| match emit {
         Emit::Mlir => Ok(module.text().into_bytes()),
         Emit::MlirLlvm => {
@@ -82,6 +88,12 @@ pub fn emit_gpu(program: &Program, emit: Emit) -> Result<Vec<u8>, CodegenError> 
             module.lower_kernels()?;
             let context = Context::create();
             let kernels = translate_kernels(module, &context)?;
+            if !targets.cuda {
+                let all = &module.kernels().kernels;
+                let names: Vec<&str> = all.iter().map(|k| k.name.as_str()).collect();
+                emulated::retarget(&context, &kernels, &names)?;
+                return from_llvm(&kernels, cpu, emit);
+            }
             optimize(&kernels)?;
             Ok(kernels.print_to_string().to_bytes().to_vec())
         }

@@ -56,13 +56,18 @@ fn check(what: &str, optimizers: &[impl Optimizer], flags: &[&str]) {
 
     let mut all = Comparison::default();
     let steps = optimizers.len().to_string();
-    for (precision, tolerance) in [("f64", 1e-9), ("f32", 1e-4)] {
-        let executable = compiled("optimizers", &onnx, &["--precision", precision, "--batch", "8"]);
+    for (target, precision, tolerance) in [
+        ("cpu", "f64", 1e-9),
+        ("cpu", "f32", 1e-4),
+        ("cuda-emulated", "f32", 1e-4),
+    ] {
+        let asked = ["--target", target, "--precision", precision, "--batch", "8"];
+        let executable = compiled("optimizers", &onnx, &asked);
         for split in SPLITS {
             let flags = [flags, &["--rank-batches", split, "--steps", &steps]].concat();
             let trained = executable.train(&data, &flags);
             for (name, expected) in state.parameters.iter().chain(&state.statistics[0]) {
-                let title = format!("{precision} {split} {name}");
+                let title = format!("{target} {precision} {split} {name}");
                 all.array(&title, trained.weights.get(name), expected, tolerance);
             }
         }

@@ -61,6 +61,11 @@ pub struct Trained {
 }
 
 impl Executable {
+    /// The executable at a path.
+    pub fn at(path: PathBuf) -> Executable {
+        Executable { path }
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
@@ -74,25 +79,25 @@ impl Executable {
     /// Trains in the order of the data, with every dump.
     #[track_caller]
     pub fn train(&self, data: &Path, flags: &[&str]) -> Trained {
+        let (outcome, folder) = self.training(data, flags);
+        outcome.ok();
+        Trained::read(folder)
+    }
+
+    /// As [`Executable::train`]; None if the run fails.
+    pub fn try_train(&self, data: &Path, flags: &[&str]) -> Option<Trained> {
+        let (outcome, folder) = self.training(data, flags);
+        (outcome.code == Some(0)).then(|| Trained::read(folder))
+    }
+
+    fn training(&self, data: &Path, flags: &[&str]) -> (Outcome, TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let at = folder.path();
         let mut arguments = vec!["train", "--no-shuffle", "--data", data.to_str().unwrap()];
         arguments.extend(["--save", "w.safetensors", "--log", "log.jsonl"]);
         arguments.extend(["--dump-gradients", "g.safetensors", "--dump-outputs", "o.npz"]);
         arguments.extend(["--dump-statistics", "s.safetensors"]);
         arguments.extend(flags);
-        self.run(at, &arguments).ok();
-        let weight_file = at.join("w.safetensors");
-        Trained {
-            weights: read_safetensors(&weight_file),
-            gradients: read_safetensors(&at.join("g.safetensors")),
-            outputs: read_npz(&at.join("o.npz")),
-            statistics: read_safetensors(&at.join("s.safetensors")),
-            loss: losses(&at.join("log.jsonl")),
-            weight_bytes: fs::read(&weight_file).unwrap(),
-            weight_file,
-            _folder: folder,
-        }
+        (self.run(folder.path(), &arguments), folder)
     }
 
     /// Outputs for the given data.
@@ -109,6 +114,23 @@ impl Executable {
     #[track_caller]
     pub fn info(&self) -> serde_json::Value {
         self.run(Path::new("."), &["info", "--json"]).ok().json()
+    }
+}
+
+impl Trained {
+    fn read(folder: TempDir) -> Trained {
+        let at = folder.path();
+        let weight_file = at.join("w.safetensors");
+        Trained {
+            weights: read_safetensors(&weight_file),
+            gradients: read_safetensors(&at.join("g.safetensors")),
+            outputs: read_npz(&at.join("o.npz")),
+            statistics: read_safetensors(&at.join("s.safetensors")),
+            loss: losses(&at.join("log.jsonl")),
+            weight_bytes: fs::read(&weight_file).unwrap(),
+            weight_file,
+            _folder: folder,
+        }
     }
 }
 

@@ -135,7 +135,9 @@ impl<'c> Functions<'c> {
             })
             .collect();
         let unit = Attribute::unit(self.context);
-        let mut attributes = vec![
+        // 3 leave 80 registers a thread. Left to itself ptxas takes 32, and spills where a kernel divides in f64.
+        let resident = blocks.resident.unwrap_or(3);
+        let attributes = [
             ("linkage", self.attribute("#llvm.linkage<external>")),
             ("gpu.kernel", unit),
             ("nvvm.kernel", unit),
@@ -143,10 +145,8 @@ impl<'c> Functions<'c> {
                 "nvvm.maxntid",
                 self.attribute(&format!("array<i32: {}, 1, 1>", blocks.threads)),
             ),
+            ("nvvm.minctasm", self.attribute(&format!("{resident} : i32"))),
         ];
-        if let Some(resident) = blocks.resident {
-            attributes.push(("nvvm.minctasm", self.attribute(&format!("{resident} : i32"))));
-        }
         self.append(
             name,
             (parameters, None),

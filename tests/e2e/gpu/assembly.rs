@@ -1,0 +1,136 @@
+//! Kernels through NVIDIA's assembler, where it is (`make ptxas`): each must assemble for both GPUs and keep its
+//! values in registers.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::fixture;
+use crate::support::run::{compile, compiler};
+
+const NETWORKS: [&str; 8] = [
+    "syncbnnet_small",
+    "syncbnnet_w4",
+    "syncbnnet_w8",
+    "syncbnnet_w12",
+    "resnet18_narrow",
+    "mobilenetv2_narrow",
+    "densenet_like",
+    "mlp_bn1d",
+];
+
+/// Lines about kernels, such as `  sm_80 conv_0: 32 registers, ...`; None without ptxas, which is said.
+#[allow(clippy::print_stderr)]
+fn usage(name: &str) -> Option<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture(&format!("dev/{name}.onnx"));
+    let flags = [
+        model.to_str().unwrap(),
+        "--target",
+        "cuda",
+        "--precision",
+        "f32",
+        "--emit",
+        "ptx",
+        "-o",
+        "k.ptx",
+        "-v",
+    ];
+    let said = compile(folder.path(), &flags).ok().stderr;
+    if said.contains("no ptxas") {
+        eprintln!("there is no ptxas: kernels of {name} are not assembled");
+        return None;
+    }
+    let lines: Vec<String> = said
+        .lines()
+        .filter(|l| l.starts_with("  sm_"))
+        .map(str::to_string)
+        .collect();
+    let ptx = std::fs::read_to_string(folder.path().join("k.ptx")).unwrap();
+    let kernels = ptx.matches(".entry ").count();
+    assert!(
+        kernels > 0 && lines.len() == 2 * kernels,
+        "{} lines of {kernels} kernels",
+        lines.len()
+    );
+    Some(lines)
+}
+
+#[test]
+fn every_kernel_assembles_without_spills() {
+    for name in NETWORKS {
+        let Some(lines) = usage(name) else { return };
+        let spilling: Vec<&String> = lines
+            .iter()
+            .filter(|line| !line.ends_with("spills 0 bytes stored, 0 loaded"))
+            .collect();
+        assert!(spilling.is_empty(), "{name}: {spilling:#?}");
+    }
+}
+
+/// Compiles for CUDA with `SYNCBN_PTXAS` set: exit status, messages, executable.
+fn with_ptxas(path: &str) -> (Option<i32>, String, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(compiler())
+        .current_dir(folder.path())
+        .env("SYNCBN_PTXAS", path)
+        .arg(fixture("dev/mlp_bn1d.onnx"))
+        .args(["-o", "m.bin", "--target", "cuda", "-v"])
+        .output()
+        .unwrap();
+    let executable = std::fs::read(folder.path().join("m.bin")).unwrap_or_default();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+        executable,
+    )
+}
+
+fn holds(executable: &[u8], words: &str) -> bool {
+    executable.windows(words.len()).any(|w| w == words.as_bytes())
+}
+
+#[test]
+fn without_ptxas_the_executable_carries_ptx_and_the_compiler_says_so() {
+    let (code, said, executable) = with_ptxas("");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("carries PTX only"), "{said}");
+    assert!(
+        holds(&executable, r#""kind":"ptx","compute_capability":80"#)
+            && !holds(&executable, r#""kind":"cubin""#)
+    );
+}
+
+#[test]
+fn a_ptxas_that_is_not_there_is_an_environment_error() {
+    let (code, said, _) = with_ptxas("/nonexistent/ptxas");
+    assert_eq!(code, Some(4), "{said}");
+    assert!(
+        said.contains("SYNCBN_PTXAS is /nonexistent/ptxas, which is no file"),
+        "{said}"
+    );
+}
+
+#[test]
+#[allow(clippy::print_stderr)]
+fn with_ptxas_the_executable_carries_code_for_both_gpus_beside_ptx() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("dev/mlp_bn1d.onnx");
+    let compiled = |name: &str| {
+        let flags = [model.to_str().unwrap(), "-o", name, "--target", "cpu,cuda", "-v"];
+        let said = compile(folder.path(), &flags).ok().stderr;
+        (said, std::fs::read(Path::new(folder.path()).join(name)).unwrap())
+    };
+    let (said, executable) = compiled("a.bin");
+    if said.contains("no ptxas") {
+        eprintln!("there is no ptxas: no executable with assembled code is made");
+        return;
+    }
+    for (kind, capability) in [("cubin", 80), ("cubin", 90), ("ptx", 80)] {
+        let entry = format!(r#""kind":"{kind}","compute_capability":{capability}"#);
+        assert!(holds(&executable, &entry), "{entry}");
+    }
+    assert!(
+        executable == compiled("b.bin").1,
+        "two compilations give other bytes"
+    );
+}
