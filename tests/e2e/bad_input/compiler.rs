@@ -145,7 +145,25 @@ fn flags_that_do_not_exist_or_do_not_fit() {
     refused(MLP, &["--batch", "0"], 2, &["--batch"]);
     refused(MLP, &["--precision", "bf16"], 2, &["--precision", "f32 and f64"]);
     refused(MLP, &["--cpu", "z80"], 2, &["--cpu", "x86-64-v3"]);
-    refused(MLP, &["--target", "cuda"], 2, &["--target", "cpu"]);
+    refused(
+        MLP,
+        &["--target", "rocm"],
+        2,
+        &["--target", "cpu, cuda, cuda-emulated"],
+    );
+    refused(MLP, &["--emit", "ptx"], 2, &["--target cuda"]);
+    refused(
+        MLP,
+        &["--target", "cuda", "--emit", "obj"],
+        2,
+        &["--emit obj", "cpu"],
+    );
+    refused(
+        MLP,
+        &["--precision", "cuda=bf16"],
+        2,
+        &["--precision", "tf32 and f32"],
+    );
     refused(MLP, &["--loss", "hinge"], 2, &["--loss", "cross-entropy, mse"]);
     refused(
         MLP,
