@@ -5,6 +5,7 @@ mod activations;
 mod check;
 mod convolutions;
 mod heads;
+mod layouts;
 mod norms;
 mod optimizers;
 mod pools;
