@@ -20,6 +20,7 @@ fn every_pass_keeps_the_inference() {
         let ranks = split(&inputs(&network, 3, seed), &[3]);
         let expected = Expected::of(&network, ranks.clone(), &state, 1);
         let options = Options {
+            channels_last: seed % 2 == 0,
             mode: Mode::Infer,
             ..options()
         };

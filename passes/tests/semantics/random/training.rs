@@ -45,6 +45,7 @@ impl Step {
             batch_norm,
             // Small buckets, so that there are several.
             bucket_bytes: 1 + seed % 700,
+            channels_last: seed % 2 == 0,
             ..options()
         };
         Step {
