@@ -135,6 +135,8 @@ fn every_pass_keeps_the_training_step() {
 fn needs(pass: &str) -> &'static [&'static str] {
     match pass {
         "share-moments" | "fuse-conv-syncbn-silu" => &COLLECTIVES[..1],
+        // Rewrites that follow would replace values by others in plain order.
+        "assign-layouts" => &COLLECTIVES[..1],
         "combine-all-reduce" => COLLECTIVES,
         // Running statistics are updated in place by the parts of a BatchNorm only.
         "plan-memory" => &COLLECTIVES[..1],
