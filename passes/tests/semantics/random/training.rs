@@ -45,7 +45,7 @@ impl Step {
             batch_norm,
             // Small buckets, so that there are several.
             bucket_bytes: 1 + seed % 700,
-            channels_last: seed % 2 == 0,
+            channels_last: seed.is_multiple_of(2),
             ..options()
         };
         Step {
