@@ -8,6 +8,7 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
+use syncbn_mlir::gpu::Products;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
@@ -56,7 +57,7 @@ pub fn optimize(
     part: Device,
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
-    let channels_last = part == Device::Gpu;
+    let on_gpu = part == Device::Gpu;
     let mut warnings = Vec::new();
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
@@ -69,7 +70,8 @@ pub fn optimize(
             input_gradients: false,
             batch_bound: options.batch,
             bucket_bytes: options.bucket_bytes,
-            channels_last,
+            channels_last: on_gpu,
+            bf16_activations: on_gpu && options.products == Products::Bf16,
         });
         cx.layout = layout.clone();
         let pipeline = match mode {

@@ -12,6 +12,9 @@
 //! of the data has `s*s` phases (see [`axis::Slide::backward`]), in planes of one grid, and multiplies nothing in
 //! vain. The reduced index of the weights' gradient is long and its result is small: planes of the grid sum parts of
 //! it, and a second kernel adds these in order. Offsets are i32 elements.
+//!
+//! Operands are f32, rounded to tf32 on their way to the matrix units, or bf16. Sums are f32, and so are the gradients of
+//! weights; images are stored as the graph says.
 
 mod axis;
 mod epilogue;
@@ -29,7 +32,7 @@ pub use epilogue::Finish;
 pub use shape::{Linear, Shape, of_matmul};
 
 use super::Products;
-use crate::emit::{Blocks, Emitter, Val, Work};
+use crate::emit::{Blocks, Elem, Emitter, Val, Work};
 use gather::{Gathered, taken, taps};
 use tile::{Size, Tile, choose};
 use weights::{WeightColumns, WeightRows};
@@ -41,6 +44,8 @@ pub struct Problem<'c> {
     pub shape: Shape,
     /// How to multiply.
     pub products: Products,
+    /// Element type in memory of what the first two directions make.
+    pub result: Elem,
     /// Samples of this rank, i32.
     pub n: Val<'c>,
 }
@@ -59,6 +64,7 @@ impl<'c> Problem<'c> {
         let image = [self.shape.slides[0].output, self.shape.slides[1].output, k];
         let result = Gathered {
             pointer: y,
+            elem: self.result,
             image,
             finish,
         };
@@ -92,6 +98,7 @@ impl<'c> Problem<'c> {
         let image = [self.shape.slides[0].input, self.shape.slides[1].input, c];
         let result = Gathered {
             pointer: dx,
+            elem: self.result,
             image,
             finish: Finish::default(),
         };

@@ -9,7 +9,7 @@ mod update;
 
 use std::{ffi::c_void, slice, sync::Arc};
 
-use syncbn_abi::{ElementType, Segment, StepArguments, trace_output};
+use syncbn_abi::{ElementType, Segment, StepArguments, StoredType, trace_output};
 use syncbn_runtime::{
     collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
     program::{CpuPart, Program},
@@ -153,7 +153,7 @@ unsafe fn train<T: Element>(
         }
         trace(
             0,
-            trace_output(0, ElementType::F64),
+            trace_output(0, StoredType::F64),
             xhat.as_ptr().cast(),
             xhat.len(),
         );
