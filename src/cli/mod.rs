@@ -17,8 +17,9 @@ use network::{Network, import};
 use syncbn_ir::ops::RunningVar;
 use syncbn_passes::PrintAfter;
 
-use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
+use crate::compile::{Graphs, Planned, check_passes, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
+use crate::executable::cannot_write;
 use crate::output::write_atomically;
 use crate::{Error, Options, Targets, gpu, worker};
 use syncbn_codegen::Cpu;
@@ -160,7 +161,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     };
     let imported = import(arguments, model, reporter)?;
     stages.done("import");
-    let mut options = options(arguments, &imported);
+    let mut options = options(arguments, &imported)?;
     check_emit(arguments.emit, &mut options)?;
     if arguments.emit == EmitFlag::Graph {
         return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());
@@ -174,9 +175,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         options.targets.main(),
         &mut |pass, text| reporter.text(&format!("// after {pass}\n{text}")),
     )?;
-    for warning in &graphs.warnings {
-        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
-    }
+    warn(reporter, &graphs.warnings);
     if arguments.verbose {
         for planned in graphs.train.iter().chain(&graphs.infer) {
             for run in &planned.runs {
@@ -189,7 +188,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         return write_text(output, graphs_text(&graphs).as_bytes());
     }
     if let Some(emit) = arguments.emit.code() {
-        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), &options, emit)?;
+        let bytes = lower(&graphs, &Cpu::new(options.cpu), &options, emit)?;
         stages.done("code generation");
         if arguments.verbose && arguments.emit == EmitFlag::Ptx {
             stages.say(&gpu::usage(&bytes)?);
@@ -197,20 +196,59 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         }
         return write_text(output, &bytes);
     }
+    let said = graphs.warnings.clone();
     let mut compiled = finish(&imported.graph, graphs, &options)?;
-    for model in &mut compiled.models {
-        model.warnings.extend(imported.warnings.iter().cloned());
+    compiled.warnings.retain(|warning| !said.contains(warning));
+    warn(reporter, &compiled.warnings);
+    for part in &mut compiled.parts {
+        part.model.warnings.extend(imported.warnings.iter().cloned());
+        stages.say(&part.notes);
     }
-    stages.say(&compiled.notes);
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
     Ok(())
 }
 
-fn options(arguments: &Arguments, imported: &Network) -> Options {
+fn warn(reporter: Reporter, warnings: &[String]) {
+    for warning in warnings {
+        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
+    }
+}
+
+/// What the executable runs on: what was asked for, or else every kind of device that computes in the precision asked
+/// for.
+fn targets(arguments: &Arguments) -> Result<Targets, Error> {
+    // PTX is a text form of the GPU part, whatever other parts there are.
+    let text_of_gpu = arguments.emit == EmitFlag::Ptx;
+    let only_cpu = arguments
+        .precision
+        .is_some_and(|precision| precision.everywhere && precision.products.is_none());
+    let Some(asked) = &arguments.target else {
+        return Ok(Targets {
+            cpu: !text_of_gpu,
+            cuda: !only_cpu,
+            ..Targets::default()
+        });
+    };
+    let targets = Targets {
+        cpu: asked.contains(&Target::Cpu) && !text_of_gpu,
+        cuda: asked.contains(&Target::Cuda),
+        cuda_if_possible: false,
+        emulated: asked.contains(&Target::CudaEmulated),
+    };
+    if only_cpu && targets.gpu() {
+        return Err(Error::user(
+            "--precision f64 is asked for on all targets, and GPUs do not have it",
+            "give --precision cpu=f64, and cuda=P for another precision than tf32",
+        ));
+    }
+    Ok(targets)
+}
+
+fn options(arguments: &Arguments, imported: &Network) -> Result<Options, Error> {
     let own = imported.fixed_batch.filter(|&n| n > 1);
-    Options {
+    Ok(Options {
         mode: arguments.mode,
         batch_norm: arguments.bn,
         running_var: match arguments.running_var {
@@ -221,12 +259,7 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
         loss_output: arguments.loss_output.clone(),
         batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
         bucket_bytes: arguments.bucket_bytes,
-        targets: Targets {
-            // PTX is a text form of the GPU part, whatever other parts there are.
-            cpu: arguments.target.contains(&Target::Cpu) && arguments.emit != EmitFlag::Ptx,
-            cuda: arguments.target.contains(&Target::Cuda),
-            emulated: arguments.target.contains(&Target::CudaEmulated),
-        },
+        targets: targets(arguments)?,
         cpu: arguments.cpu,
         products: arguments
             .precision
@@ -241,7 +274,7 @@ fn options(arguments: &Arguments, imported: &Network) -> Options {
             (false, false) => PrintAfter::Passes(arguments.print_ir_after.clone()),
         },
         stop_after: arguments.stop_after.clone(),
-    }
+    })
 }
 
 fn graphs_text(graphs: &Graphs) -> String {

@@ -7,6 +7,7 @@ mod dialect;
 mod modes;
 mod mutants;
 mod random;
+mod targets;
 
 /// What a compilation for the emulator is asked for.
 const EMULATED: [&str; 4] = ["--target", "cuda-emulated", "--precision", "f32"];
