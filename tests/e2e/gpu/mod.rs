@@ -7,6 +7,7 @@ mod dialect;
 mod modes;
 mod mutants;
 mod random;
+mod scripts;
 mod targets;
 
 /// What a compilation for the emulator is asked for.
