@@ -1,15 +1,17 @@
 //! The stages after import: passes, lowering, code generation.
 
 use std::borrow::Cow;
+use std::thread;
 
+use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
+use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
 
-use crate::data::Bytes;
 use crate::executable::{Compiled, CompiledPart};
 use crate::options::Device;
+use crate::selection::{check_passes, selection};
 use crate::{Error, Options, Targets, gpu, model, worker};
 
 /// A graph after its passes.
@@ -36,16 +38,6 @@ pub struct Graphs {
     pub warnings: Vec<String>,
     /// Element type of parameters and activations.
     pub dtype: DType,
-}
-
-/// Which passes run for one part of the executable, whose pipeline is named.
-fn selection(options: &Options, pipeline: &str) -> Selection {
-    Selection {
-        passes: (options.passes.clone()).unwrap_or_else(|| vec![pipeline.to_string()]),
-        skip: options.skip.clone(),
-        stop_after: options.stop_after.clone(),
-        print_ir_after: options.print_after.clone(),
-    }
 }
 
 /// The network as a part computes it, and what the user should know of that.
@@ -179,62 +171,49 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     finish(graph, graphs, options)
 }
 
-/// Passes without which an executable would run and compute something else.
-const NEEDED: [(&str, &[&str]); 2] = [
-    (
-        "train",
-        &[
-            "plan-memory",
-            "set-batch-norm-mode",
-            "add-loss",
-            "differentiate",
-            "bn-to-syncbn",
-            "insert-gradient-all-reduce",
-        ],
-    ),
-    ("infer", &["plan-memory", "set-batch-norm-mode"]),
-];
-
-/// Refuses options under which a needed pass would not run.
-pub fn check_passes(options: &Options) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    for (part, needed) in NEEDED {
-        if !(if part == "train" {
-            options.mode.trains()
-        } else {
-            options.mode.infers()
-        }) {
-            continue;
-        }
-        let passes = match selection(options, part).list() {
-            Ok(passes) => passes,
-            Err(error) => {
-                errors.push(error.into());
-                continue;
-            }
-        };
-        let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
-        errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
-            Error::user(
-                format!("pass {missing} would not run, and an executable cannot {part} without it"),
-                "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
-            )
-        }));
-    }
-    Error::check(errors)
-}
-
-/// Code generation and description of optimised graphs: those of the main part; other parts get their own.
+/// Code generation and description of optimised graphs: those of the main part; other parts get their own. Parts
+/// are made at the same time.
 pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compiled, Error> {
     let cpu = Cpu::new(options.cpu);
     let mut compiled = Compiled::default();
+    let mut described = Vec::new();
     for device in options.targets.devices() {
-        let made = match device == options.targets.main() {
-            true => part(graph, &graphs, device, options, &cpu, &mut compiled.data),
-            false => optimize(graph, options, device, &mut |_, _| ())
-                .and_then(|own| part(graph, &own, device, options, &cpu, &mut compiled.data)),
+        let graphs = match device == options.targets.main() {
+            true => Ok(graphs.clone()),
+            false => optimize(graph, options, device, &mut |_, _| ()),
         };
-        match made {
+        let model = graphs.and_then(|graphs| {
+            let model = model::describe(graph, &graphs, options, &cpu, &mut compiled.data)?;
+            Ok((graphs, model))
+        });
+        described.push((device, model));
+    }
+    let cpu = &cpu;
+    let made: Vec<(Device, Result<CompiledPart, Error>)> = thread::scope(|scope| {
+        let threads: Vec<_> = described
+            .into_iter()
+            .map(|(device, described)| {
+                let make = move || {
+                    let (graphs, model) = described?;
+                    part(&graphs, model, device, options, cpu)
+                };
+                let builder = thread::Builder::new().stack_size(syncbn_codegen::STACK_BYTES);
+                (device, builder.spawn_scoped(scope, make))
+            })
+            .collect();
+        let ended = threads.into_iter().map(|(device, thread)| {
+            let ended = thread.map(|thread| thread.join());
+            let made = match ended {
+                Ok(Ok(made)) => made,
+                Ok(Err(_)) => Err(Error::internal("a thread that generated code panicked")),
+                Err(error) => Err(Error::internal(format!("no thread to generate code on: {error}"))),
+            };
+            (device, made)
+        });
+        ended.collect()
+    });
+    for (device, part) in made {
+        match part {
             Ok(part) => compiled.add(part),
             Err(error) if device == Device::Gpu && options.targets.can_do_without(&error) => {
                 compiled.warn(format!("the executable has no GPU part: {error}"));
@@ -252,16 +231,14 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
     Ok(compiled)
 }
 
-/// One part of the executable.
+/// One part of the executable, which `model` describes.
 fn part(
-    graph: &Graph,
     graphs: &Graphs,
+    model: Model,
     device: Device,
     options: &Options,
     cpu: &Cpu,
-    data: &mut Bytes,
 ) -> Result<CompiledPart, Error> {
-    let model = model::describe(graph, graphs, options, cpu, data)?;
     let program = program(graphs, cpu, options)?;
     let constants = |planned: &Option<Planned>| -> Result<Vec<u8>, Error> {
         let bytes = planned.as_ref().map(|planned| model::constants(&planned.graph));

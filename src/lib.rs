@@ -31,6 +31,7 @@ mod options;
 mod output;
 mod ptxas;
 mod runtime;
+mod selection;
 mod worker;
 
 pub use compile::{Graphs, compile, lower, optimize};

@@ -17,10 +17,11 @@ use clap::Parser;
 use network::import;
 use options::options;
 
-use crate::compile::{Graphs, Planned, check_passes, finish, lower, optimize};
+use crate::compile::{Graphs, Planned, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
 use crate::executable::cannot_write;
 use crate::output::write_atomically;
+use crate::selection::check_passes;
 use crate::{Error, Options, gpu, worker};
 use syncbn_codegen::Cpu;
 
