@@ -28,7 +28,7 @@ enum Before {
     Nothing,
     /// Adds a trained tensor of zeros: its gradient is BatchNorm's dx, summed over samples.
     Offset,
-    /// A convolution with the identity. The gradient of its weights loses what the mean takes from a float32.
+    /// Convolutions with the identity. The gradient of their weights loses what the mean takes from a float32.
     Identity,
 }
 
@@ -58,6 +58,8 @@ fn network(case: &Case) -> Vec<u8> {
         let element = |i: i64| f64::from(u8::from(i / channels == i % channels));
         let weight: Vec<f64> = (0..channels * channels).map(element).collect();
         let weight = net.floats("identity", &[channels, channels, 1, 1], &weight);
+        // The first one brings channels innermost, where tensor cores take them.
+        x = net.node("Conv", &[&x, &weight], &[]);
         x = net.node("Conv", &[&x, &weight], &[]);
     }
     let normalized = net.bn(&x, channels);
