@@ -8,6 +8,8 @@ mod modes;
 mod mutants;
 mod random;
 mod rounding;
+mod scripts;
+mod targets;
 
 /// All of `tests/fixtures/dev`.
 const NETWORKS: [&str; 8] = [
