@@ -1,6 +1,5 @@
 //! Which parts an executable gets, and in what precision.
 
-use super::EMULATED;
 use crate::corpus::{Network, SGD};
 use crate::support::compare::Comparison;
 use crate::support::fixture;
@@ -60,7 +59,7 @@ fn a_float64_network_is_rounded_for_gpus_with_a_warning() {
 
     let network = Network::new("mlp_bn1d");
     let precision = ["--precision", "cpu=f64,cuda=f32"];
-    let executable = network.compiled(&[&EMULATED[..2], &precision].concat());
+    let executable = network.compiled(&[&["--target", "cuda-emulated"], &precision[..]].concat());
     let flags = [&SGD[..], &["--steps", "3", "--rank-batches", "5,3"]].concat();
     let trained = executable.train(&network.data(), &flags);
     let mut all = Comparison::default();
