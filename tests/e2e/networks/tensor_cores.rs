@@ -5,8 +5,13 @@ use super::check::{Build, Case, Target, check_builds};
 use crate::support::net::Attribute::Ints;
 use crate::support::net::{Attributes, Net};
 
-/// Operands in tf32, and each operand as the sum of two tf32 numbers.
-const BUILDS: [Build; 2] = [
+/// Operands in tf32, in bf16, and each as the sum of two tf32 numbers.
+const BUILDS: [Build; 3] = [
+    Build {
+        precision: "bf16",
+        flags: &["--target", "cuda-emulated", "--precision", "bf16"],
+        tolerance: 1.0,
+    },
     Build {
         precision: "tf32",
         flags: &["--target", "cuda-emulated", "--precision", "tf32"],

@@ -44,11 +44,12 @@ impl<'c> Emitter<'c> {
         self.loaded(loaded)
     }
 
-    /// Stores a vector as elements of `elem`, aligned to its size or to [`COPY_BYTES`].
-    pub fn store_vector(&mut self, address: Val<'c>, elem: Elem, value: Val<'c>) {
+    /// Stores a vector as elements of `elem`, aligned to its size or to [`COPY_BYTES`]; returns what a load would.
+    pub fn store_vector(&mut self, address: Val<'c>, elem: Elem, value: Val<'c>) -> Val<'c> {
         let alignment = self.vector_alignment(elem, value.lanes);
         let value = self.to_store(value, elem);
         self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
+        self.loaded(value)
     }
 
     fn vector_alignment(&self, elem: Elem, lanes: usize) -> Attribute<'c> {

@@ -7,6 +7,7 @@ use super::implicit_gemm::{Finish, Problem, Shape};
 use crate::emit::{Emitter, Extent, Index, Inner, Val};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
+use crate::ops::moments::moments;
 
 /// The group that a channel belongs to.
 fn group_of<'c>(e: &mut Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group: i64) -> Index<'c> {
@@ -36,7 +37,8 @@ fn on_tensor_cores<'c>(
     })
 }
 
-/// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
+/// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`,
+/// and the moments of y where the operator has them.
 pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
@@ -49,9 +51,21 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
             residual: k.operands.get(3).map(|residual| residual.pointer),
             activation: op.activation,
         };
-        problem.forward(e, [x, w, y].map(|tensor| tensor.pointer), finish);
+        let moments = op.moments.then(|| k.results[1].pointer);
+        problem.forward(e, [x, w, y].map(|tensor| tensor.pointer), finish, moments);
         return Ok(());
     }
+    plain_forward(op, k, window, e);
+    if op.moments {
+        e.then();
+        moments(k, y, &k.results[1], e);
+    }
+    Ok(())
+}
+
+/// [`forward`] for every attribute, without the moments.
+fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<'c>) {
+    let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(window, op.groups, &x.ty, &y.ty);
     let (xb, wb, yb) = (g.x_buffer(x), g.w_buffer(w), g.y_buffer(y));
     let bias = k.operands.get(2).map(Tensor::flat);
@@ -87,7 +101,6 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
         }
         e.store(&yb, at, z);
     });
-    Ok(())
 }
 
 /// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
