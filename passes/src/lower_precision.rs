@@ -127,9 +127,7 @@ fn wanted(graph: &Graph, id: NodeId, slot: usize, wide: &BTreeSet<Value>) -> Opt
             true => DType::F32,
             false => DType::BF16,
         }),
-        Op::SoftmaxCrossEntropy(_) | Op::SoftmaxCrossEntropyBackward(_) => {
-            (slot == 0).then_some(DType::F32)
-        }
+        Op::SoftmaxCrossEntropy(_) | Op::SoftmaxCrossEntropyBackward(_) => (slot == 0).then_some(DType::F32),
         Op::MeanSquaredError(_) | Op::MeanSquaredErrorBackward(_) => Some(DType::F32),
         Op::BatchNormFinalize(_) | Op::AllReduce(_) | Op::Reduce(_) | Op::Expand(_) | Op::Cast(_) => None,
     }

@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn others_are_refused() {
-        for text in ["f16", "cpu=tf32", "cpu=bf16", "cuda=f64", "gpu=f32", "f32,tf32", ""] {
+        for text in [
+            "f16", "cpu=tf32", "cpu=bf16", "cuda=f64", "gpu=f32", "f32,tf32", "",
+        ] {
             assert!(precision(text).is_err(), "{text}");
         }
     }

@@ -94,7 +94,11 @@ mod tests {
         assert_eq!(trace.take(), Some(2));
         let bf16 = syncbn_abi::trace_output(0, StoredType::BF16);
         // Read as f32, the pair would be finite.
-        trace.inspect(3, bf16, &[0x7f80u16.to_ne_bytes(), 0x3f80u16.to_ne_bytes()].concat());
+        trace.inspect(
+            3,
+            bf16,
+            &[0x7f80u16.to_ne_bytes(), 0x3f80u16.to_ne_bytes()].concat(),
+        );
         assert_eq!(trace.take(), Some(3));
         trace.inspect(4, bf16, &0x7f7fu16.to_ne_bytes());
         assert_eq!(trace.take(), None);

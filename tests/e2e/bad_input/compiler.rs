@@ -147,7 +147,12 @@ fn flags_that_do_not_exist_or_do_not_fit() {
         let flags = ["--precision", precision, "--target", "cpu"];
         refused(MLP, &flags, 2, &["--precision", "the CPU has f32 and f64"]);
     }
-    refused(MLP, &["--precision", "cpu=bf16"], 2, &["--precision", "f32 and f64"]);
+    refused(
+        MLP,
+        &["--precision", "cpu=bf16"],
+        2,
+        &["--precision", "f32 and f64"],
+    );
     refused(MLP, &["--cpu", "z80"], 2, &["--cpu", "x86-64-v3"]);
     refused(
         MLP,

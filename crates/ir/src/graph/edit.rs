@@ -46,7 +46,10 @@ impl Graph {
         let name = self.node(node).name.clone();
         let inferred = self.infer(&op, &name, operands)?;
         let outputs = self.node(node).outputs.iter();
-        if let Some((old, new)) = outputs.zip(&inferred).find(|(old, new)| old.ty.shape != new.shape) {
+        if let Some((old, new)) = outputs
+            .zip(&inferred)
+            .find(|(old, new)| old.ty.shape != new.shape)
+        {
             return Err(GraphError::Replacement {
                 old: old.ty.clone(),
                 new: new.clone(),

@@ -90,16 +90,12 @@ impl Operator for Binary {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         expect_operands(operands, 2..=2)?;
         let (a, b) = (operands[0], operands[1]);
-        let dtype = common_type(a, b)
-            .ok_or_else(|| format!("operands {a} and {b} differ in element type"))?;
+        let dtype =
+            common_type(a, b).ok_or_else(|| format!("operands {a} and {b} differ in element type"))?;
         let shape = broadcast(&a.shape, &b.shape)
             .ok_or_else(|| format!("shapes of operands {a} and {b} do not broadcast"))?;
         let layout = if a.shape == shape { a.layout } else { b.layout };
-        Ok(vec![TensorType {
-            dtype,
-            shape,
-            layout,
-        }])
+        Ok(vec![TensorType { dtype, shape, layout }])
     }
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let (a, b) = (operands[0], operands[1]);

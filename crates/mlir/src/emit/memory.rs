@@ -69,7 +69,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// What is to be stored as elements of `elem`: rounded to nearest, ties to even, for bf16.
-    pub(super) fn to_store(&mut self, v: Val<'c>, elem: Elem) -> Val<'c> {
+    pub(super) fn rounded(&mut self, v: Val<'c>, elem: Elem) -> Val<'c> {
         if elem != Elem::BF16 {
             return v;
         }
@@ -162,7 +162,7 @@ impl<'c> Emitter<'c> {
     pub fn store(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
         let flat = self.flat(buffer, at);
         let (elem, lanes) = (buffer.elem, self.lanes);
-        let value = self.to_store(value, elem);
+        let value = self.rounded(value, elem);
         match flat {
             Index::Const { stride, .. } | Index::Scalar { stride, .. }
                 if lanes == 1 || stride == 0 || stride == 1 =>

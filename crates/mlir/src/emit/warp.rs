@@ -40,14 +40,19 @@ impl<'c> Emitter<'c> {
     /// Loads a vector, aligned to its size or to [`COPY_BYTES`].
     pub fn load_vector(&mut self, address: Val<'c>, elem: Elem, lanes: usize) -> Val<'c> {
         let alignment = self.vector_alignment(elem, lanes);
-        let loaded = self.op1("llvm.load", &[address], (elem, lanes), &[("alignment", alignment)]);
+        let loaded = self.op1(
+            "llvm.load",
+            &[address],
+            (elem, lanes),
+            &[("alignment", alignment)],
+        );
         self.loaded(loaded)
     }
 
     /// Stores a vector as elements of `elem`, aligned to its size or to [`COPY_BYTES`]; returns what a load would.
     pub fn store_vector(&mut self, address: Val<'c>, elem: Elem, value: Val<'c>) -> Val<'c> {
         let alignment = self.vector_alignment(elem, value.lanes);
-        let value = self.to_store(value, elem);
+        let value = self.rounded(value, elem);
         self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
         self.loaded(value)
     }

@@ -97,8 +97,8 @@ impl<'c> Lowering<'c> {
         module: &'c Module<'c>,
         program: &Program,
     ) -> Result<Kernels, LowerError> {
-        use Parameter::{Shared, Size};
         use DType::{BF16, F32, F64, I64, U8};
+        use Parameter::{Shared, Size};
         check(
             program,
             &[Layout::Plain, Layout::Nhwc],

@@ -49,7 +49,9 @@ fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) ->
         reasons.push("is lowered only after bn-to-syncbn has replaced it".to_string());
     }
     let operands = graph.operands(id).into_iter().map(|v| graph.ty(v));
-    let types: Vec<&TensorType> = operands.chain(node.outputs.iter().map(|output| &output.ty)).collect();
+    let types: Vec<&TensorType> = operands
+        .chain(node.outputs.iter().map(|output| &output.ty))
+        .collect();
     let mut layouts: Vec<Layout> = types
         .iter()
         .map(|ty| ty.layout)

@@ -23,12 +23,19 @@ fn check_types(graph: &Graph, what: &str) {
         let of_batch = reads.iter().any(|&v| graph.ty(v).shape.has_batch());
         for &v in reads {
             let dtype = graph.ty(v).dtype;
-            assert!(!of_batch || dtype == DType::BF16, "{what}: {dtype} is multiplied\n{graph}");
+            assert!(
+                !of_batch || dtype == DType::BF16,
+                "{what}: {dtype} is multiplied\n{graph}"
+            );
         }
     }
     for output in &graph.outputs {
         let dtype = graph.ty(output.value).dtype;
-        assert!(dtype != DType::BF16, "{what}: output {} is {dtype}\n{graph}", output.name);
+        assert!(
+            dtype != DType::BF16,
+            "{what}: output {} is {dtype}\n{graph}",
+            output.name
+        );
     }
 }
 
@@ -75,7 +82,8 @@ fn precision_changes_no_value() {
             ] {
                 let bits = |outputs: &[syncbn_ir::RankOutputs]| -> Vec<(String, Vec<u64>)> {
                     let arrays = outputs[0].of_kind(kind);
-                    let arrays = arrays.map(|(name, a)| (name.to_string(), a.data.iter().map(|v| v.to_bits()).collect()));
+                    let arrays = arrays
+                        .map(|(name, a)| (name.to_string(), a.data.iter().map(|v| v.to_bits()).collect()));
                     arrays.collect()
                 };
                 assert_eq!(bits(&expected), bits(&found), "{what}, {kind:?}");
