@@ -211,7 +211,7 @@ fn graphs_are_captured_replayed_and_destroyed() {
         launch(stream, 0, [2, 1, 1]);
         Ok(())
     };
-    let graph = device.capture(stream, &mut enqueue).unwrap().unwrap();
+    let graph = device.capture(stream, &mut enqueue).unwrap();
     graph.replay().unwrap();
     graph.replay().unwrap();
     drop(graph);
