@@ -46,8 +46,9 @@ struct Figures {
     peak_rss_bytes: u64,
     /// Collectives that a rank executed in one step.
     collectives_per_step: u64,
-    /// Measured steps that were replayed as CUDA graphs.
-    replayed_steps: u64,
+    /// Measured steps that were replayed as graphs; absent on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_steps: Option<u64>,
 }
 
 /// Runs `bench`.
@@ -98,7 +99,7 @@ pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> R
         execution.prepare_inference()?;
     }
     let mut times = Vec::new();
-    let (mut before, mut replays) = (0, 0);
+    let (mut before, mut replays) = (0, None);
     let mut current = next();
     for step in 0..flags.warmup + flags.steps {
         if execution.interrupted() {
@@ -148,7 +149,7 @@ pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> R
         images_per_s: share.total() as f64 / median_ms * 1e3,
         peak_rss_bytes: peak_rss(),
         collectives_per_step: (execution.collectives() - before) / flags.steps,
-        replayed_steps: execution.replays() - replays,
+        replayed_steps: execution.replays().zip(replays).map(|(now, then)| now - then),
     };
     execution.finish()?;
     if !execution.leads() {
@@ -179,10 +180,12 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         "{mode} on {device} in {precision}, {ranks} ranks with {batch} samples each, {steps} steps\n\
          median {median_ms:.3} ms a step (min {min_ms:.3}, max {max_ms:.3})\n\
          {images_per_s:.1} images/s\n\
-         {} collectives a step, {} steps replayed as graphs\n\
+         {} collectives a step{}\n\
          peak memory {:.1} MiB",
         figures.collectives_per_step,
-        figures.replayed_steps,
+        figures.replayed_steps.map_or(String::new(), |steps| format!(
+            ", {steps} steps replayed as graphs"
+        )),
         figures.peak_rss_bytes as f64 / f64::from(1 << 20)
     ))
 }

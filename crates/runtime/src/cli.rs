@@ -152,7 +152,7 @@ pub struct Train {
     #[arg(long, value_name = "SAFETENSORS")]
     pub save: Option<PathBuf>,
     /// Write one JSON object a line: steps have step, epoch, loss, lr and images_per_s (step and epoch count
-    /// from 1), epochs have epoch_end and with --val val_loss and val_accuracy
+    /// from 1), and on GPUs replayed; epochs have epoch_end and with --val val_loss and val_accuracy
     #[arg(long, value_name = "JSONL")]
     pub log: Option<PathBuf>,
     /// Write the last step's gradients, before weight decay

@@ -229,7 +229,7 @@ impl Execution for CpuExecution {
         self.crew.rank(0).context().executed()
     }
 
-    fn replays(&self) -> u64 {
-        0
+    fn replays(&self) -> Option<u64> {
+        None
     }
 }

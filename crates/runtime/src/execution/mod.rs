@@ -142,8 +142,8 @@ pub trait Execution {
     /// Collectives that a rank of this process has executed.
     fn collectives(&self) -> u64;
 
-    /// Steps and batches of inference that this process has replayed as graphs.
-    fn replays(&self) -> u64;
+    /// Steps and batches of inference that this process has replayed as graphs; None where there are none.
+    fn replays(&self) -> Option<u64>;
 }
 
 /// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program, or of

@@ -96,6 +96,7 @@ fn train(
         let next = (step + 1 < plan.steps).then(|| batches.next());
         let lr = plan.learning_rate.at(step);
         let start = Instant::now();
+        let replays = execution.replays();
         let loss = execution.train_step(&batch, next.as_ref(), false)?;
         if loss.is_finite() {
             let optimizer = plan.optimizer;
@@ -109,6 +110,7 @@ fn train(
             loss,
             lr,
             images_per_s,
+            replayed: replays.map(|before| execution.replays() > Some(before)),
         };
         log.step(&line)?;
         progress.step(&line);

@@ -172,8 +172,8 @@ impl Execution for GpuExecution {
         self.device.collectives()
     }
 
-    fn replays(&self) -> u64 {
-        self.step_graphs.replays() + self.inference_graphs.replays()
+    fn replays(&self) -> Option<u64> {
+        Some(self.step_graphs.replays() + self.inference_graphs.replays())
     }
 }
 
