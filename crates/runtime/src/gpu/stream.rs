@@ -136,8 +136,11 @@ impl Stream {
         }
     }
 
-    /// Lets later work wait for what `signalling` has been given so far.
+    /// Lets later work wait for what `signalling` has been given so far; nothing to do for the stream itself.
     pub(super) fn wait_for(&self, signalling: &Stream) {
+        if std::ptr::eq(self, signalling) {
+            return;
+        }
         let outcome = match (&self.backend, &signalling.backend) {
             (Backend::Emulated(waiting), Backend::Emulated(signalling)) => waiting.wait_for(signalling),
             (Backend::Cuda(waiting), Backend::Cuda(signalling)) => waiting.wait_for(signalling),

@@ -19,6 +19,8 @@ use std::{
 use syncbn_abi::GpuKernel;
 
 pub(super) use self::stream::CudaStream;
+#[cfg(test)]
+pub(super) use self::tests::fake;
 use self::{
     context::Context,
     driver::Driver,
@@ -102,7 +104,7 @@ impl CudaDevice {
     }
 
     /// Waits for a stream, and meanwhile looks whether a collective has failed, which would never end.
-    fn wait(&self, stream: &CudaStream) -> Result<()> {
+    fn await_stream(&self, stream: &CudaStream) -> Result<()> {
         let communicators = self.communicators.borrow();
         if !communicators.is_empty() {
             while !stream.is_idle()? {
@@ -148,7 +150,7 @@ impl Device for CudaDevice {
 
     fn synchronize(&self, stream: *mut c_void) -> Result<()> {
         let stream = streams::find(&self.streams, stream)?;
-        let outcome = self.wait(stream.cuda()?);
+        let outcome = self.await_stream(stream.cuda()?);
         stream.take_failure()?;
         outcome
     }

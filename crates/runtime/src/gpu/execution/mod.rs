@@ -12,6 +12,8 @@ mod graphs;
 mod inputs;
 mod layout;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::Cell,
