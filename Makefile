@@ -31,11 +31,8 @@ ptxas: setup ## install NVIDIA's assembler into target/tools, where it can be ha
 test: ptxas ## run every test
 	cargo test $(CARGO_ARGS) --workspace $(TEST_ARGS)
 
-# The networks that are too slow under the emulator for every run of the tests.
-EMULATED_NETWORKS ?= syncbnnet_w4 syncbnnet_w8 syncbnnet_w12 resnet18_narrow mobilenetv2_narrow densenet_like
-
 test-emulated: ptxas ## run every test of the GPU target, all networks included, under the emulator
-	SYNCBN_EMULATED="$(EMULATED_NETWORKS)" cargo test $(CARGO_ARGS) --test e2e gpu:: $(TEST_ARGS)
+	SYNCBN_EMULATED=all cargo test $(CARGO_ARGS) --test e2e gpu:: $(TEST_ARGS)
 
 # How many random networks, and the first one's seed.
 RANDOM_GRAPHS ?= 50000

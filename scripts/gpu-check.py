@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import shutil
-import statistics
 import struct
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import tempfile
 import time
 
 import numpy as np
+
+import gpu_peers
 
 # Largest error of an array, in parts of its largest magnitude (at least 1e-3).
 LIMITS = {"f32": 1e-4, "tf32": 2e-2, "bf16": 1e-1}
@@ -140,56 +141,21 @@ def sanitize(pack, device, report):
     return bad
 
 
-def pytorch(batch, precision, compiled):
-    """Median milliseconds of ResNet-50's training step in PyTorch, channels_last; None where it cannot run."""
-    try:
-        import torch
-        import torchvision
-    except ImportError:
-        return None
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
-    model = torchvision.models.resnet50().cuda().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    x = torch.randn(batch, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
-    target = torch.randint(0, 1000, (batch,), device="cuda")
-    forward = torch.compile(model) if compiled else model
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            loss = torch.nn.functional.cross_entropy(forward(x), target)
-        loss.backward()
-        optimizer.step()
-        torch.cuda.synchronize()
-
-    for _ in range(10):
-        step()
-    times = []
-    for _ in range(30):
-        start = time.perf_counter()
-        step()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
-
-
 def timing(pack, device, batches, report):
-    """Training steps of the packed networks, and of PyTorch's ResNet-50 in the same run."""
+    """Training steps of the packed networks, and of PyTorch's in the same run, for those that gpu_peers.py has."""
     report.append("| network | precision | batch | ms | PyTorch ms | torch.compile ms | ratios |")
     report.append("|---|---|---|---|---|---|---|")
     bad = 0
-    for path in sorted([*(pack / "time").glob("*.*"), *(pack / "dev").glob("syncbnnet_*.*")]):
+    for path in sorted((pack / "time").glob("*.*")):
         precision = path.suffix[1:]
-        if path.suffix == ".npz":
-            continue
         for batch in batches:
             peers = [None, None]
             try:
                 command = [path, "bench", "--json", "--device", device, "--mode", "train", "--ranks", 1, "--batch", batch]
                 text = run(command)
                 own = json.loads(next(line for line in text.splitlines() if line.startswith("{")))["median_ms"]
-                if path.stem == "resnet50" and device == "cuda":
-                    peers = [pytorch(batch, precision, compiled) for compiled in (False, True)]
+                if device == "cuda":
+                    peers = [gpu_peers.milliseconds(path.stem, batch, precision, c) for c in (False, True)]
                 words = ["" if peer is None else f"{peer:.2f}" for peer in peers]
                 ratios = ", ".join(f"{peer / own:.2f}" for peer in peers if peer is not None)
                 report.append(f"| {path.stem} | {precision} | {batch} | {own:.2f} | {words[0]} | {words[1]} | {ratios} |")
@@ -207,6 +173,9 @@ def main():
     parser.add_argument("--batches", default="8,32,128")
     parser.add_argument("--no-timing", action="store_true")
     arguments = parser.parse_args()
+    nccl = arguments.pack / "lib" / "libnccl.so.2"
+    if nccl.exists():
+        os.environ.setdefault("SYNCBN_NCCL_LIBRARY", str(nccl.resolve()))
     report = ["# GPU check", "", f"{time.strftime('%Y-%m-%d')}, device {arguments.device}", ""]
     if arguments.device == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]

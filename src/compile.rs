@@ -1,19 +1,18 @@
-//! The stages after import: passes, lowering, code generation, link.
+//! The stages after import: passes, lowering, code generation.
 
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::thread;
 
 use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_passes::{Collectives, PassContext, PassRun, Plan, Selection, run_passes};
+use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
 
-use crate::data::{Blob, Bytes, model_blobs, object_file};
+use crate::executable::{Compiled, CompiledPart};
 use crate::options::Device;
-use crate::output::write_atomically;
-use crate::{Error, Options, gpu, link, model, runtime, worker};
+use crate::selection::{check_passes, selection};
+use crate::{Error, Options, Targets, gpu, model, worker};
 
 /// A graph after its passes.
 #[derive(Debug, Clone)]
@@ -37,16 +36,22 @@ pub struct Graphs {
     pub infer: Option<Planned>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Element type of parameters and activations.
+    pub dtype: DType,
 }
 
-/// Which passes run for one part of the executable, whose pipeline is named.
-fn selection(options: &Options, pipeline: &str) -> Selection {
-    Selection {
-        passes: (options.passes.clone()).unwrap_or_else(|| vec![pipeline.to_string()]),
-        skip: options.skip.clone(),
-        stop_after: options.stop_after.clone(),
-        print_ir_after: options.print_after.clone(),
+/// The network as a part computes it, and what the user should know of that.
+fn network_of(graph: &Graph, part: Device) -> Result<(Cow<'_, Graph>, DType, Vec<String>), Error> {
+    let dtype = model::element_type(graph)?;
+    if part == Device::Cpu || dtype == DType::F32 {
+        return Ok((Cow::Borrowed(graph), dtype, Vec::new()));
     }
+    let mut converted = graph.clone();
+    converted
+        .convert_floats(dtype, DType::F32)
+        .map_err(Error::internal)?;
+    let warning = format!("the GPU part computes in f32: its copy of the {dtype} values is rounded");
+    Ok((Cow::Owned(converted), DType::F32, vec![warning]))
 }
 
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
@@ -57,7 +62,7 @@ pub fn optimize(
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
     let channels_last = part == Device::Gpu;
-    let mut warnings = Vec::new();
+    let (graph, dtype, mut warnings) = network_of(graph, part)?;
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
         let mut cx = PassContext::new(syncbn_passes::Options {
@@ -77,7 +82,7 @@ pub fn optimize(
             syncbn_passes::Mode::Infer => "infer",
         };
         let selection = selection(options, pipeline);
-        let mut graph = graph.clone();
+        let mut graph = graph.clone().into_owned();
         graph.name = format!("{}.{pipeline}", graph.name);
         let runs = run_passes(&mut graph, &selection, &mut cx, show)?;
         layout = cx.plan.as_ref().map(|p| p.layout.clone());
@@ -105,6 +110,7 @@ pub fn optimize(
         train,
         infer,
         warnings,
+        dtype,
     })
 }
 
@@ -119,7 +125,7 @@ pub fn no_plan(graph: &Graph) -> Error {
     )
 }
 
-fn part(planned: &Option<Planned>) -> Result<Option<Part<'_>>, Error> {
+fn steps(planned: &Option<Planned>) -> Result<Option<Part<'_>>, Error> {
     let Some(Planned { graph, plan, .. }) = planned else {
         return Ok(None);
     };
@@ -133,14 +139,8 @@ fn part(planned: &Option<Planned>) -> Result<Option<Part<'_>>, Error> {
 }
 
 /// Generates code for graphs with planned memory.
-pub fn lower(
-    graphs: &Graphs,
-    dtype: DType,
-    cpu: &Cpu,
-    options: &Options,
-    emit: Emit,
-) -> Result<Vec<u8>, Error> {
-    let program = program(graphs, dtype, cpu, options)?;
+pub fn lower(graphs: &Graphs, cpu: &Cpu, options: &Options, emit: Emit) -> Result<Vec<u8>, Error> {
+    let program = program(graphs, cpu, options)?;
     if !options.targets.cpu {
         return gpu::emit_text(&program, cpu, options, emit);
     }
@@ -148,11 +148,11 @@ pub fn lower(
 }
 
 /// What code is generated for.
-fn program<'g>(graphs: &'g Graphs, dtype: DType, cpu: &Cpu, options: &Options) -> Result<Program<'g>, Error> {
+fn program<'g>(graphs: &'g Graphs, cpu: &Cpu, options: &Options) -> Result<Program<'g>, Error> {
     Ok(Program {
-        train: part(&graphs.train)?,
-        infer: part(&graphs.infer)?,
-        dtype,
+        train: steps(&graphs.train)?,
+        infer: steps(&graphs.infer)?,
+        dtype: graphs.dtype,
         vector_bytes: cpu.vector_bytes(),
         products: options.products,
         batch_bound: options.batch,
@@ -160,24 +160,8 @@ fn program<'g>(graphs: &'g Graphs, dtype: DType, cpu: &Cpu, options: &Options) -
             .train
             .as_ref()
             .and_then(|p| p.plan.as_ref())
-            .map_or(0, |plan| plan.layout.trained_bytes / dtype.bytes()),
+            .map_or(0, |plan| plan.layout.trained_bytes / graphs.dtype.bytes()),
     })
-}
-
-/// A compiled network: everything but the linked file.
-#[derive(Debug, Clone)]
-pub struct Compiled {
-    /// The descriptions that go into the executable: that of the CPU part, that of the GPU part.
-    pub models: Vec<Model>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-    /// Code, by the name of its object file.
-    objects: Vec<(&'static str, Vec<u8>)>,
-    data: Vec<u8>,
-    /// Further data, by symbol.
-    blobs: Vec<(&'static str, Vec<u8>)>,
-    /// What `--verbose` says of the code.
-    pub(crate) notes: Vec<String>,
 }
 
 /// Compiles a network that the importer or the builder made.
@@ -187,156 +171,90 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     finish(graph, graphs, options)
 }
 
-/// Passes without which an executable would run and compute something else.
-const NEEDED: [(&str, &[&str]); 2] = [
-    (
-        "train",
-        &[
-            "plan-memory",
-            "set-batch-norm-mode",
-            "add-loss",
-            "differentiate",
-            "bn-to-syncbn",
-            "insert-gradient-all-reduce",
-        ],
-    ),
-    ("infer", &["plan-memory", "set-batch-norm-mode"]),
-];
-
-/// Refuses options under which a needed pass would not run.
-pub fn check_passes(options: &Options) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    for (part, needed) in NEEDED {
-        if !(if part == "train" {
-            options.mode.trains()
-        } else {
-            options.mode.infers()
-        }) {
-            continue;
-        }
-        let passes = match selection(options, part).list() {
-            Ok(passes) => passes,
-            Err(error) => {
-                errors.push(error.into());
-                continue;
-            }
-        };
-        let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
-        errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
-            Error::user(
-                format!("pass {missing} would not run, and an executable cannot {part} without it"),
-                "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
-            )
-        }));
-    }
-    Error::check(errors)
-}
-
-/// Code generation and description of optimised graphs: those of the main part; other parts get their own.
+/// Code generation and description of optimised graphs: those of the main part; other parts get their own. Parts
+/// are made at the same time.
 pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compiled, Error> {
     let cpu = Cpu::new(options.cpu);
-    let mut data = Bytes::default();
-    let mut compiled = Compiled {
-        models: Vec::new(),
-        warnings: graphs.warnings.clone(),
-        objects: Vec::new(),
-        data: Vec::new(),
-        blobs: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut compiled = Compiled::default();
+    let mut described = Vec::new();
     for device in options.targets.devices() {
-        let own;
         let graphs = match device == options.targets.main() {
-            true => &graphs,
-            false => {
-                own = optimize(graph, options, device, &mut |_, _| ())?;
-                &own
-            }
+            true => Ok(graphs.clone()),
+            false => optimize(graph, options, device, &mut |_, _| ()),
         };
-        let described = model::describe(graph, graphs, options, &cpu, &mut data)?;
-        let program = program(graphs, described.dtype, &cpu, options)?;
-        let constants = |planned: &Option<Planned>| -> Result<Vec<u8>, Error> {
-            let bytes = planned.as_ref().map(|planned| model::constants(&planned.graph));
-            Ok(bytes.transpose()?.unwrap_or_default())
-        };
-        let (train, infer) = (constants(&graphs.train)?, constants(&graphs.infer)?);
-        match device {
-            Device::Cpu => {
-                let code = generate(&program, &cpu, Emit::Object, &mut worker::note_kernels)?;
-                compiled.objects.push(("code.o", code));
-                compiled.blobs.push((TRAIN_CONSTANTS, train));
-                compiled.blobs.push((INFER_CONSTANTS, infer));
-                compiled.models.push(described.model);
+        let model = graphs.and_then(|graphs| {
+            let model = model::describe(graph, &graphs, options, &cpu, &mut compiled.data)?;
+            Ok((graphs, model))
+        });
+        described.push((device, model));
+    }
+    let cpu = &cpu;
+    let made: Vec<(Device, Result<CompiledPart, Error>)> = thread::scope(|scope| {
+        let threads: Vec<_> = described
+            .into_iter()
+            .map(|(device, described)| {
+                let make = move || {
+                    let (graphs, model) = described?;
+                    part(&graphs, model, device, options, cpu)
+                };
+                let builder = thread::Builder::new().stack_size(syncbn_codegen::STACK_BYTES);
+                (device, builder.spawn_scoped(scope, make))
+            })
+            .collect();
+        let ended = threads.into_iter().map(|(device, thread)| {
+            let ended = thread.map(|thread| thread.join());
+            let made = match ended {
+                Ok(Ok(made)) => made,
+                Ok(Err(_)) => Err(Error::internal("a thread that generated code panicked")),
+                Err(error) => Err(Error::internal(format!("no thread to generate code on: {error}"))),
+            };
+            (device, made)
+        });
+        ended.collect()
+    });
+    for (device, part) in made {
+        match part {
+            Ok(part) => compiled.add(part),
+            Err(error) if device == Device::Gpu && options.targets.can_do_without(&error) => {
+                compiled.warn(format!("the executable has no GPU part: {error}"));
+                let targets = Targets {
+                    cuda: false,
+                    ..options.targets
+                };
+                for part in &mut compiled.parts {
+                    part.model.targets = targets.names();
+                }
             }
-            Device::Gpu => {
-                let part = gpu::part(&program, &cpu, options, described.model, (train, infer))?;
-                compiled.objects.extend(part.objects);
-                compiled.blobs.extend(part.blobs);
-                compiled.notes.extend(part.notes);
-                compiled.models.push(part.model);
-            }
+            Err(error) => return Err(error),
         }
     }
-    compiled.data = data.bytes;
     Ok(compiled)
 }
 
-impl Compiled {
-    /// Links the executable and puts it in place, whole or not at all.
-    pub fn write_executable(&self, path: &Path) -> Result<(), Error> {
-        let scratch = tempfile::Builder::new()
-            .prefix("syncbn-")
-            .tempdir()
-            .map_err(|e| {
-                Error::environment(
-                    format!("no temporary folder: {e}"),
-                    "set TMPDIR to a folder that can be written",
-                )
-            })?;
-        let known = runtime::known_glibc();
-        let mut linked = self.link(known.as_deref(), scratch.path())?;
-        let needed = link::needed_glibc(&linked);
-        // The version stands in the description inside the executable: a second link puts it right.
-        if needed != known {
-            linked = self.link(needed.as_deref(), scratch.path())?;
-            if let Some(version) = &needed {
-                runtime::remember_glibc(version);
-            }
-        }
-        let bytes = fs::read(&linked).map_err(Error::internal)?;
-        write_atomically(path, true, |file| file.write_all(&bytes)).map_err(|e| cannot_write(path, &e))
+/// One part of the executable, which `model` describes.
+fn part(
+    graphs: &Graphs,
+    model: Model,
+    device: Device,
+    options: &Options,
+    cpu: &Cpu,
+) -> Result<CompiledPart, Error> {
+    let program = program(graphs, cpu, options)?;
+    let constants = |planned: &Option<Planned>| -> Result<Vec<u8>, Error> {
+        let bytes = planned.as_ref().map(|planned| model::constants(&planned.graph));
+        Ok(bytes.transpose()?.unwrap_or_default())
+    };
+    let (train, infer) = (constants(&graphs.train)?, constants(&graphs.infer)?);
+    match device {
+        Device::Cpu => Ok(CompiledPart {
+            model,
+            objects: vec![(
+                "code.o",
+                generate(&program, cpu, Emit::Object, &mut worker::note_kernels)?,
+            )],
+            blobs: vec![(TRAIN_CONSTANTS, train), (INFER_CONSTANTS, infer)],
+            notes: Vec::new(),
+        }),
+        Device::Gpu => gpu::part(&program, cpu, options, model, (train, infer)),
     }
-
-    fn link(&self, glibc: Option<&str>, scratch: &Path) -> Result<PathBuf, Error> {
-        let mut models = self.models.clone();
-        for model in &mut models {
-            model.glibc = glibc.map(str::to_string);
-        }
-        let description = serde_json::to_vec(&models).map_err(Error::internal)?;
-        let mut blobs: Vec<Blob> = model_blobs(&self.data, &description).into();
-        blobs.extend(self.blobs.iter().map(|(symbol, bytes)| Blob {
-            symbol,
-            length: None,
-            bytes,
-        }));
-        let data = object_file(&blobs)?;
-        let mut paths = Vec::new();
-        for (name, bytes) in self.objects.iter().chain(&[("data.o", data)]) {
-            let path = scratch.join(name);
-            fs::write(&path, bytes).map_err(|e| cannot_write(&path, &e))?;
-            paths.push(path);
-        }
-        let linked = scratch.join("model");
-        link::link(&paths, &runtime::archive(scratch)?, &linked)?;
-        Ok(linked)
-    }
-}
-
-/// The error for an output that cannot be written.
-pub fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
-    let message = format!("cannot write {}: {error}", path.display());
-    Error::user(
-        message,
-        "choose an output in an existing folder that you may write to",
-    )
 }

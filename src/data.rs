@@ -84,7 +84,7 @@ fn refer_to(object: &mut Object, name: &str) -> Result<(), Error> {
 }
 
 /// Bytes under construction, every piece aligned.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Bytes {
     /// What has been added.
     pub bytes: Vec<u8>,

@@ -4,9 +4,9 @@ use std::thread;
 
 use syncbn_abi::{Gpu, Image, Images, Model, gpu_symbols};
 use syncbn_codegen::{Cpu, Emit, GpuTargets, emit_gpu, generate_gpu};
-use syncbn_ir::DType;
 use syncbn_mlir::cpu::{KernelSource, Program};
 
+use crate::executable::CompiledPart;
 use crate::ptxas::{Assembled, Ptxas};
 use crate::{Error, Options, worker};
 
@@ -14,18 +14,6 @@ use crate::{Error, Options, worker};
 const COMPUTE_CAPABILITY: u32 = 80;
 /// The compute capabilities that are assembled for, where ptxas is found.
 const ASSEMBLED: [u32; 2] = [80, 90];
-
-/// What the GPU part adds to an executable.
-pub struct GpuPart {
-    /// Its description.
-    pub model: Model,
-    /// Code, by the name of its object file.
-    pub objects: Vec<(&'static str, Vec<u8>)>,
-    /// Data, by symbol.
-    pub blobs: Vec<(&'static str, Vec<u8>)>,
-    /// What `--verbose` says of the device code.
-    pub notes: Vec<String>,
-}
 
 /// Generates the GPU part of a program that `model` describes without it. `constants` are those of training and
 /// of inference.
@@ -35,8 +23,7 @@ pub fn part(
     options: &Options,
     mut model: Model,
     (train_constants, infer_constants): (Vec<u8>, Vec<u8>),
-) -> Result<GpuPart, Error> {
-    check_type(program)?;
+) -> Result<CompiledPart, Error> {
     let targets = wanted(options);
     let code = generate_gpu(program, cpu, targets, &mut worker::note_kernels)?;
     let scratch = code.kernels.scratch;
@@ -50,7 +37,7 @@ pub fn part(
         train_constants: train_constants.len() as u64,
         infer_constants: infer_constants.len() as u64,
     });
-    let mut part = GpuPart {
+    let mut part = CompiledPart {
         model,
         objects: vec![("gpu-host.o", code.host)],
         blobs: vec![
@@ -134,7 +121,6 @@ fn images(ptx: &str, assembled: &[Assembled]) -> Result<Vec<u8>, Error> {
 
 /// A text form of a GPU program.
 pub fn emit_text(program: &Program, cpu: &Cpu, options: &Options, emit: Emit) -> Result<Vec<u8>, Error> {
-    check_type(program)?;
     Ok(emit_gpu(program, cpu, wanted(options), emit)?)
 }
 
@@ -142,15 +128,5 @@ fn wanted(options: &Options) -> GpuTargets {
     GpuTargets {
         cuda: options.targets.cuda,
         emulated: options.targets.emulated,
-    }
-}
-
-fn check_type(program: &Program) -> Result<(), Error> {
-    match program.dtype {
-        DType::F32 => Ok(()),
-        other => Err(Error::user(
-            format!("the GPU target computes in f32, and the network is {other}"),
-            "give --precision cpu=f32",
-        )),
     }
 }

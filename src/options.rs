@@ -6,6 +6,8 @@ use syncbn_ir::ops::RunningVar;
 use syncbn_mlir::gpu::Products;
 use syncbn_passes::{BatchNormMode, Loss};
 
+use crate::{Error, Kind};
+
 /// Which functions the executable has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Mode {
@@ -55,14 +57,33 @@ pub struct Targets {
     pub cpu: bool,
     /// NVIDIA GPUs: a process for each rank.
     pub cuda: bool,
+    /// A network that the GPU part cannot take gets none, with a warning instead of an error: nobody asked for it.
+    pub cuda_if_possible: bool,
     /// The kernels of the GPU target under an emulator, on any machine.
     pub emulated: bool,
+}
+
+impl Default for Targets {
+    /// The CPU, and NVIDIA GPUs if possible.
+    fn default() -> Targets {
+        Targets {
+            cpu: true,
+            cuda: true,
+            cuda_if_possible: true,
+            emulated: false,
+        }
+    }
 }
 
 impl Targets {
     /// Whether there is a GPU part.
     pub fn gpu(self) -> bool {
         self.cuda || self.emulated
+    }
+
+    /// Whether the executable is made without a GPU part when that failed with `error`.
+    pub(crate) fn can_do_without(self, error: &Error) -> bool {
+        self.cuda_if_possible && self.cpu && error.kind == Kind::Unsupported
     }
 
     /// The parts of the executable.
@@ -136,11 +157,7 @@ impl Default for Options {
             loss_output: None,
             batch: 32,
             bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
-            targets: Targets {
-                cpu: true,
-                cuda: false,
-                emulated: false,
-            },
+            targets: Targets::default(),
             cpu: CpuFlag::Native,
             products: Products::Tf32,
             seed: 0,

@@ -204,7 +204,7 @@ mod tests {
             features: Vec::new(),
             disabled: vec!["sse".to_string()],
         };
-        compile::lower(&graphs, DType::F32, &cpu, &options, Emit::Object).unwrap();
+        compile::lower(&graphs, &cpu, &options, Emit::Object).unwrap();
         note_end();
     }
 

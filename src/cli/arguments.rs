@@ -23,9 +23,10 @@ pub struct Arguments {
     #[arg(short, long, value_name = "OUT", required_unless_present = "pass_help")]
     pub output: Option<PathBuf>,
 
-    /// What to compile for, comma-separated: the CPU, NVIDIA GPUs, or the GPU's kernels under an emulator.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "cpu")]
-    pub target: Vec<Target>,
+    /// What to compile for, comma-separated: the CPU, NVIDIA GPUs, or the GPU's kernels under an emulator [default:
+    /// cpu,cuda].
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub target: Option<Vec<Target>>,
 
     /// Whether the executable trains, infers, or both.
     #[arg(long, value_enum, default_value = "both")]

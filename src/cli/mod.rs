@@ -3,6 +3,7 @@
 mod arguments;
 mod network;
 mod opt;
+mod options;
 mod precision;
 
 use std::ffi::OsString;
@@ -11,16 +12,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use arguments::{Arguments, EmitFlag, RunningVarFlag, Target};
+use arguments::{Arguments, EmitFlag};
 use clap::Parser;
-use network::{Network, import};
-use syncbn_ir::ops::RunningVar;
-use syncbn_passes::PrintAfter;
+use network::import;
+use options::options;
 
-use crate::compile::{Graphs, Planned, cannot_write, check_passes, finish, lower, optimize};
+use crate::compile::{Graphs, Planned, finish, lower, optimize};
 use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
+use crate::executable::cannot_write;
 use crate::output::write_atomically;
-use crate::{Error, Options, Targets, gpu, worker};
+use crate::selection::check_passes;
+use crate::{Error, Options, gpu, worker};
 use syncbn_codegen::Cpu;
 
 pub use opt::main as opt_main;
@@ -160,7 +162,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     };
     let imported = import(arguments, model, reporter)?;
     stages.done("import");
-    let mut options = options(arguments, &imported);
+    let mut options = options(arguments, &imported)?;
     check_emit(arguments.emit, &mut options)?;
     if arguments.emit == EmitFlag::Graph {
         return write_text(output, syncbn_ir::print(&imported.graph).as_bytes());
@@ -174,9 +176,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         options.targets.main(),
         &mut |pass, text| reporter.text(&format!("// after {pass}\n{text}")),
     )?;
-    for warning in &graphs.warnings {
-        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
-    }
+    warn(reporter, &graphs.warnings);
     if arguments.verbose {
         for planned in graphs.train.iter().chain(&graphs.infer) {
             for run in &planned.runs {
@@ -189,7 +189,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         return write_text(output, graphs_text(&graphs).as_bytes());
     }
     if let Some(emit) = arguments.emit.code() {
-        let bytes = lower(&graphs, imported.dtype, &Cpu::new(options.cpu), &options, emit)?;
+        let bytes = lower(&graphs, &Cpu::new(options.cpu), &options, emit)?;
         stages.done("code generation");
         if arguments.verbose && arguments.emit == EmitFlag::Ptx {
             stages.say(&gpu::usage(&bytes)?);
@@ -197,50 +197,23 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         }
         return write_text(output, &bytes);
     }
+    let said = graphs.warnings.clone();
     let mut compiled = finish(&imported.graph, graphs, &options)?;
-    for model in &mut compiled.models {
-        model.warnings.extend(imported.warnings.iter().cloned());
+    compiled.warnings.retain(|warning| !said.contains(warning));
+    warn(reporter, &compiled.warnings);
+    for part in &mut compiled.parts {
+        part.model.warnings.extend(imported.warnings.iter().cloned());
+        stages.say(&part.notes);
     }
-    stages.say(&compiled.notes);
     stages.done("code generation");
     compiled.write_executable(output)?;
     stages.done("link");
     Ok(())
 }
 
-fn options(arguments: &Arguments, imported: &Network) -> Options {
-    let own = imported.fixed_batch.filter(|&n| n > 1);
-    Options {
-        mode: arguments.mode,
-        batch_norm: arguments.bn,
-        running_var: match arguments.running_var {
-            RunningVarFlag::Pytorch => RunningVar::Pytorch,
-            RunningVarFlag::Population => RunningVar::Population,
-        },
-        loss: arguments.loss,
-        loss_output: arguments.loss_output.clone(),
-        batch: arguments.batch.map_or(own.unwrap_or(32), |n| n as usize),
-        bucket_bytes: arguments.bucket_bytes,
-        targets: Targets {
-            // PTX is a text form of the GPU part, whatever other parts there are.
-            cpu: arguments.target.contains(&Target::Cpu) && arguments.emit != EmitFlag::Ptx,
-            cuda: arguments.target.contains(&Target::Cuda),
-            emulated: arguments.target.contains(&Target::CudaEmulated),
-        },
-        cpu: arguments.cpu,
-        products: arguments
-            .precision
-            .and_then(|precision| precision.products)
-            .unwrap_or(syncbn_mlir::gpu::Products::Tf32),
-        seed: arguments.init.unwrap_or(0),
-        passes: arguments.passes.clone(),
-        skip: arguments.skip.clone(),
-        print_after: match (arguments.print_ir_after_all, arguments.print_ir_after.is_empty()) {
-            (true, _) => PrintAfter::All,
-            (false, true) => PrintAfter::Nothing,
-            (false, false) => PrintAfter::Passes(arguments.print_ir_after.clone()),
-        },
-        stop_after: arguments.stop_after.clone(),
+fn warn(reporter: Reporter, warnings: &[String]) {
+    for warning in warnings {
+        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use syncbn_ir::{DType, Graph};
+use syncbn_ir::Graph;
 use syncbn_onnx::ImportOptions;
 use syncbn_passes::Fault;
 
@@ -14,8 +14,6 @@ use crate::diagnostic::{Diagnostic, Reporter, Severity};
 pub struct Network {
     /// The graph.
     pub graph: Graph,
-    /// Element type of parameters and activations.
-    pub dtype: DType,
     /// The batch that the file was exported with, when it was fixed.
     pub fixed_batch: Option<usize>,
     /// Warnings of the import.
@@ -50,7 +48,6 @@ pub fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result
     }
     Ok(Network {
         graph: imported.graph,
-        dtype: imported.dtype,
         fixed_batch: imported.fixed_batch,
         warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
     })
@@ -91,10 +88,8 @@ fn read_text(path: &Path) -> Result<Network, Error> {
                 .help("docs/ir.md has the grammar"),
         ]
     })?;
-    let dtype = crate::model::element_type(&graph)?;
     Ok(Network {
         graph,
-        dtype,
         fixed_batch: None,
         warnings: Vec::new(),
     })

@@ -10,6 +10,8 @@ pub struct Precision {
     pub dtype: Option<DType>,
     /// How GPUs multiply matrices.
     pub products: Option<Products>,
+    /// Whether it is asked for on all targets.
+    pub everywhere: bool,
 }
 
 /// Reads the flag's value.
@@ -25,6 +27,7 @@ pub fn precision(text: &str) -> Result<Precision, String> {
                 if read == Precision::default() {
                     return Err(format!("{}; {}", expected_of("cpu"), expected_of("cuda")));
                 }
+                read.everywhere = true;
             }
             Some(("cpu", name)) => read.dtype = Some(cpu(name).ok_or_else(|| expected_of("cpu"))?),
             Some(("cuda", name)) => read.products = Some(cuda(name).ok_or_else(|| expected_of("cuda"))?),

@@ -18,14 +18,6 @@ use crate::{Error, Options};
 use steps::{batch_norms, collective, hash, nodes};
 use tensors::{abi_type, inputs, outputs, parameter, target};
 
-/// A description and the element type of parameters.
-pub struct Described {
-    /// The description.
-    pub model: Model,
-    /// Element type of parameters and activations.
-    pub dtype: DType,
-}
-
 /// Describes the network `graph` as optimised; initial values go to `data`.
 pub fn describe(
     graph: &Graph,
@@ -33,8 +25,8 @@ pub fn describe(
     options: &Options,
     cpu: &Cpu,
     data: &mut Bytes,
-) -> Result<Described, Error> {
-    let dtype = element_type(graph)?;
+) -> Result<Model, Error> {
+    let dtype = graphs.dtype;
     let main = graphs.train.as_ref().or(graphs.infer.as_ref());
     let main = main.ok_or_else(|| Error::internal("nothing was compiled"))?;
     let plan = main.plan.as_ref().ok_or_else(|| no_plan(&main.graph))?;
@@ -59,7 +51,7 @@ pub fn describe(
         collectives: before.map_or(collectives.len() as u64, |b| b.collectives),
         bytes: before.map_or(collectives.iter().map(|c| c.bytes).sum(), |b| b.bytes),
     };
-    let model = Model {
+    Ok(Model {
         compiler: env!("CARGO_PKG_VERSION").to_string(),
         name: graph.name.clone(),
         flags: flags(options, dtype),
@@ -103,8 +95,7 @@ pub fn describe(
         parameters,
         statistics,
         warnings: graphs.warnings.clone(),
-    };
-    Ok(Described { model, dtype })
+    })
 }
 
 /// Names of the parameters that `assign-layouts` gave another order in memory.

@@ -1,20 +1,13 @@
 //! GPU programs: PTX for NVIDIA GPUs, objects for the emulator, and the host code that serves both.
 
-use inkwell::OptimizationLevel;
 use inkwell::context::{AsContextRef, Context};
 use inkwell::module::Module;
-use inkwell::passes::PassBuilderOptions;
-use inkwell::support::LLVMString;
-use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
 use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::gpu::Kernels;
 use syncbn_mlir::{GpuModule, with_gpu_module};
 
-use crate::{CodegenError, Cpu, Emit, PASSES, emulated, from_llvm, text_of};
-
-/// The lowest GPU that device code is for, and PTX's version: CUDA 12.0, and every later driver.
-const CHIP: &str = "sm_80";
-const FEATURES: &str = "+ptx80";
+use crate::device::{device_code, optimize};
+use crate::{CodegenError, Cpu, Emit, emulated, from_llvm};
 
 /// What a GPU program is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +46,8 @@ pub fn generate_gpu(
             ..GpuCode::default()
         };
         if targets.cuda {
-            code.ptx = Some(device_code(module)?);
+            let context = Context::create();
+            code.ptx = Some(device_code(&translate_kernels(module, &context)?)?);
         }
         if targets.emulated {
             let context = Context::create();
@@ -99,48 +93,10 @@ pub fn emit_gpu(
         }
         Emit::Asm | Emit::Object => {
             module.lower_kernels()?;
-            device_code(module).map(String::into_bytes)
+            let context = Context::create();
+            device_code(&translate_kernels(module, &context)?).map(String::into_bytes)
         }
     })?
-}
-
-fn failed(error: LLVMString) -> CodegenError {
-    CodegenError::Llvm(error.to_string())
-}
-
-/// Kernels as PTX.
-fn device_code(module: &GpuModule) -> Result<String, CodegenError> {
-    let context = Context::create();
-    let kernels = translate_kernels(module, &context)?;
-    let machine = optimize(&kernels)?;
-    let buffer = machine
-        .write_to_memory_buffer(&kernels, FileType::Assembly)
-        .map_err(failed)?;
-    String::from_utf8(text_of(buffer.as_slice())).map_err(|e| CodegenError::Llvm(e.to_string()))
-}
-
-/// Runs LLVM's passes for the device.
-fn optimize(kernels: &Module) -> Result<inkwell::targets::TargetMachine, CodegenError> {
-    Target::initialize_nvptx(&InitializationConfig::default());
-    let triple = TargetTriple::create("nvptx64-nvidia-cuda");
-    let machine = Target::from_triple(&triple)
-        .map_err(failed)?
-        .create_target_machine(
-            &triple,
-            CHIP,
-            FEATURES,
-            OptimizationLevel::Aggressive,
-            RelocMode::Default,
-            CodeModel::Default,
-        )
-        .ok_or_else(|| CodegenError::Llvm(format!("no code generator for {CHIP}")))?;
-    kernels.set_triple(&triple);
-    kernels.set_data_layout(&machine.get_target_data().get_data_layout());
-    kernels.verify().map_err(failed)?;
-    kernels
-        .run_passes(PASSES, &machine, PassBuilderOptions::create())
-        .map_err(failed)?;
-    Ok(machine)
 }
 
 fn translate_kernels<'c>(module: &GpuModule, context: &'c Context) -> Result<Module<'c>, CodegenError> {

@@ -1,6 +1,7 @@
 //! MLIR to LLVM to object files. The only crate that names inkwell.
 
 mod cpu;
+mod device;
 mod emulated;
 mod gpu;
 
@@ -18,6 +19,9 @@ pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu};
 
 /// LLVM's optimisation passes. Index-heavy kernels need the whole of -O2.
 const PASSES: &str = "default<O2>";
+
+/// Stack of a thread that generates code: LLVM walks through large functions recursively.
+pub const STACK_BYTES: usize = 64 << 20;
 
 /// Why code generation failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 use melior::Context;
 use melior::dialect::DialectRegistry;
@@ -44,8 +45,12 @@ struct Session {
     messages: Rc<RefCell<Vec<String>>>,
 }
 
+/// Held while a session starts: what it registers is the process's.
+static REGISTRATION: Mutex<()> = Mutex::new(());
+
 impl Session {
     fn new() -> Session {
+        let _alone = REGISTRATION.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = DialectRegistry::new();
         register_all_dialects(&registry);
         let context = Context::new();

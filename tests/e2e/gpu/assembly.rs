@@ -4,19 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::NETWORKS;
 use crate::support::fixture;
 use crate::support::run::{compile, compiler};
-
-const NETWORKS: [&str; 8] = [
-    "syncbnnet_small",
-    "syncbnnet_w4",
-    "syncbnnet_w8",
-    "syncbnnet_w12",
-    "resnet18_narrow",
-    "mobilenetv2_narrow",
-    "densenet_like",
-    "mlp_bn1d",
-];
 
 /// Lines about kernels, such as `  sm_80 conv_0: 32 registers, ...`; None without ptxas, which is said.
 #[allow(clippy::print_stderr)]

@@ -1,96 +1,139 @@
-//! The networks of `tests/fixtures/dev` on emulated GPUs against their float64 references. A large network takes a
-//! minute under the emulator: `make test-emulated` runs those too.
+//! The networks of `tests/fixtures/dev` on emulated GPUs against their float64 references, in every precision.
 
-use super::EMULATED;
+use syncbn_ir::Array;
+
+use super::NETWORKS;
+use super::rounding::{Bounds, spread};
 use crate::corpus::{Network, SGD, output};
 use crate::determinism::of_rank;
 use crate::support::compare::Comparison;
-use crate::support::index;
+use crate::support::executable::Executable;
 
+/// Samples of each rank.
 const SPLITS: [&str; 4] = ["8", "4,4", "2,2,2,2", "5,3,0"];
-/// Bound of every array.
-const LIMIT: f64 = 1e-4;
 
-fn check(name: &'static str) {
-    let network = Network::new(name);
-    let executable = network.compiled(&EMULATED);
-    let data = network.data();
+/// The networks of every run of the tests. `SYNCBN_EMULATED` names those of another run, separated by spaces, or says
+/// `all`, as `make test-emulated` does: that takes minutes.
+const USUAL: [(&str, &[&str]); 2] = [
+    ("f32", &["mlp_bn1d", "syncbnnet_small", "syncbnnet_w4"]),
+    ("tf32", &["mlp_bn1d", "syncbnnet_w4"]),
+];
+
+fn networks(precision: &str) -> Vec<&'static str> {
+    let known = |word: &str| NETWORKS.into_iter().find(|name| *name == word);
+    match std::env::var("SYNCBN_EMULATED") {
+        Err(_) => {
+            let (_, names) = USUAL.iter().find(|(p, _)| *p == precision).unwrap();
+            names.to_vec()
+        }
+        Ok(words) if words == "all" => NETWORKS.to_vec(),
+        Ok(words) => words
+            .split_whitespace()
+            .map(|word| known(word).unwrap_or_else(|| panic!("{word} is no network of tests/fixtures/dev")))
+            .collect(),
+    }
+}
+
+fn check_networks(precision: &'static str) {
+    let names = networks(precision);
+    assert!(!names.is_empty(), "SYNCBN_EMULATED names no network");
     let mut all = Comparison::default();
-    let before = executable.infer(&data, &["--ranks", "2"]);
+    for name in names {
+        check(name, precision, &mut all);
+    }
+    all.finish(&format!("networks on emulated GPUs in {precision}"));
+}
+
+fn check(name: &'static str, precision: &'static str, all: &mut Comparison) {
+    let network = Network::new(name);
+    let bounds = Bounds::of(name, precision);
+    let cuda = format!("cuda={precision}");
+    let executable = network.compiled(&["--target", "cuda-emulated", "--precision", &cuda]);
+    let before = executable.infer(&network.data(), &["--ranks", "2"]);
+    let key = "eval_before";
+    let reference = &network.references[key];
     all.array(
-        "eval_before",
+        &format!("{name}: {key}"),
         Some(output(&before)),
-        &network.references["eval_before"],
-        LIMIT,
+        reference,
+        bounds.array(key),
     );
     for split in SPLITS {
-        let flags = |steps| [&SGD[..], &["--steps", steps, "--rank-batches", split]].concat();
-        let (one, three) = (
-            executable.train(&data, &flags("1")),
-            executable.train(&data, &flags("3")),
+        train(&network, &executable, &bounds, split, all);
+    }
+}
+
+/// Compares one and three steps of a split.
+fn train(network: &Network, executable: &Executable, bounds: &Bounds, split: &str, all: &mut Comparison) {
+    let flags = |steps| [&SGD[..], &["--steps", steps, "--rank-batches", split]].concat();
+    let data = network.data();
+    let title = format!("{} {split}", network.name);
+    let (one, three) = (
+        executable.train(&data, &flags("1")),
+        executable.train(&data, &flags("3")),
+    );
+    let after = executable.infer(&data, &["--weights", three.weight_file.to_str().unwrap()]);
+    let first = |losses: &Array| Array::new(&[1], vec![losses.data[0]]);
+    let losses = &network.references["loss"];
+    for (key, found, reference) in [
+        (
+            "train_logits",
+            output(&one.outputs),
+            &network.references["train_logits"],
+        ),
+        ("loss1", &one.loss, &first(losses)),
+        ("loss", &three.loss, losses),
+        ("eval_after", output(&after), &network.references["eval_after"]),
+    ] {
+        all.array(
+            &format!("{title}: {key}"),
+            Some(found),
+            reference,
+            bounds.array(key),
         );
-        let after = executable.infer(&data, &["--weights", three.weight_file.to_str().unwrap()]);
-        for (group, found) in [
-            ("train_logits", output(&one.outputs)),
-            ("loss", &three.loss),
-            ("eval_after", output(&after)),
-        ] {
+    }
+    for (group, found) in [
+        ("grad", &one.gradients),
+        ("stats1", &one.weights),
+        ("param1", &one.weights),
+        ("param3", &three.weights),
+        ("stats3", &three.weights),
+    ] {
+        for (name, reference) in network.group(group) {
+            let key = format!("{group}/{name}");
             all.array(
-                &format!("{split}: {group}"),
-                Some(found),
-                &network.references[group],
-                LIMIT,
+                &format!("{title}: {key}"),
+                found.get(name),
+                reference,
+                bounds.array(&key),
             );
         }
-        for (group, found) in [
-            ("grad", &one.gradients),
-            ("stats1", &one.weights),
-            ("param1", &one.weights),
-            ("param3", &three.weights),
-            ("stats3", &three.weights),
-        ] {
-            let mut compared = 0;
-            for (name, reference) in network.group(group) {
-                let title = format!("{split}: {group}/{name}");
-                all.array(&title, found.get(name), reference, LIMIT);
-                compared += 1;
-            }
-            all.check(compared > 0, || format!("there is no reference {group}"));
-        }
-        let first = of_rank(&three.statistics, 0);
-        let layers = executable.info()["batch_norms"].as_array().unwrap().len();
-        all.check(first.len() == 4 * layers, || {
-            format!("{split}: {} statistics", first.len())
+        let pairs = network
+            .group(group)
+            .filter_map(|(name, reference)| Some((found.get(name)?, reference)));
+        let (spread, range) = (spread(pairs), bounds.group(group));
+        all.check(range.contains(&spread), || {
+            format!("{title}: {group} spread by {spread:.2e}, not in {range:?}")
         });
-        for rank in 1..split.split(',').count() {
-            all.check(first == of_rank(&three.statistics, rank), || {
-                format!("{split}: the statistics of rank {rank} are not those of rank 0 to the bit")
-            });
-        }
     }
-    all.finish(&format!("{name} on emulated GPUs"));
-}
-
-#[test]
-fn mlp_bn1d() {
-    check("mlp_bn1d");
-}
-
-#[test]
-fn syncbnnet_small() {
-    check("syncbnnet_small");
-}
-
-/// `SYNCBN_EMULATED` names the networks, separated by spaces.
-#[test]
-fn chosen_networks() {
-    let chosen = std::env::var("SYNCBN_EMULATED").unwrap_or_else(|_| "syncbnnet_w4".to_string());
-    let index = index("dev");
-    let models = index["models"].as_array().unwrap();
-    let known = |word: &str| models.iter().any(|model| model["name"] == word);
-    assert!(chosen.split_whitespace().next().is_some());
-    for word in chosen.split_whitespace() {
-        assert!(known(word), "{word} is no network of tests/fixtures/dev");
-        check(word.to_string().leak());
+    let first = of_rank(&three.statistics, 0);
+    let layers = executable.info()["batch_norms"].as_array().unwrap().len();
+    all.check(first.len() == 4 * layers, || {
+        format!("{title}: {} statistics", first.len())
+    });
+    for rank in 1..split.split(',').count() {
+        all.check(first == of_rank(&three.statistics, rank), || {
+            format!("{title}: the statistics of rank {rank} are not those of rank 0 to the bit")
+        });
     }
+}
+
+#[test]
+fn f32() {
+    check_networks("f32");
+}
+
+#[test]
+fn tf32() {
+    check_networks("tf32");
 }

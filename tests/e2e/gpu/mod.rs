@@ -7,6 +7,18 @@ mod dialect;
 mod modes;
 mod mutants;
 mod random;
+mod rounding;
+mod scripts;
+mod targets;
 
-/// What a compilation for the emulator is asked for.
-const EMULATED: [&str; 4] = ["--target", "cuda-emulated", "--precision", "f32"];
+/// All of `tests/fixtures/dev`.
+const NETWORKS: [&str; 8] = [
+    "syncbnnet_small",
+    "syncbnnet_w4",
+    "syncbnnet_w8",
+    "syncbnnet_w12",
+    "resnet18_narrow",
+    "mobilenetv2_narrow",
+    "densenet_like",
+    "mlp_bn1d",
+];

@@ -1,5 +1,6 @@
 //! The graph: typed multi-output nodes. petgraph is hidden behind [`NodeId`] and [`Value`].
 
+mod convert;
 mod edit;
 mod order;
 mod output;

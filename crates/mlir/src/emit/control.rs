@@ -166,14 +166,33 @@ impl<'c> Emitter<'c> {
 
     /// Runs `body` where `condition` holds.
     pub fn when(&mut self, condition: Val<'c>, body: impl FnOnce(&mut Self)) {
+        self.when_carrying(condition, &[], |e, _| {
+            body(e);
+            Vec::new()
+        });
+    }
+
+    /// [`Emitter::when`] with values that `body` returns new ones of; where it does not run they stay.
+    pub fn when_carrying(
+        &mut self,
+        condition: Val<'c>,
+        carried: &[Val<'c>],
+        body: impl FnOnce(&mut Self, &[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let shapes: Vec<(Elem, usize)> = carried.iter().map(|v| (v.elem, v.lanes)).collect();
+        let (then, otherwise) = (Region::new(), Region::new());
         let block = Block::new(&[]);
         self.in_block(&block, |e| {
-            body(e);
-            e.op("scf.yield", &[], &[], &[]);
+            let next = body(e, carried);
+            e.op("scf.yield", &next, &[], &[]);
         });
-        let (then, otherwise) = (Region::new(), Region::new());
         then.append_block(block);
-        self.op_with("scf.if", &[condition], &[], &[], vec![then, otherwise], &[]);
+        if !carried.is_empty() {
+            let block = Block::new(&[]);
+            self.in_block(&block, |e| e.op("scf.yield", carried, &[], &[]));
+            otherwise.append_block(block);
+        }
+        self.op_with("scf.if", &[condition], &shapes, &[], vec![then, otherwise], &[])
     }
 
     /// Calls a function.

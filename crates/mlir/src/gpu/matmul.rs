@@ -18,7 +18,7 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         };
         let (a, b, y) = (a.pointer, b.pointer, y.pointer);
         return match direction {
-            Linear::Forward => problem.forward(e, [a, b, y], Finish::default()),
+            Linear::Forward => problem.forward(e, [a, b, y], Finish::default(), None),
             Linear::BackwardData => problem.backward_data(e, [a, b, y]),
             Linear::BackwardWeight => problem.backward_weight(e, [b, a, y]),
         };

@@ -13,6 +13,7 @@ pub mod pool;
 pub mod reduce;
 pub mod resize;
 pub mod update;
+mod window;
 
 use syncbn_ir::ops::Op;
 
@@ -27,14 +28,10 @@ pub fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), Low
     let bug = |message: String| LowerError::Internal { message };
     let on_gpu = e.device.is_some();
     match op {
+        Op::Conv(c) if on_gpu => gpu::conv::forward(c, k, e).map_err(bug)?,
         Op::Conv(c) => {
-            match on_gpu {
-                true => gpu::conv::forward(c, k, e),
-                false => cpu::conv::forward(c, k, e),
-            }
-            .map_err(bug)?;
+            cpu::conv::forward(c, k, e).map_err(bug)?;
             if c.moments {
-                e.then();
                 moments::moments(k, &k.results[0], &k.results[1], e);
             }
         }

@@ -4,6 +4,7 @@ use syncbn_ir::ops::UnaryFunction;
 
 use super::main_loop::{Lane, Sums};
 use super::operands::Place;
+use super::statistics::{self, Statistics};
 use super::tile::{BYTES, INSTRUCTION, Tile};
 use crate::emit::{COPY_BYTES, Elem, Emitter, Index, Val};
 
@@ -31,6 +32,8 @@ pub struct Destination<'c, 'b> {
     pub place: &'b dyn Fn(&mut Emitter<'c>, Index<'c>, Index<'c>) -> Place<'c>,
     /// What is made of it.
     pub finish: Finish<'c>,
+    /// Where its moments go; None where nobody needs them.
+    pub statistics: Option<Statistics<'c>>,
 }
 
 /// Stores a block's tile. All threads meet; shared memory must be free.
@@ -41,6 +44,10 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
     let (first, column) = e.index_split(at.thread, a_row);
     let column = e.index_scale(column, STORED);
     let at_a_time = tile.threads() / a_row;
+    let mut seen = match to.statistics {
+        Some(_) => statistics::start(e, STORED),
+        None => Vec::new(),
+    };
     for i in 0..tile.rows / at_a_time {
         let row = e.index_offset(first, i * at_a_time);
         let begin = e.index_scale(row, tile.staged_row());
@@ -49,15 +56,19 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
         let staged = e.address_at(at.memory, Elem::I8, byte);
         let value = e.load_vector(staged, Elem::F32, STORED as usize);
         let (offset, exists) = (to.place)(e, row, column);
-        let finish = |e: &mut Emitter<'c>| {
+        let finish = |e: &mut Emitter<'c>, seen: &[Val<'c>]| {
             let value = finished(e, to, value, column, offset);
             let address = e.address_at(to.pointer, Elem::F32, offset);
             e.store_vector(address, value);
+            statistics::add(e, seen, value, i == 0)
         };
-        match exists {
-            Some(exists) => e.when(exists, finish),
-            None => finish(e),
-        }
+        seen = match exists {
+            Some(exists) => e.when_carrying(exists, &seen, finish),
+            None => finish(e, &seen),
+        };
+    }
+    if let Some(statistics) = &to.statistics {
+        statistics.store(e, at, (tile, at_a_time), [first, column, to.column], &seen);
     }
 }
 

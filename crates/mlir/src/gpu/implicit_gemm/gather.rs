@@ -5,6 +5,7 @@ use super::epilogue::{Destination, Finish, store};
 use super::images::{Gather, output};
 use super::main_loop::{Lane, Sums, product};
 use super::operands::{Operand, Reduced, pixel};
+use super::statistics::Statistics;
 use super::tile::{self, Tile, ceil};
 use super::{Problem, set_grid};
 use crate::emit::{Compare, Elem, Emitter, Index, Val, Work};
@@ -77,11 +78,21 @@ impl<'c> Problem<'c> {
                     let pixel = result.pixel(e, axes, m);
                     (e.index_add(pixel, column), Some(exists))
                 };
+                let statistics = result.workspace.map(|workspace| {
+                    let rest = e.index_subtract(rows, first_row);
+                    Statistics {
+                        workspace,
+                        tile: down,
+                        rows: e.index_least(rest, Index::constant(tile.rows)),
+                        channels: columns,
+                    }
+                });
                 let to = Destination {
                     pointer: result.pointer,
                     column: first,
                     place: &place,
                     finish: result.finish,
+                    statistics,
                 };
                 store(e, &at, tile, &sums, &to);
             });
@@ -97,6 +108,8 @@ pub struct Gathered<'c> {
     pub image: [i64; 3],
     /// What is made of each element.
     pub finish: Finish<'c>,
+    /// Where the moments of its tiles go, if anyone needs them and there is one phase.
+    pub workspace: Option<Val<'c>>,
 }
 
 impl<'c> Gathered<'c> {

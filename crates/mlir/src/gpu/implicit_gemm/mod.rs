@@ -11,7 +11,8 @@
 //! Images are NHWC and weights KRSC, so one copy of each serves all directions. With stride `s` the backward pass
 //! of the data has `s*s` phases (see [`axis::Slide::backward`]), in planes of one grid, and multiplies nothing in
 //! vain. The reduced index of the weights' gradient is long and its result is small: planes of the grid sum parts of
-//! it, and a second kernel adds these in order. Offsets are i32 elements.
+//! it, and a second kernel adds these in order. Moments of a forward pass's result are taken as it is stored
+//! ([`statistics`]). Offsets are i32 elements.
 
 mod axis;
 mod epilogue;
@@ -21,6 +22,7 @@ mod main_loop;
 mod operands;
 mod shape;
 mod shared;
+mod statistics;
 mod tile;
 mod weight_gradient;
 mod weights;
@@ -46,8 +48,14 @@ pub struct Problem<'c> {
 }
 
 impl<'c> Problem<'c> {
-    /// The forward pass: `x` and `w` to `y`.
-    pub fn forward(&self, e: &mut Emitter<'c>, [x, w, y]: [Val<'c>; 3], finish: Finish<'c>) {
+    /// The forward pass: `x` and `w` to `y`, and to its moments where those have a place, which needs two stages.
+    pub fn forward(
+        &self,
+        e: &mut Emitter<'c>,
+        [x, w, y]: [Val<'c>; 3],
+        finish: Finish<'c>,
+        moments: Option<Val<'c>>,
+    ) {
         let Shape { c, k, .. } = self.shape;
         let batch_bound = self.batch_bound(e);
         let size = Size {
@@ -57,10 +65,19 @@ impl<'c> Problem<'c> {
         };
         let tile = choose(&size, self.products);
         let image = [self.shape.slides[0].output, self.shape.slides[1].output, k];
+        let workspace = match (&mut e.device, moments) {
+            (Some(device), Some(_)) => {
+                let bytes = statistics::workspace_bytes(&tile, size.rows, k);
+                device.scratch_bytes = device.scratch_bytes.max(bytes);
+                Some(device.scratch)
+            }
+            _ => None,
+        };
         let result = Gathered {
             pointer: y,
             image,
             finish,
+            workspace,
         };
         self.gather(
             e,
@@ -76,6 +93,10 @@ impl<'c> Problem<'c> {
                 whole: k % tile.columns == 0,
             },
         );
+        if let (Some(workspace), Some(moments)) = (workspace, moments) {
+            e.then();
+            self.merge_tiles(e, &tile, workspace, moments);
+        }
     }
 
     /// The gradient for the input: `dy` and `w` to `dx`.
@@ -94,6 +115,7 @@ impl<'c> Problem<'c> {
             pointer: dx,
             image,
             finish: Finish::default(),
+            workspace: None,
         };
         self.gather(e, &tile, &phases, (dy, k), &result, &|axes, reduced, first| {
             WeightColumns {

@@ -115,6 +115,7 @@ impl<'c> Problem<'c> {
             column: first,
             place: &place,
             finish: Finish::default(),
+            statistics: None,
         };
         store(e, &at, tile, &sums, &to);
     }

@@ -1,0 +1,60 @@
+//! Which passes run, and which must.
+
+use syncbn_passes::Selection;
+
+use crate::{Error, Options};
+
+/// Which passes run for one part of the executable, whose pipeline is named.
+pub fn selection(options: &Options, pipeline: &str) -> Selection {
+    Selection {
+        passes: (options.passes.clone()).unwrap_or_else(|| vec![pipeline.to_string()]),
+        skip: options.skip.clone(),
+        stop_after: options.stop_after.clone(),
+        print_ir_after: options.print_after.clone(),
+    }
+}
+
+/// Passes without which an executable would run and compute something else.
+const NEEDED: [(&str, &[&str]); 2] = [
+    (
+        "train",
+        &[
+            "plan-memory",
+            "set-batch-norm-mode",
+            "add-loss",
+            "differentiate",
+            "bn-to-syncbn",
+            "insert-gradient-all-reduce",
+        ],
+    ),
+    ("infer", &["plan-memory", "set-batch-norm-mode"]),
+];
+
+/// Refuses options under which a needed pass would not run.
+pub fn check_passes(options: &Options) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    for (part, needed) in NEEDED {
+        if !(if part == "train" {
+            options.mode.trains()
+        } else {
+            options.mode.infers()
+        }) {
+            continue;
+        }
+        let passes = match selection(options, part).list() {
+            Ok(passes) => passes,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
+        errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
+            Error::user(
+                format!("pass {missing} would not run, and an executable cannot {part} without it"),
+                "change --passes, --skip or --stop-after, or emit a text form such as --emit graph-opt",
+            )
+        }));
+    }
+    Error::check(errors)
+}
