@@ -16,11 +16,13 @@ const MOST: usize = 4;
 pub struct Graphs<K> {
     /// Whether calls are captured at all.
     on: Cell<bool>,
-    /// None after the first call.
-    kept: RefCell<Vec<(K, Option<Box<dyn Replay>>)>>,
+    kept: RefCell<Vec<Kept<K>>>,
     /// Replays so far.
     replays: Cell<u64>,
 }
+
+/// A key and its graph, which is None after the first call.
+type Kept<K> = (K, Option<Box<dyn Replay>>);
 
 /// How a call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
