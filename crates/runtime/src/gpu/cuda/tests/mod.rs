@@ -344,10 +344,19 @@ fn a_dead_rank_ends_the_wait_and_communicators_are_aborted_once() {
     assert!(error.to_string().contains("[4, 5]"), "{error}");
     let abort = device.aborter();
     std::thread::spawn(abort).join().unwrap();
+    // Nobody asks for what has ended.
+    let calls = fake.calls();
+    assert_eq!(calls.matches("ncclCommGetAsyncError").count(), 1);
+    assert_eq!(calls.matches("ncclCommAbort").count(), 1);
+    fake.hang(0);
+    let error = device.synchronize(stream).unwrap_err();
+    assert_eq!(error.kind, Kind::RankDied);
+    assert_eq!(error.message, "the communicator was aborted");
     drop(device);
     let calls = fake.calls();
-    assert_eq!(calls.matches("ncclCommAbort").count(), 1);
-    assert_eq!(calls.matches("ncclCommDestroy").count(), 0);
+    for never in ["ncclCommGetAsyncError", "ncclCommAbort", "ncclCommDestroy"] {
+        assert_eq!(calls.matches(never).count(), 0, "{never}");
+    }
 }
 
 #[test]
