@@ -9,7 +9,7 @@ mod update;
 
 use std::{ffi::c_void, slice, sync::Arc};
 
-use syncbn_abi::{ElementType, Segment, StepArguments, trace_output};
+use syncbn_abi::{ElementType, Segment, StepArguments, StoredType, trace_output};
 use syncbn_runtime::{
     collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
     program::{CpuPart, Program},
@@ -135,7 +135,7 @@ unsafe fn train<T: Element>(
         if a.trace != 0 {
             let xhat = a.step.add(XHAT).cast_const().cast();
             let elements = a.n as usize * FEATURES;
-            trace(0, trace_output(0, ElementType::F64), xhat, elements);
+            trace(0, trace_output(0, StoredType::F64), xhat, elements);
             trace(1, 0, (*a.outputs).cast_const().cast(), a.n as usize * CLASSES);
         }
         let dz_sums: &mut [f64] = at(a.step, DZ_SUMS, 2 * FEATURES);
