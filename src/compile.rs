@@ -218,14 +218,16 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
         match part {
             Ok(part) => compiled.add(part),
             Err(error) if device == Device::Gpu && options.targets.can_do_without(&error) => {
-                compiled.warn(format!("the executable has no GPU part: {error}"));
+                let warning = format!("the executable has no GPU part: {error}");
                 let targets = Targets {
                     cuda: false,
                     ..options.targets
                 };
                 for part in &mut compiled.parts {
                     part.model.targets = targets.names();
+                    part.model.warnings.push(warning.clone());
                 }
+                compiled.warn(warning);
             }
             Err(error) => return Err(error),
         }

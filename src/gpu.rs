@@ -8,7 +8,7 @@ use syncbn_mlir::cpu::{KernelSource, Program};
 
 use crate::executable::CompiledPart;
 use crate::ptxas::{Assembled, Ptxas};
-use crate::{Error, Options, worker};
+use crate::{Error, Kind, Options, worker};
 
 /// The lowest compute capability of device code, as PTX says it: 8.0.
 const COMPUTE_CAPABILITY: u32 = 80;
@@ -58,7 +58,16 @@ pub fn part(
             }
         });
         let assembled = match &ptxas {
-            Some(ptxas) => assemble(ptxas, &ptx, &code.kernels.sources)?,
+            Some(ptxas) => match assemble(ptxas, &ptx, &code.kernels.sources) {
+                // One that lies about may be too old; without it the driver does its work.
+                Err(error) if error.kind == Kind::Environment && !ptxas.named => {
+                    let reason = &error.diagnostics[0].message;
+                    let warning = format!("the executable carries no assembled GPU code: {reason}");
+                    part.model.warnings.push(warning);
+                    Vec::new()
+                }
+                assembled => assembled?,
+            },
             None => Vec::new(),
         };
         part.blobs.push((gpu_symbols::IMAGES, images(&ptx, &assembled)?));

@@ -23,6 +23,8 @@ const HELP: &str =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ptxas {
     path: PathBuf,
+    /// Whether the user named it, so that it must do.
+    pub named: bool,
 }
 
 /// What ptxas made of all kernels for one GPU.
@@ -70,8 +72,8 @@ impl fmt::Display for Ptxas {
 }
 
 impl Ptxas {
-    /// The program that `SYNCBN_PTXAS` names; else the first of `$CUDA_HOME/bin`, the path, the packages of the
-    /// path's python3, and `tools` beside the compiler's folder.
+    /// The program that `SYNCBN_PTXAS` names; else the first of `$CUDA_HOME/bin`, the path, `tools` beside the
+    /// compiler's folder, and the packages of the path's python3.
     ///
     /// # Errors
     /// `SYNCBN_PTXAS` names no file.
@@ -80,7 +82,7 @@ impl Ptxas {
             let path = PathBuf::from(path);
             return match () {
                 () if path.as_os_str().is_empty() => Ok(None),
-                () if path.is_file() => Ok(Some(Ptxas { path })),
+                () if path.is_file() => Ok(Some(Ptxas { path, named: true })),
                 () => Err(Error::environment(
                     format!("{VARIABLE} is {}, which is no file", path.display()),
                     HELP,
@@ -99,7 +101,7 @@ impl Ptxas {
                 .collect();
             first(&folders)
         });
-        Ok(found.map(|path| Ptxas { path }))
+        Ok(found.map(|path| Ptxas { path, named: false }))
     }
 
     /// Assembles kernels for a GPU. `sources` says whose they are.
@@ -262,7 +264,7 @@ mod tests {
         )
         .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        Ptxas { path }
+        Ptxas { path, named: true }
     }
 
     #[test]

@@ -151,13 +151,23 @@ fn describe(said: &str, status: ExitStatus, notes: &[Note]) -> Error {
         .or(located.map(|(function, _)| function));
     let inside = function.map(|f| format!(" in function {f}")).unwrap_or_default();
     let mut error = Error::internal(format!("code generation ended with {status}{inside}{reason}"));
-    let source = notes.iter().find_map(|note| match note {
+    // The CPU part and the GPU part may have a kernel of one name each.
+    let mut sources = notes.iter().filter_map(|note| match note {
         Note::Kernel(kernel, op, nodes) if Some(kernel.as_str()) == function => Some((op, nodes)),
         Note::Kernel(..) | Note::End => None,
     });
+    let source = sources.next().map(|(op, nodes)| {
+        let mut names: Vec<String> = Vec::new();
+        for node in nodes.iter().chain(sources.flat_map(|(_, nodes)| nodes)) {
+            let name = format!("\"{node}\"");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        (op, names)
+    });
     for diagnostic in &mut error.diagnostics {
-        if let Some((op, nodes)) = source {
-            let names: Vec<String> = nodes.iter().map(|node| format!("\"{node}\"")).collect();
+        if let Some((op, names)) = &source {
             let head = if names.len() == 1 { "node" } else { "nodes" };
             diagnostic.place = Some(format!("{head} {} ({op})", names.join(", ")));
         }

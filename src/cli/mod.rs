@@ -93,8 +93,8 @@ fn fail(reporter: Reporter, error: &Error) -> ExitCode {
 fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
     match emit {
         EmitFlag::Ptx if !options.targets.cuda => Err(Error::user(
-            "PTX is code for the target cuda, which is not asked for",
-            "add --target cuda",
+            "PTX is code for the target cuda, which is not asked for, or not in a precision that GPUs have",
+            "add --target cuda, and no --precision but f32, tf32 or bf16",
         )),
         EmitFlag::Obj if !options.targets.cpu => Err(Error::user(
             "--emit obj writes the CPU's code, and the CPU is no target",

@@ -9,11 +9,10 @@ use inkwell::memory_buffer::MemoryBuffer;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::support::LLVMString;
-use inkwell::targets::{
-    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
-};
+use inkwell::targets::{CodeModel, FileType, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::values::BasicValue;
 
-use crate::{CodegenError, PASSES, STACK_BYTES, text_of};
+use crate::{CodegenError, PASSES, STACK_BYTES, initialize_targets, text_of};
 
 /// The lowest GPU that device code is for, and PTX's version: CUDA 12.0, and every later driver.
 const CHIP: &str = "sm_80";
@@ -39,7 +38,7 @@ pub fn device_code(kernels: &Module) -> Result<String, CodegenError> {
     let bitcode = kernels.write_bitcode_to_memory();
     let bitcode = bitcode.as_slice();
     let pieces: Vec<Result<String, CodegenError>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..PIECES.min(names.len()))
+        let threads: Vec<_> = (0..PIECES.min(names.len()).max(1))
             .map(|piece| {
                 // Neighbours are alike, so that every piece gets its share of the large ones.
                 let own: BTreeSet<&str> = names
@@ -73,8 +72,19 @@ fn assembly(bitcode: &[u8], own: &BTreeSet<&str>) -> Result<String, CodegenError
     let buffer = MemoryBuffer::create_from_memory_range_copy(bitcode, "kernels");
     let module = Module::parse_bitcode_from_buffer(&buffer, &context).map_err(failed)?;
     for function in module.get_functions().collect::<Vec<_>>() {
-        if function.count_basic_blocks() > 0 && !own.contains(&*function.get_name().to_string_lossy()) {
-            // SAFETY: kernels are launched from the host, so nothing in the module refers to one.
+        let name = function.get_name().to_string_lossy().into_owned();
+        if function.count_basic_blocks() > 0 && !own.contains(name.as_str()) {
+            if function
+                .as_global_value()
+                .as_pointer_value()
+                .get_first_use()
+                .is_some()
+            {
+                return Err(CodegenError::Llvm(format!(
+                    "{name} is a kernel, and another function refers to it"
+                )));
+            }
+            // SAFETY: nothing refers to the function, as was just seen.
             unsafe { function.delete() };
         }
     }
@@ -106,7 +116,7 @@ fn joined(pieces: &[String]) -> String {
 
 /// Runs LLVM's passes for the device.
 pub fn optimize(kernels: &Module) -> Result<TargetMachine, CodegenError> {
-    Target::initialize_nvptx(&InitializationConfig::default());
+    initialize_targets();
     let triple = TargetTriple::create("nvptx64-nvidia-cuda");
     let machine = Target::from_triple(&triple)
         .map_err(failed)?

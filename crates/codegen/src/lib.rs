@@ -5,6 +5,8 @@ mod device;
 mod emulated;
 mod gpu;
 
+use std::sync::Once;
+
 use inkwell::OptimizationLevel;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::{AsContextRef, Context};
@@ -19,6 +21,15 @@ pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu};
 
 /// LLVM's optimisation passes. Index-heavy kernels need the whole of -O2.
 const PASSES: &str = "default<O2>";
+
+/// Makes LLVM's code generators known, once in a process: threads that generate code read what this writes.
+fn initialize_targets() {
+    static KNOWN: Once = Once::new();
+    KNOWN.call_once(|| {
+        Target::initialize_x86(&InitializationConfig::default());
+        Target::initialize_nvptx(&InitializationConfig::default());
+    });
+}
 
 /// Stack of a thread that generates code: LLVM walks through large functions recursively.
 pub const STACK_BYTES: usize = 64 << 20;
@@ -90,7 +101,7 @@ fn translate<'c>(lowered: &syncbn_mlir::Lowered, context: &'c Context) -> Result
 }
 
 fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenError> {
-    Target::initialize_x86(&InitializationConfig::default());
+    initialize_targets();
     let failed = |e: inkwell::support::LLVMString| CodegenError::Llvm(e.to_string());
     let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
     let machine = Target::from_triple(&triple)

@@ -1,5 +1,8 @@
 //! Which parts an executable gets, and in what precision.
 
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use crate::corpus::{Network, SGD};
 use crate::support::compare::Comparison;
 use crate::support::fixture;
@@ -68,4 +71,63 @@ fn a_float64_network_is_rounded_for_gpus_with_a_warning() {
     }
     all.check(trained.weights.len() > 1, || "nothing was compared".to_string());
     all.finish("a float64 network on emulated GPUs");
+}
+
+#[test]
+fn the_part_for_cpus_does_not_depend_on_the_one_for_gpus() {
+    let network = Network::new("syncbnnet_small");
+    let flags = [
+        &SGD[..],
+        &["--steps", "2", "--rank-batches", "5,3", "--device", "cpu"],
+    ]
+    .concat();
+    let trained = |targets: &str| {
+        let executable = network.compiled(&["--target", targets]);
+        executable.train(&network.data(), &flags).weights
+    };
+    let (both, alone) = (trained("cpu,cuda"), trained("cpu"));
+    assert!(both.len() > 1 && both == alone);
+}
+
+/// A folder with a program of the name of NVIDIA's assembler that knows no GPU.
+fn with_an_old_ptxas() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("ptxas");
+    std::fs::write(
+        &program,
+        "#!/bin/sh\necho \"ptxas fatal : Value 'sm_80' is not defined\" >&2\nexit 1\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn an_assembler_that_is_too_old_matters_only_where_it_is_named() {
+    let tools = with_an_old_ptxas();
+    let folder = tempfile::tempdir().unwrap();
+    let compile = |variable: &str, value: std::ffi::OsString| {
+        let output = Command::new(compiler())
+            .current_dir(folder.path())
+            .env_remove("SYNCBN_PTXAS")
+            .env_remove("CUDA_HOME")
+            .env(variable, value)
+            .arg(fixture("dev/mlp_bn1d.onnx"))
+            .args(["-o", "m.bin"])
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let mut path = vec![tools.path().to_path_buf()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    let (code, said) = compile("PATH", std::env::join_paths(path).unwrap());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("carries no assembled GPU code"), "{said}");
+    std::fs::remove_file(folder.path().join("m.bin")).unwrap();
+    let (code, said) = compile("SYNCBN_PTXAS", tools.path().join("ptxas").into_os_string());
+    assert_eq!(code, Some(4), "{said}");
+    assert!(!folder.path().join("m.bin").exists());
 }
