@@ -7,12 +7,11 @@ these places alone:
 
 - tf32: both operands of every product on tensor cores, in all three directions, to nearest with ties away from
   zero; what is stored in memory, to float32.
-- bf16: the same operands, to bfloat16; activations and their gradients as they are stored, to bfloat16. What BatchNorm's
-  normalisation, a residual and an activation compute together is stored once. Parameters, what BatchNorm keeps of
-  a channel, logits and loss are float32.
+- bf16: both operands of every product, to bfloat16; activations and their gradients as they are stored, to bfloat16.
+  What BatchNorm's normalisation, a residual and an activation compute together is stored once. Parameters, what
+  BatchNorm keeps of a channel, logits and loss are float32.
 
-Products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4 (bf16: 8).
-In inference BatchNorm is folded into the convolution before it.
+In tf32 products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4. In inference BatchNorm is folded into the convolution before it.
 
 Rounding is discontinuous, so that one run's error is a draw. The runs differ in what float32 arithmetic leaves
 open: samples in another order, and stored values off by one unit in the last place of float32. The error of an array is
@@ -42,11 +41,10 @@ class Rounding:
 
     def __init__(self, precision, draw):
         self.precision = precision
-        self.multiple = {"tf32": 4, "bf16": 8}[precision]
         self.generator = torch.Generator().manual_seed(draw) if draw > 0 else None
 
     def operand(self, x):
-        """An operand of a product on tensor cores."""
+        """An operand of a product."""
         x = x.float()
         if self.precision == "bf16":
             return x.bfloat16().double()
@@ -91,7 +89,7 @@ class Read(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A bilinear function of x and w on tensor cores."""
+    """A bilinear function of x and w that rounds its operands."""
 
     @staticmethod
     def forward(ctx, x, w, function, rounding):
@@ -226,8 +224,8 @@ def decimal(value):
 
 def product(kind, at, x, w, rounding):
     if kind == "Gemm":
-        function, groups = functional.linear, 1
-        on_tensor_cores = all(n % rounding.multiple == 0 for n in w.shape)
+        function = functional.linear
+        on_tensor_cores = all(n % 4 == 0 for n in w.shape)
     else:
         groups = at["group"]
         on_tensor_cores = groups == 1
@@ -235,7 +233,8 @@ def product(kind, at, x, w, rounding):
         def function(x, w):
             return functional.conv2d(x, w, None, at["strides"], at["pads"][:2], at["dilations"], groups)
 
-    return Product.apply(x, w, function, rounding) if on_tensor_cores else function(x, w)
+    rounded = on_tensor_cores or rounding.precision == "bf16"
+    return Product.apply(x, w, function, rounding) if rounded else function(x, w)
 
 
 def train(network, precision, draw):
