@@ -11,7 +11,9 @@ these places alone:
   What BatchNorm's normalisation, a residual and an activation compute together is stored once. Parameters, what
   BatchNorm keeps of a channel, logits and loss are float32.
 
-In tf32 products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4. In inference BatchNorm is folded into the convolution before it.
+Products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4. (In bf16
+those are multiples of 8, but what other products read is stored in bfloat16 too.) In inference BatchNorm is folded into
+the convolution before it.
 
 Rounding is discontinuous, so that one run's error is a draw. The runs differ in what float32 arithmetic leaves
 open: samples in another order, and stored values off by one unit in the last place of float32. The error of an array is
@@ -44,7 +46,7 @@ class Rounding:
         self.generator = torch.Generator().manual_seed(draw) if draw > 0 else None
 
     def operand(self, x):
-        """An operand of a product."""
+        """An operand of a product on tensor cores."""
         x = x.float()
         if self.precision == "bf16":
             return x.bfloat16().double()
@@ -89,7 +91,7 @@ class Read(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A bilinear function of x and w that rounds its operands."""
+    """A bilinear function of x and w whose operands are rounded."""
 
     @staticmethod
     def forward(ctx, x, w, function, rounding):
@@ -233,8 +235,9 @@ def product(kind, at, x, w, rounding):
         def function(x, w):
             return functional.conv2d(x, w, None, at["strides"], at["pads"][:2], at["dilations"], groups)
 
-    rounded = on_tensor_cores or rounding.precision == "bf16"
-    return Product.apply(x, w, function, rounding) if rounded else function(x, w)
+    if on_tensor_cores or rounding.precision == "bf16":
+        return Product.apply(x, w, function, rounding)
+    return function(x, w)
 
 
 def train(network, precision, draw):

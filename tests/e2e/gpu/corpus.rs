@@ -17,7 +17,7 @@ const SPLITS: [&str; 4] = ["8", "4,4", "2,2,2,2", "5,3,0"];
 const USUAL: [(&str, &[&str]); 3] = [
     ("f32", &["mlp_bn1d", "syncbnnet_small", "syncbnnet_w4"]),
     ("tf32", &["mlp_bn1d", "syncbnnet_w4"]),
-    ("bf16", &["mlp_bn1d", "syncbnnet_w4"]),
+    ("bf16", &["mlp_bn1d", "syncbnnet_small"]),
 ];
 
 fn networks(precision: &str) -> Vec<&'static str> {
