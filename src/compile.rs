@@ -62,6 +62,10 @@ pub fn optimize(
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
     let channels_last = part == Device::Gpu;
+    let channel_multiple = match part {
+        Device::Cpu => 1,
+        Device::Gpu => options.products.channels_at_once(),
+    };
     let (graph, dtype, mut warnings) = network_of(graph, part)?;
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
@@ -75,6 +79,7 @@ pub fn optimize(
             batch_bound: options.batch,
             bucket_bytes: options.bucket_bytes,
             channels_last,
+            channel_multiple,
         });
         cx.layout = layout.clone();
         let pipeline = match mode {

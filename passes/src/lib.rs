@@ -20,6 +20,7 @@ mod fuse_conv_syncbn_silu;
 mod insert_gradient_all_reduce;
 mod manager;
 mod options;
+mod pad_channels;
 mod pass;
 mod plan_memory;
 mod recognize_composites;

@@ -11,6 +11,7 @@ use crate::fold_batch_norm::FoldBatchNorm;
 use crate::fold_constants::FoldConstants;
 use crate::fuse_conv_syncbn_silu::FuseConvSyncBnSilu;
 use crate::insert_gradient_all_reduce::InsertGradientAllReduce;
+use crate::pad_channels::PadChannels;
 use crate::pass::Pass;
 use crate::plan_memory::PlanMemory;
 use crate::recognize_composites::RecognizeComposites;
@@ -32,6 +33,7 @@ pub const PASSES: &[&dyn Pass] = &[
     &FuseConvSyncBnSilu,
     &CombineAllReduce,
     &FoldBatchNorm,
+    &PadChannels,
     &AssignLayouts,
     &Schedule,
     &PlanMemory,
@@ -68,8 +70,9 @@ pub const PIPELINES: &[Pipeline] = &[
     // `share-moments` comes after both, so that the collectives it finds are all there are, and before `fuse-
     // conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute them.
     // That pass comes after the first two, because it fuses forward and backward together. `combine-all-reduce`
-    // comes after it, because before it the sums of a shortcut wait for those of the main branch. `assign-
-    // layouts` comes when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory`
+    // comes after it, because before it the sums of a shortcut wait for those of the main branch. `pad-channels`
+    // comes after all that look for convolutions next to other nodes, since it puts slices between them, and
+    // `assign-layouts` when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory`
     // is last: lifetimes follow from the order, and any change after it would need another plan.
     Pipeline {
         name: "train",
@@ -86,6 +89,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "share-moments",
             "fuse-conv-syncbn-silu",
             "combine-all-reduce",
+            "pad-channels",
             "assign-layouts",
             "schedule",
             "plan-memory",
@@ -103,6 +107,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "bn-to-syncbn",
             "canonicalize",
             "fold-constants",
+            "pad-channels",
             "assign-layouts",
             "schedule",
             "plan-memory",

@@ -1,4 +1,4 @@
-//! Random networks on emulated GPUs, in float32, against the reference evaluation.
+//! Random networks on emulated GPUs, with products close to float32, against the reference evaluation.
 
 use syncbn_ir::DType;
 
@@ -8,6 +8,7 @@ use crate::support::compare::Comparison;
 #[test]
 fn random_networks_match_the_reference() {
     let mut all = Comparison::default();
-    (0..8).for_each(|seed| check(seed, DType::F32, &["--target", "cuda-emulated"], 1e-4, &mut all));
+    let flags = ["--target", "cuda-emulated", "--precision", "cuda=f32"];
+    (0..8).for_each(|seed| check(seed, DType::F32, &flags, 1e-4, &mut all));
     all.finish("random networks on emulated GPUs");
 }
