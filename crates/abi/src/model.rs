@@ -30,11 +30,11 @@ pub struct Model {
     pub train: bool,
     /// Whether the inference functions are present.
     pub infer: bool,
-    /// Data inputs, in the order of [`StepArguments::inputs`].
+    /// Data inputs, in the order of [`crate::StepArguments::inputs`].
     pub inputs: Vec<Tensor>,
     /// What training takes as `target`; None without training.
     pub target: Option<Target>,
-    /// Outputs, in the order of [`StepArguments::outputs`].
+    /// Outputs, in the order of [`crate::StepArguments::outputs`].
     pub outputs: Vec<Tensor>,
     /// All tensors of the weights arena: trained ones first, by offset.
     pub parameters: Vec<Parameter>,
@@ -50,9 +50,9 @@ pub struct Model {
     pub uncombined: Uncombined,
     /// FNV-1a hash of the schedule of collectives.
     pub schedule_hash: u64,
-    /// Nodes of the training graph, for [`symbols::TRACE`].
+    /// Nodes of the training graph, for [`crate::symbols::TRACE`].
     pub train_nodes: Vec<Node>,
-    /// Nodes of the inference graph (prepare, then step), for [`symbols::TRACE`].
+    /// Nodes of the inference graph (prepare, then step), for [`crate::symbols::TRACE`].
     pub infer_nodes: Vec<Node>,
     /// Arena sizes in bytes.
     pub arenas: Arenas,
@@ -146,7 +146,7 @@ impl Parameter {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Initial {
-    /// Copied from byte `offset` of [`symbols::DATA`], dense, in the model's element type.
+    /// Copied from byte `offset` of [`crate::symbols::DATA`], dense, in the model's element type.
     Data {
         /// Byte offset.
         offset: u64,

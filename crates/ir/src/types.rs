@@ -152,7 +152,7 @@ impl fmt::Display for Shape {
 }
 
 /// How the elements of a tensor lie in memory. Operators see logical indices only; a layout maps them to
-/// offsets, see [`Layout::strides`].
+/// offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Layout {
     /// Row-major in logical order: NCHW for images.

@@ -23,7 +23,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
         let (n, group) = (at[0], at[1]);
         e.blocks(g.k, BLOCK, &|e, k0, size| {
             let k0 = in_group(e, group, g.k, k0);
-            e.map(&extents(&g.output), k.width(elem), &|e, out| {
+            e.map(&extents(&g.slide.output), k.width(elem), &|e, out| {
                 let start: Vec<Val<'c>> = (0..size)
                     .map(|j| {
                         let channel = e.index_offset(k0, j);
@@ -34,10 +34,10 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
                         e.splat(v, e.lanes)
                     })
                     .collect();
-                let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
+                let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
                 let sums = e.fold_nest(&taps, &start, &mut |e, tap, sums| {
                     let c = in_group(e, group, g.c, tap[0]);
-                    let (xi, guard) = g.read_by(e, [n, c], out, &tap[1..]);
+                    let (xi, guard) = g.slide.read_by(e, [n, c], out, &tap[1..]);
                     let xv = e.load(&xb, &xi, guard);
                     (0..size)
                         .map(|j| {
@@ -80,13 +80,13 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
     e.fold_nest(&outer, &[], &mut |e, at, _| {
         let (n, group) = (at[0], at[1]);
         e.blocks(g.c, BLOCK, &|e, c0, size| {
-            e.map(&extents(&g.input), k.width(elem), &|e, at| {
+            e.map(&extents(&g.slide.input), k.width(elem), &|e, at| {
                 let zero = e.zero(elem);
                 let start = vec![e.splat(zero, e.lanes); size as usize];
-                let taps = extents(&[&[g.k], &g.kernel()[..]].concat());
+                let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
                 let sums = e.fold_nest(&taps, &start, &mut |e, tap, sums| {
                     let channel = in_group(e, group, g.k, tap[0]);
-                    let (oi, guard) = g.written_by(e, [n, channel], at, &tap[1..]);
+                    let (oi, guard) = g.slide.written_by(e, [n, channel], at, &tap[1..]);
                     let dyv = e.load(&dyb, &oi, guard);
                     (0..size)
                         .map(|j| {
@@ -119,19 +119,19 @@ pub fn backward_weight<'c>(
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));
     let elem = dw.elem();
     let batch = k.extent(x.ty.shape.0[0]);
-    let last = g.rank() - 1;
+    let last = g.slide.input.len() - 1;
     e.for_each(Extent::Fixed(g.groups), |e, group| {
         e.blocks(g.k, BLOCK, &|e, k0, size| {
             let k0 = in_group(e, group, g.k, k0);
-            let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
+            let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
             e.fold_nest(&taps, &[], &mut |e, tap, _| {
                 let c = in_group(e, group, g.c, tap[0]);
-                let outer = [&[batch], &extents(&g.output[..last])[..]].concat();
-                let row = g.output[last];
+                let outer = [&[batch], &extents(&g.slide.output[..last])[..]].concat();
+                let row = g.slide.output[last];
                 let elems = vec![elem; size as usize];
                 let sums = e.sum_over(&outer, row, k.width(elem), &elems, &mut |e, at, sums| {
                     let (n, out) = (at[0], &at[1..]);
-                    let (xi, guard) = g.read_by(e, [n, c], out, &tap[1..]);
+                    let (xi, guard) = g.slide.read_by(e, [n, c], out, &tap[1..]);
                     let xv = e.load(&xb, &xi, guard);
                     (0..size)
                         .map(|j| {

@@ -68,10 +68,10 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<
     let elem = y.elem();
     let axes = [
         &[k.extent(y.ty.shape.0[0]), Extent::Fixed(g.groups * g.k)],
-        &extents(&g.output)[..],
+        &extents(&g.slide.output)[..],
     ]
     .concat();
-    let taps = extents(&[&[g.c], &g.kernel()[..]].concat());
+    let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
     e.map_along(&axes, &yb.strides, 1, &|e, at| {
         let (n, channel, out) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.k);
@@ -81,7 +81,7 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<
         };
         let sum = e.fold_nest(&taps, &[start], &mut |e, tap, sum| {
             let c = in_group(e, group, g.c, tap[0]);
-            let (xi, guard) = g.read_by(e, [n, c], out, &tap[1..]);
+            let (xi, guard) = g.slide.read_by(e, [n, c], out, &tap[1..]);
             let xv = e.load(&xb, &xi, guard);
             let wv = e.load(&wb, &[&[channel], tap].concat(), None);
             vec![e.fma(xv, wv, sum[0])]
@@ -111,10 +111,10 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
     let elem = dx.elem();
     let axes = [
         &[k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups * g.c)],
-        &extents(&g.input)[..],
+        &extents(&g.slide.input)[..],
     ]
     .concat();
-    let taps = extents(&[&[g.k], &g.kernel()[..]].concat());
+    let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
     e.map_along(&axes, &dxb.strides, 1, &|e, at| {
         let (n, channel, input) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.c);
@@ -123,7 +123,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
         let zero = e.zero(elem);
         let sum = e.fold_nest(&taps, &[zero], &mut |e, tap, sum| {
             let out_channel = in_group(e, group, g.k, tap[0]);
-            let (oi, guard) = g.written_by(e, [n, out_channel], input, &tap[1..]);
+            let (oi, guard) = g.slide.written_by(e, [n, out_channel], input, &tap[1..]);
             let dyv = e.load(&dyb, &oi, guard);
             let wv = e.load(&wb, &[&[out_channel, c], &tap[1..]].concat(), None);
             vec![e.fma(dyv, wv, sum[0])]
@@ -147,14 +147,14 @@ pub fn backward_weight<'c>(
     let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));
     let elem = dw.elem();
-    let kept = extents(&[&[g.groups * g.k, g.c], &g.kernel()[..]].concat());
-    let summed = [&[k.extent(x.ty.shape.0[0])], &extents(&g.output)[..]].concat();
+    let kept = extents(&[&[g.groups * g.k, g.c], &g.slide.kernel()[..]].concat());
+    let summed = [&[k.extent(x.ty.shape.0[0])], &extents(&g.slide.output)[..]].concat();
     let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (own, rest) = at.split_at(kept.len());
         let (n, out) = (rest[0], &rest[1..]);
         let group = group_of(e, &g, own[0], g.k);
         let c = in_group(e, group, g.c, own[1]);
-        let (xi, guard) = g.read_by(e, [n, c], out, &own[2..]);
+        let (xi, guard) = g.slide.read_by(e, [n, c], out, &own[2..]);
         let xv = e.load(&xb, &xi, guard);
         let dyv = e.load(&dyb, &[&[n, own[0]], out].concat(), None);
         vec![e.fma(xv, dyv, sum[0])]

@@ -13,6 +13,7 @@ pub mod pool;
 pub mod reduce;
 pub mod resize;
 pub mod update;
+mod window;
 
 use syncbn_ir::ops::Op;
 

@@ -2,84 +2,9 @@
 
 use syncbn_ir::ops::{AveragePool, AveragePoolBackward, MaxPool, MaxPoolBackward, Window};
 
-use super::kernel::{Kernel, Tensor, fixed};
-use crate::emit::{Compare, Elem, Emitter, Extent, Index, Val};
-
-fn spatial(tensor: &Tensor) -> Vec<i64> {
-    tensor.ty.shape.0[2..].iter().map(|&d| fixed(d)).collect()
-}
-
-fn taps<'c>(window: &Window) -> Vec<Extent<'c>> {
-    window.kernel.iter().map(|&n| Extent::Fixed(n as i64)).collect()
-}
-
-/// The input index of a tap, and whether it is inside.
-fn input_at<'c>(
-    e: &mut Emitter<'c>,
-    w: &Window,
-    i: usize,
-    size: i64,
-    out: Index<'c>,
-    tap: Index<'c>,
-) -> (Index<'c>, Val<'c>) {
-    let start = e.index_scale(out, w.strides[i] as i64);
-    let reach = e.index_scale(tap, w.dilations[i] as i64);
-    let at = e.index_add(start, reach);
-    let at = e.index_offset(at, -(w.pad_begin(i) as i64));
-    let inside = e.index_below(at, size);
-    (at, inside)
-}
-
-/// The window whose tap `tap` reads input index `at`, and whether there is one.
-fn window_at<'c>(
-    e: &mut Emitter<'c>,
-    w: &Window,
-    i: usize,
-    size: i64,
-    at: Index<'c>,
-    tap: Index<'c>,
-) -> (Index<'c>, Option<Val<'c>>) {
-    let reach = e.index_scale(tap, -(w.dilations[i] as i64));
-    let from = e.index_add(at, reach);
-    let from = e.index_offset(from, w.pad_begin(i) as i64);
-    let (out, exact) = e.index_divide(from, w.strides[i] as i64);
-    let below = e.index_below(out, size);
-    (out, e.both(exact, Some(below)))
-}
-
-/// The input index that tap `tap` of the window at output index `at` reads, and whether it is inside.
-fn read_by<'c>(
-    e: &mut Emitter<'c>,
-    w: &Window,
-    input: &[i64],
-    at: &[Index<'c>],
-    tap: &[Index<'c>],
-) -> (Vec<Index<'c>>, Option<Val<'c>>) {
-    let (mut index, mut guard) = (at[..2].to_vec(), None);
-    for (i, &size) in input.iter().enumerate() {
-        let (along, inside) = input_at(e, w, i, size, at[2 + i], tap[i]);
-        index.push(along);
-        guard = e.both(guard, Some(inside));
-    }
-    (index, guard)
-}
-
-/// The output index of the window whose tap `tap` reads input index `at`, and whether there is one.
-fn reader_of<'c>(
-    e: &mut Emitter<'c>,
-    w: &Window,
-    output: &[i64],
-    at: &[Index<'c>],
-    tap: &[Index<'c>],
-) -> (Vec<Index<'c>>, Option<Val<'c>>) {
-    let (mut index, mut guard) = (at[..2].to_vec(), None);
-    for (i, &size) in output.iter().enumerate() {
-        let (along, reads) = window_at(e, w, i, size, at[2 + i], tap[i]);
-        index.push(along);
-        guard = e.both(guard, reads);
-    }
-    (index, guard)
-}
+use super::kernel::Kernel;
+use super::window::Sliding;
+use crate::emit::{Compare, Elem, Emitter, Index, Val};
 
 /// Row-major position of a tap in its window.
 fn position<'c>(e: &mut Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
@@ -94,21 +19,21 @@ fn position<'c>(e: &mut Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
 /// Codes are computed as indices and kept as their type says.
 pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y, code) = (&k.operands[0], &k.results[0], &k.results[1]);
-    let (w, input) = (op.window(), spatial(x));
+    let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb, cb) = (x.buffer(), y.buffer(), code.buffer());
     let elem = x.elem();
     k.each(e, y, k.width(Elem::I64), &|e, at| {
         let lowest = e.float(elem, f64::NEG_INFINITY);
         let none = e.index(0);
         let start = [e.splat(lowest, e.lanes), e.splat(none, e.lanes)];
-        let best = e.fold_nest(&taps(&w), &start, &mut |e, tap, best| {
-            let (xi, guard) = read_by(e, &w, &input, at, tap);
+        let best = e.fold_nest(&slide.taps(), &start, &mut |e, tap, best| {
+            let (xi, guard) = slide.read_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&xb, &xi, guard);
             let larger = e.compare(Compare::Gt, v, best[0]);
             let nan = e.compare(Compare::Ne, v, v);
             let better = e.or(larger, nan);
             let better = e.both(Some(better), guard).unwrap_or(better);
-            let here = position(e, &w, tap);
+            let here = position(e, &slide.window, tap);
             vec![e.select(better, v, best[0]), e.select(better, here, best[1])]
         });
         e.store(&yb, at, best[0]);
@@ -120,18 +45,18 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 /// `dx[i]` sums `dy` of the windows whose code points at `i`.
 pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (dy, code, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    let (w, output) = (op.window(), spatial(dy));
+    let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, cb, dxb) = (dy.buffer(), code.buffer(), dx.buffer());
     let elem = dx.elem();
     k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
-        let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
-            let (oi, guard) = reader_of(e, &w, &output, at, tap);
+        let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
+            let (oi, guard) = slide.written_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&dyb, &oi, guard);
             let winner = e.load(&cb, &oi, guard);
             let winner = e.convert(winner, e.index_elem);
-            let here = position(e, &w, tap);
+            let here = position(e, &slide.window, tap);
             let wins = e.compare(Compare::Eq, winner, here);
             let zero = e.zero(elem);
             let v = e.select(wins, v, zero);
@@ -144,14 +69,14 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c
 /// How many elements the mean of window `out` is over: on every axis the taps that count.
 fn divisor<'c>(
     e: &mut Emitter<'c>,
-    w: &Window,
+    slide: &Sliding,
     elem: Elem,
     include_pad: bool,
-    sizes: &[i64],
     out: &[Index<'c>],
 ) -> Val<'c> {
+    let w = &slide.window;
     let mut product = e.float(elem, 1.0);
-    for (i, &size) in sizes.iter().enumerate() {
+    for (i, &size) in slide.input.iter().enumerate() {
         let (low, limit) = if include_pad {
             (
                 w.pad_begin(i) as i64,
@@ -162,7 +87,7 @@ fn divisor<'c>(
         };
         let mut count = e.float(elem, 0.0);
         for tap in 0..w.kernel[i] as i64 {
-            let (at, _) = input_at(e, w, i, size, out[i], Index::constant(tap));
+            let (at, _) = slide.input_index(e, i, out[i], Index::constant(tap));
             let at = e.index_offset(at, low);
             let counts = e.index_below(at, limit);
             let one = e.convert(counts, elem);
@@ -176,18 +101,18 @@ fn divisor<'c>(
 /// Mean over the elements of a window that count.
 pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
-    let (w, input) = (op.window(), spatial(x));
+    let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb) = (x.buffer(), y.buffer());
     let elem = x.elem();
     k.each(e, y, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
-        let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
-            let (xi, guard) = read_by(e, &w, &input, at, tap);
+        let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
+            let (xi, guard) = slide.read_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&xb, &xi, guard);
             vec![e.add(sum[0], v)]
         });
-        let count = divisor(e, &w, elem, op.count_include_pad, &input, &at[2..]);
+        let count = divisor(e, &slide, elem, op.count_include_pad, &at[2..]);
         let mean = e.div(sum[0], count);
         e.store(&yb, at, mean);
     });
@@ -196,16 +121,16 @@ pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &mut Emitter<'c>
 /// `dx[i]` sums `dy / divisor` of the windows that read `i`.
 pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let (dy, dx) = (&k.operands[0], &k.results[0]);
-    let (w, input, output) = (op.window(), spatial(dx), spatial(dy));
+    let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, dxb) = (dy.buffer(), dx.buffer());
     let elem = dx.elem();
     k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
         let start = [e.splat(zero, e.lanes)];
-        let sum = e.fold_nest(&taps(&w), &start, &mut |e, tap, sum| {
-            let (oi, guard) = reader_of(e, &w, &output, at, tap);
+        let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
+            let (oi, guard) = slide.written_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&dyb, &oi, guard);
-            let count = divisor(e, &w, elem, op.count_include_pad, &input, &oi[2..]);
+            let count = divisor(e, &slide, elem, op.count_include_pad, &oi[2..]);
             // A window that does not exist has no divisor; its gradient was not read.
             let (zero, one) = (e.zero(elem), e.float(elem, 1.0));
             let counts = e.compare(Compare::Gt, count, zero);

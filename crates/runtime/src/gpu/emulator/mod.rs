@@ -1,8 +1,8 @@
 //! A GPU that is not there: kernels compiled for this processor run under an emulator that checks what they do.
 //!
-//! A *block* runs at a time, its threads as fibers that give way where threads meet: at barriers ([`block`]) and
-//! in the operations of a warp ([`warp`]). Kernels whose threads never meet run as a plain loop. Every access to
-//! memory is checked ([`launch`], [`memory`], [`shared`]): alignment, bounds, direction, and for shared memory
+//! A *block* runs at a time, its threads as fibers that give way where threads meet: at barriers (`block`) and
+//! in the operations of a warp (`warp`). Kernels whose threads never meet run as a plain loop. Every access to
+//! memory is checked (`launch`, `memory`, `shared`): alignment, bounds, direction, and for shared memory
 //! also that it was written, that a barrier lies between threads of different warps, and that asynchronous
 //! copies were waited for. A kernel that does something wrong ends its launch with an error that says where;
 //! the process goes on.

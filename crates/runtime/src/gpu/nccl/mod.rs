@@ -105,7 +105,7 @@ impl Nccl {
         Ok(nccl)
     }
 
-    /// An identifier for [`Communicator::join`].
+    /// An identifier for `Communicator::join`.
     pub fn unique_id(&self) -> Result<Vec<u8>> {
         let mut id = UniqueId([0; 128]);
         // SAFETY: NCCL writes an identifier.
