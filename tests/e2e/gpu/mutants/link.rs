@@ -1,0 +1,73 @@
+//! Executables with other kernels than the compiler's.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::run::compiler;
+
+/// The inputs of a link, kept by a linker that copies them.
+pub struct Link {
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl Link {
+    /// Compiles a model with the given flags.
+    pub fn new(model: &Path, flags: &[&str]) -> Link {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_str().unwrap();
+        let linker = folder.path().join("linker");
+        let script = format!(
+            "#!/bin/sh\nfor a; do case $a in *.o|*.a) cp \"$a\" {at}/;; esac; done\n\
+             printf '%s\\n' \"$@\" > {at}/arguments\nexec cc \"$@\"\n"
+        );
+        fs::write(&linker, script).unwrap();
+        fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)).unwrap();
+        let status = Command::new(compiler())
+            .env("CC", &linker)
+            .arg(model)
+            .args(flags)
+            .arg("-o")
+            .arg(folder.path().join("own.bin"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let arguments = fs::read_to_string(folder.path().join("arguments")).unwrap();
+        Link {
+            arguments: arguments.lines().map(str::to_string).collect(),
+            folder,
+        }
+    }
+
+    /// Links with other kernels.
+    pub fn with(&self, ir: &str) -> PathBuf {
+        let at = |name: &str| self.folder.path().join(name);
+        fs::write(at("kernels.ll"), ir).unwrap();
+        let prefix = std::env::var("LLVM_SYS_221_PREFIX").unwrap_or_else(|_| "/usr/lib/llvm-22".to_string());
+        let clang = Command::new(format!("{prefix}/bin/clang"))
+            .args(["-c", "-O0", "-fPIC", "-Wno-override-module", "-o"])
+            .args([at("gpu-emulated.o"), at("kernels.ll")])
+            .output()
+            .expect("clang of LLVM 22 is installed (scripts/setup)");
+        assert!(
+            clang.status.success(),
+            "{}",
+            String::from_utf8_lossy(&clang.stderr)
+        );
+        let output = at("mutant.bin");
+        let mut last = "";
+        let mut command = Command::new("cc");
+        for argument in &self.arguments {
+            match Path::new(argument).file_name().and_then(|name| name.to_str()) {
+                _ if last == "-o" => command.arg(&output),
+                Some(name) if name.ends_with(".o") || name.ends_with(".a") => command.arg(at(name)),
+                _ => command.arg(argument),
+            };
+            last = argument;
+        }
+        assert!(command.status().unwrap().success());
+        output
+    }
+}

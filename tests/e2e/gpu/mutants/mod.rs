@@ -1,0 +1,177 @@
+//! Faults planted into kernels: the emulator, or the comparison of what a training step leaves, must notice each.
+//!
+//! The LLVM IR of the emulated kernels is taken as text, changed, assembled by clang and linked in place of the
+//! compiler's own.
+
+mod cooperative;
+mod kernel;
+mod link;
+mod plain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kernel::{Kernel, Mutant, kernels};
+use link::Link;
+use syncbn_ir::Array;
+use syncbn_ir::training::Generator;
+use tempfile::TempDir;
+
+use crate::support::compare::error;
+use crate::support::executable::{Executable, Trained};
+use crate::support::files::{Column, write_npz};
+use crate::support::net::Attribute::{Int, Ints};
+use crate::support::net::Net;
+use crate::support::run::compile;
+
+/// f32, so that the operands' less significant parts count too.
+const FLAGS: [&str; 8] = [
+    "--mode",
+    "train",
+    "--batch",
+    "4",
+    "--target",
+    "cuda-emulated",
+    "--precision",
+    "cuda=f32",
+];
+/// Full batches: with fewer samples the last turns of some loops have nothing to add.
+const TRAIN: [&str; 4] = ["--steps", "2", "--rank-batches", "4,4"];
+/// An array that a fault moves by more than this is outside the bounds of f32.
+const NOTICED: f64 = 1e-4;
+
+/// A network, its kernels' text and what they compute.
+struct Subject {
+    link: Link,
+    text: String,
+    data: PathBuf,
+    reference: Trained,
+    _folder: TempDir,
+}
+
+impl Subject {
+    /// A network with inputs of the given sizes and four classes.
+    fn new(model: &Path, sizes: [usize; 4]) -> Subject {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("kernels.ll");
+        let mut arguments = vec![model.to_str().unwrap(), "-o", text.to_str().unwrap()];
+        arguments.extend(FLAGS);
+        arguments.extend(["--emit", "llvm"]);
+        compile(folder.path(), &arguments).ok();
+        let text = fs::read_to_string(&text).unwrap();
+
+        let mut random = Generator(11);
+        let data = folder.path().join("d.npz");
+        let x = random.array(&sizes);
+        let target = Array::new(&[8], vec![0.0, 1.0, 3.0, 2.0, 1.0, 1.0, 0.0, 2.0]);
+        write_npz(&data, &[("x", Column::F32(&x)), ("target", Column::I64(&target))]);
+        let link = Link::new(model, &FLAGS);
+        let reference = Executable::at(link.with(&text)).train(&data, &TRAIN);
+        Subject {
+            link,
+            text,
+            data,
+            reference,
+            _folder: folder,
+        }
+    }
+
+    /// Every fault of these kinds.
+    fn mutants(&self, faults: impl Fn(&Kernel) -> Vec<Mutant>) -> Vec<Mutant> {
+        // AdamW's update does not run here.
+        let kernels = kernels(&self.text);
+        let run = kernels.iter().filter(|kernel| kernel.name != "update_adamw");
+        run.flat_map(faults).collect()
+    }
+
+    /// Those that nothing notices.
+    fn missed<'m>(&self, mutants: impl Iterator<Item = &'m Mutant>) -> Vec<&'m str> {
+        let missed = mutants.filter(|mutant| !self.notices(mutant));
+        missed.map(|mutant| mutant.what.as_str()).collect()
+    }
+
+    fn notices(&self, mutant: &Mutant) -> bool {
+        let executable = Executable::at(self.link.with(&mutant.of(&self.text)));
+        let run = executable.try_train(&self.data, &TRAIN);
+        run.is_none_or(|trained| difference(&trained, &self.reference) > NOTICED)
+    }
+}
+
+/// The largest error of all that a run leaves.
+fn difference(found: &Trained, reference: &Trained) -> f64 {
+    let groups = [
+        (&found.weights, &reference.weights),
+        (&found.gradients, &reference.gradients),
+        (&found.outputs, &reference.outputs),
+        (&found.statistics, &reference.statistics),
+    ];
+    let pairs = groups
+        .into_iter()
+        .flat_map(|(f, r)| r.iter().map(move |(name, array)| error(&f[name], array)));
+    pairs.fold(error(&found.loss, &reference.loss), f64::max)
+}
+
+/// Changes that change nothing that is read: an element beyond the last writes the only element again, or a 0 into
+/// scratch memory that nothing reads.
+const EQUIVALENT: [&str; 3] = [
+    "softmax_cross_entropy_8: one element too many",
+    "softmax_cross_entropy_8_1: one element too many",
+    "identity_14: one element too many",
+];
+
+#[test]
+fn every_fault_of_a_plain_kernel_is_noticed() {
+    // Groups are not for matrix instructions.
+    let mut net = Net::new(&[4, 8, 8]);
+    let attributes = [("pads", Ints(&[1, 1, 1, 1])), ("group", Int(2))];
+    let x = net.conv("x", &[4, 2, 3, 3], &attributes);
+    let x = net.bn(&x, 4);
+    let x = net.silu(&x);
+    let x = net.node("GlobalAveragePool", &[&x], &[]);
+    let y = net.node("Flatten", &[&x], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    fs::write(&model, net.finish(&[&y])).unwrap();
+    let subject = Subject::new(&model, [8, 4, 8, 8]);
+    let mutants = subject.mutants(|kernel| kernel.plain());
+    assert!(mutants.len() > 25, "{} mutants", mutants.len());
+    assert_eq!(subject.missed(mutants.iter()), EQUIVALENT, "not noticed");
+}
+
+/// Of the images.
+const SIDE: usize = 5;
+
+/// Every third one; all of them where `SYNCBN_EMULATED` is set.
+#[test]
+fn every_fault_of_a_cooperative_kernel_is_noticed() {
+    // Fault and result meet everywhere: channels fill tiles, and the last step of a product is in the part of shared
+    // memory that its result takes.
+    let mut net = Net::new(&[32, SIDE as i64, SIDE as i64]);
+    let x = net.conv("x", &[32, 32, 1, 1], &[]);
+    let x = net.bn(&x, 32);
+    let x = net.silu(&x);
+    let x = net.conv(&x, &[32, 32, 5, 5], &[("pads", Ints(&[2, 2, 2, 2]))]);
+    let x = net.bn(&x, 32);
+    let x = net.silu(&x);
+    let y = net.head(&x, 32, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    fs::write(&model, net.finish(&[&y])).unwrap();
+    let subject = Subject::new(&model, [8, 32, SIDE, SIDE]);
+    // The samples are no tile of a linear layer.
+    let mutants = subject.mutants(|kernel| match kernel.name.starts_with("conv") {
+        true => kernel.cooperative(SIDE),
+        false => Vec::new(),
+    });
+    for kind in cooperative::KINDS {
+        let planted = mutants.iter().any(|mutant| mutant.what.contains(kind));
+        assert!(planted, "no fault of the kind \"{kind}\" was planted");
+    }
+    let every = if std::env::var_os("SYNCBN_EMULATED").is_some() {
+        1
+    } else {
+        3
+    };
+    let missed = subject.missed(mutants.iter().step_by(every));
+    assert!(missed.is_empty(), "not noticed of {}: {missed:#?}", mutants.len());
+}
