@@ -7,6 +7,7 @@ use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
+use syncbn_mlir::gpu::Products;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
 
 use crate::executable::{Compiled, CompiledPart};
@@ -61,7 +62,7 @@ pub fn optimize(
     part: Device,
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
-    let channels_last = part == Device::Gpu;
+    let on_gpu = part == Device::Gpu;
     let channel_multiple = match part {
         Device::Cpu => 1,
         Device::Gpu => options.products.channels_at_once(),
@@ -78,8 +79,9 @@ pub fn optimize(
             input_gradients: false,
             batch_bound: options.batch,
             bucket_bytes: options.bucket_bytes,
-            channels_last,
+            channels_last: on_gpu,
             channel_multiple,
+            bf16_activations: on_gpu && options.products == Products::Bf16,
         });
         cx.layout = layout.clone();
         let pipeline = match mode {

@@ -108,7 +108,7 @@ fn copy_inputs(graph: &mut Graph, multiple: usize) -> Result<Changes, PassError>
 }
 
 fn is_image(ty: &TensorType) -> bool {
-    ty.shape.rank() == 4 && matches!(ty.dtype, DType::F32 | DType::F64 | DType::U8)
+    ty.shape.rank() == 4 && matches!(ty.dtype, DType::F32 | DType::F64 | DType::BF16 | DType::U8)
 }
 
 /// Whether a value is the copy that this pass made of an output.

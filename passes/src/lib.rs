@@ -18,6 +18,7 @@ mod fold_batch_norm;
 mod fold_constants;
 mod fuse_conv_syncbn_silu;
 mod insert_gradient_all_reduce;
+mod lower_precision;
 mod manager;
 mod options;
 mod pad_channels;

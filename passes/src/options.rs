@@ -97,6 +97,8 @@ pub struct Options {
     pub channels_last: bool,
     /// What `pad-channels` makes the channels of convolutions a multiple of.
     pub channel_multiple: usize,
+    /// Whether `lower-precision` stores activations in bf16.
+    pub bf16_activations: bool,
 }
 
 /// Bytes of a bucket of gradients unless asked for otherwise. On a CPU, ranks share memory, and one all-reduce of
@@ -117,6 +119,7 @@ impl Default for Options {
             bucket_bytes: DEFAULT_BUCKET_BYTES,
             channels_last: false,
             channel_multiple: 1,
+            bf16_activations: false,
         }
     }
 }

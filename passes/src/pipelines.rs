@@ -11,6 +11,7 @@ use crate::fold_batch_norm::FoldBatchNorm;
 use crate::fold_constants::FoldConstants;
 use crate::fuse_conv_syncbn_silu::FuseConvSyncBnSilu;
 use crate::insert_gradient_all_reduce::InsertGradientAllReduce;
+use crate::lower_precision::LowerPrecision;
 use crate::pad_channels::PadChannels;
 use crate::pass::Pass;
 use crate::plan_memory::PlanMemory;
@@ -33,6 +34,7 @@ pub const PASSES: &[&dyn Pass] = &[
     &FuseConvSyncBnSilu,
     &CombineAllReduce,
     &FoldBatchNorm,
+    &LowerPrecision,
     &PadChannels,
     &AssignLayouts,
     &Schedule,
@@ -70,8 +72,9 @@ pub const PIPELINES: &[Pipeline] = &[
     // `share-moments` comes after both, so that the collectives it finds are all there are, and before `fuse-
     // conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute them.
     // That pass comes after the first two, because it fuses forward and backward together. `combine-all-reduce`
-    // comes after it, because before it the sums of a shortcut wait for those of the main branch. `pad-channels`
-    // comes after all that look for convolutions next to other nodes, since it puts slices between them, and
+    // comes after it, because before it the sums of a shortcut wait for those of the main branch. `lower-
+    // precision` comes when no pass makes gradients or folds constants any more, which all know one element type,
+    // `pad-channels` when no pass looks for convolutions next to other nodes, since it puts slices between them, and
     // `assign-layouts` when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory`
     // is last: lifetimes follow from the order, and any change after it would need another plan.
     Pipeline {
@@ -89,6 +92,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "share-moments",
             "fuse-conv-syncbn-silu",
             "combine-all-reduce",
+            "lower-precision",
             "pad-channels",
             "assign-layouts",
             "schedule",
@@ -107,6 +111,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "bn-to-syncbn",
             "canonicalize",
             "fold-constants",
+            "lower-precision",
             "pad-channels",
             "assign-layouts",
             "schedule",

@@ -63,7 +63,7 @@ pub struct Arguments {
     pub loss_output: Option<String>,
 
     /// Precision, as `P` or `cpu=P,cuda=P`: on the CPU the element type, `f32` or `f64` [default: the file's]; on GPUs
-    /// how f32 matrices are multiplied, `tf32` or `f32` [default: tf32].
+    /// how matrices are multiplied, `tf32`, `bf16` (with activations stored in it) or `f32` [default: tf32].
     #[arg(long, value_name = "P", value_parser = super::precision::precision)]
     pub precision: Option<Precision>,
 

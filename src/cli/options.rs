@@ -34,6 +34,15 @@ fn targets(arguments: &Arguments) -> Result<Targets, Error> {
             "give --precision cpu=f64, and cuda=P for another precision than tf32",
         ));
     }
+    let only_gpu = arguments
+        .precision
+        .is_some_and(|precision| precision.everywhere && precision.dtype.is_none());
+    if only_gpu && !targets.gpu() {
+        return Err(Error::user(
+            "--precision is asked for on all targets, and the CPU has f32 and f64",
+            "give --precision f32 or f64, or add cuda to --target",
+        ));
+    }
     Ok(targets)
 }
 

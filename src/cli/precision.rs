@@ -49,6 +49,7 @@ fn cuda(name: &str) -> Option<Products> {
     match name {
         "tf32" => Some(Products::Tf32),
         "f32" => Some(Products::ThreeTf32),
+        "bf16" => Some(Products::Bf16),
         _ => None,
     }
 }
@@ -56,7 +57,7 @@ fn cuda(name: &str) -> Option<Products> {
 fn expected_of(target: &str) -> String {
     match target {
         "cpu" => "the cpu target has f32 and f64".to_string(),
-        _ => "the cuda target has tf32 and f32".to_string(),
+        _ => "the cuda target has tf32, bf16 and f32".to_string(),
     }
 }
 
@@ -75,11 +76,14 @@ mod tests {
             Ok((Some(DType::F32), Some(Products::Tf32)))
         );
         assert_eq!(read("cuda=f32"), Ok((None, Some(Products::ThreeTf32))));
+        assert_eq!(read("bf16"), Ok((None, Some(Products::Bf16))));
     }
 
     #[test]
     fn others_are_refused() {
-        for text in ["f16", "cpu=tf32", "cuda=f64", "gpu=f32", "f32,tf32", ""] {
+        for text in [
+            "f16", "cpu=tf32", "cpu=bf16", "cuda=f64", "gpu=f32", "f32,tf32", "",
+        ] {
             assert!(precision(text).is_err(), "{text}");
         }
     }

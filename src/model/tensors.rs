@@ -15,7 +15,9 @@ pub fn abi_type(dtype: DType) -> Result<ElementType, Error> {
         DType::F32 => Ok(ElementType::F32),
         DType::F64 => Ok(ElementType::F64),
         DType::I64 => Ok(ElementType::I64),
-        DType::U8 => Err(Error::internal("a u8 tensor would cross to the runtime")),
+        DType::BF16 | DType::U8 => Err(Error::internal(format!(
+            "a {dtype} tensor would cross to the runtime"
+        ))),
     }
 }
 

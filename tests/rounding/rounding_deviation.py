@@ -7,11 +7,12 @@ these places alone:
 
 - tf32: both operands of every product on tensor cores, in all three directions, to nearest with ties away from
   zero; what is stored in memory, to float32.
-- bf16: the same operands, to bfloat16; activations and their gradients as they are stored, to bfloat16. What BatchNorm's
+- bf16: both operands of every product, to bfloat16; activations and their gradients as they are stored, to bfloat16. What BatchNorm's
   normalisation, a residual and an activation compute together is stored once. Parameters, what BatchNorm keeps of
   a channel, logits and loss are float32.
 
-Products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4 (bf16: 8).
+Products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4. (In bf16
+those are multiples of 8, but what other products read is stored in bfloat16 too.)
 In inference BatchNorm is folded into the convolution before it.
 
 Rounding is discontinuous, so that one run's error is a draw. The runs differ in what float32 arithmetic leaves
@@ -42,7 +43,6 @@ class Rounding:
 
     def __init__(self, precision, draw):
         self.precision = precision
-        self.multiple = {"tf32": 4, "bf16": 8}[precision]
         self.generator = torch.Generator().manual_seed(draw) if draw > 0 else None
 
     def operand(self, x):
@@ -91,7 +91,7 @@ class Read(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A bilinear function of x and w on tensor cores."""
+    """A bilinear function of x and w whose operands are rounded."""
 
     @staticmethod
     def forward(ctx, x, w, function, rounding):
@@ -226,8 +226,8 @@ def decimal(value):
 
 def product(kind, at, x, w, rounding):
     if kind == "Gemm":
-        function, groups = functional.linear, 1
-        on_tensor_cores = all(n % rounding.multiple == 0 for n in w.shape)
+        function = functional.linear
+        on_tensor_cores = all(n % 4 == 0 for n in w.shape)
     else:
         groups = at["group"]
         on_tensor_cores = groups == 1
@@ -235,7 +235,9 @@ def product(kind, at, x, w, rounding):
         def function(x, w):
             return functional.conv2d(x, w, None, at["strides"], at["pads"][:2], at["dilations"], groups)
 
-    return Product.apply(x, w, function, rounding) if on_tensor_cores else function(x, w)
+    if on_tensor_cores or rounding.precision == "bf16":
+        return Product.apply(x, w, function, rounding)
+    return function(x, w)
 
 
 def train(network, precision, draw):

@@ -205,13 +205,48 @@ impl ElementType {
     }
 }
 
+/// Element types of what a step stores, which traces show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredType {
+    /// 32-bit IEEE float.
+    F32,
+    /// 64-bit IEEE float.
+    F64,
+    /// 64-bit signed integer.
+    I64,
+    /// The upper half of a 32-bit IEEE float.
+    BF16,
+}
+
+impl StoredType {
+    /// Size of one element in bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            StoredType::BF16 => 2,
+            StoredType::F32 => 4,
+            StoredType::F64 | StoredType::I64 => 8,
+        }
+    }
+}
+
+impl From<ElementType> for StoredType {
+    fn from(element_type: ElementType) -> StoredType {
+        match element_type {
+            ElementType::F32 => StoredType::F32,
+            ElementType::F64 => StoredType::F64,
+            ElementType::I64 => StoredType::I64,
+        }
+    }
+}
+
 /// The `output` argument of [`symbols::TRACE`]: the output's index in the low 32 bits, and above it 1 for
-/// f32, 2 for f64, 3 for i64 (0, a bare index, stands for the model's element type).
-pub const fn trace_output(index: u32, element_type: ElementType) -> i64 {
-    let code = match element_type {
-        ElementType::F32 => 1,
-        ElementType::F64 => 2,
-        ElementType::I64 => 3,
+/// f32, 2 for f64, 3 for i64, 4 for bf16 (0, a bare index, stands for the model's element type).
+pub const fn trace_output(index: u32, stored: StoredType) -> i64 {
+    let code = match stored {
+        StoredType::F32 => 1,
+        StoredType::F64 => 2,
+        StoredType::I64 => 3,
+        StoredType::BF16 => 4,
     };
     (code << 32) | index as i64
 }

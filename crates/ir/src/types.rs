@@ -9,6 +9,8 @@ pub enum DType {
     F32,
     /// 64-bit IEEE float.
     F64,
+    /// The upper half of a 32-bit IEEE float: what activations are stored in where a target computes in f32.
+    BF16,
     /// 64-bit signed integer: labels and indices.
     I64,
     /// 8-bit unsigned integer: window-local positions of max pooling.
@@ -21,13 +23,22 @@ impl DType {
         match self {
             DType::F32 => 4,
             DType::F64 | DType::I64 => 8,
+            DType::BF16 => 2,
             DType::U8 => 1,
         }
     }
 
     /// Whether arithmetic on it is floating point.
     pub fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F64)
+        matches!(self, DType::F32 | DType::F64 | DType::BF16)
+    }
+
+    /// The type that arithmetic on it has, and parameters and sums beside it: f32 for bf16, else itself.
+    pub fn arithmetic(self) -> DType {
+        match self {
+            DType::BF16 => DType::F32,
+            other => other,
+        }
     }
 
     /// The text form.
@@ -35,6 +46,7 @@ impl DType {
         match self {
             DType::F32 => "f32",
             DType::F64 => "f64",
+            DType::BF16 => "bf16",
             DType::I64 => "i64",
             DType::U8 => "u8",
         }
@@ -42,7 +54,7 @@ impl DType {
 
     /// The element type with this text form.
     pub fn from_name(name: &str) -> Option<DType> {
-        [DType::F32, DType::F64, DType::I64, DType::U8]
+        [DType::F32, DType::F64, DType::BF16, DType::I64, DType::U8]
             .into_iter()
             .find(|d| d.name() == name)
     }

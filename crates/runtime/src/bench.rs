@@ -17,7 +17,7 @@ use crate::{
     cli::{self, Mode},
     data::{Column, Dataset},
     error::{Error, Kind, Result},
-    execution::{self, Purpose},
+    execution::{self, Batch, Purpose},
     initial::store,
     optimizer::{Optimizer, Update},
     place::Place,
@@ -46,6 +46,9 @@ struct Figures {
     peak_rss_bytes: u64,
     /// Collectives that a rank executed in one step.
     collectives_per_step: u64,
+    /// Measured steps that were replayed as graphs; absent on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_steps: Option<u64>,
 }
 
 /// Runs `bench`.
@@ -86,21 +89,31 @@ pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> R
     let execution = execution::start(place, purpose, None, interrupted)?;
     let data = Arc::new(random_data(model, batch * ranks as u64));
     let order = Arc::new((0..share.total()).collect());
+    // A step's batch is another one than that before, although its samples are the same.
+    let next = || Batch {
+        data: Arc::clone(&data),
+        order: Arc::clone(&order),
+        share: Arc::new((*share).clone()),
+    };
     if !training {
         execution.prepare_inference()?;
     }
     let mut times = Vec::new();
-    let mut before = 0;
+    let (mut before, mut replays) = (0, None);
+    let mut current = next();
     for step in 0..flags.warmup + flags.steps {
         if execution.interrupted() {
             return Err(Error::new(Kind::Interrupted, "interrupted"));
         }
         if step == flags.warmup {
             before = execution.collectives();
+            replays = execution.replays();
         }
         let start = Instant::now();
         if training {
-            execution.train_step(&data, &order, &share, false)?;
+            let following = next();
+            execution.train_step(&current, Some(&following), false)?;
+            current = following;
             // Small enough that random labels cannot drive the weights away in the measured time.
             let lr = 1e-6;
             execution.update(Update { optimizer, lr, step })?;
@@ -136,6 +149,7 @@ pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> R
         images_per_s: share.total() as f64 / median_ms * 1e3,
         peak_rss_bytes: peak_rss(),
         collectives_per_step: (execution.collectives() - before) / flags.steps,
+        replayed_steps: execution.replays().zip(replays).map(|(now, then)| now - then),
     };
     execution.finish()?;
     if !execution.leads() {
@@ -166,9 +180,12 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         "{mode} on {device} in {precision}, {ranks} ranks with {batch} samples each, {steps} steps\n\
          median {median_ms:.3} ms a step (min {min_ms:.3}, max {max_ms:.3})\n\
          {images_per_s:.1} images/s\n\
-         {} collectives a step\n\
+         {} collectives a step{}\n\
          peak memory {:.1} MiB",
         figures.collectives_per_step,
+        figures.replayed_steps.map_or(String::new(), |steps| format!(
+            ", {steps} steps replayed as graphs"
+        )),
         figures.peak_rss_bytes as f64 / f64::from(1 << 20)
     ))
 }

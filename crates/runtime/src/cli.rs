@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    gpu::execution::Options,
+};
 
 /// A compiled network: trains data-parallel with synchronised BatchNorm, and infers.
 #[derive(Debug, Parser)]
@@ -70,12 +73,35 @@ pub struct Place {
     /// Ignore the variables of a launcher (torchrun, srun, mpirun)
     #[arg(long)]
     pub no_launcher_env: bool,
+    /// On GPUs, capture steps as CUDA graphs and replay them
+    #[arg(long, value_enum, value_name = "on|off", hide_possible_values = true, default_value_t = Switch::On)]
+    pub graphs: Switch,
+    /// On GPUs, sum gradients on a stream and a communicator of their own, beside the backward pass
+    #[arg(long, value_enum, value_name = "on|off", hide_possible_values = true, default_value_t = Switch::On)]
+    pub overlap: Switch,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 impl Place {
     /// The number of ranks that `--ranks` asks for.
     pub fn ranks(&self) -> Option<usize> {
         self.ranks.map(|ranks| ranks as usize)
+    }
+
+    /// How GPU ranks run their steps.
+    pub fn options(&self) -> Options {
+        Options {
+            graphs: self.graphs == Switch::On,
+            overlap: self.overlap == Switch::On,
+        }
     }
 }
 
@@ -126,7 +152,7 @@ pub struct Train {
     #[arg(long, value_name = "SAFETENSORS")]
     pub save: Option<PathBuf>,
     /// Write one JSON object a line: steps have step, epoch, loss, lr and images_per_s (step and epoch count
-    /// from 1), epochs have epoch_end and with --val val_loss and val_accuracy
+    /// from 1), and on GPUs replayed; epochs have epoch_end and with --val val_loss and val_accuracy
     #[arg(long, value_name = "JSONL")]
     pub log: Option<PathBuf>,
     /// Write the last step's gradients, before weight decay

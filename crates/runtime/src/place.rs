@@ -7,7 +7,7 @@ use syncbn_abi::Model;
 use crate::{
     cli::Device,
     error::{Error, Result},
-    gpu::{self, process::Seat},
+    gpu::{self, execution::Options, process::Seat},
     program::{CpuPart, GpuPart, Program},
     report,
 };
@@ -49,6 +49,8 @@ pub struct Place {
     pub ranks: usize,
     /// Which of them this process is; rank 0 stands for all of the CPU's.
     pub seat: Seat,
+    /// How GPU ranks run their steps.
+    pub options: Options,
 }
 
 impl Place {

@@ -66,10 +66,12 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
     cpu::check(&target.model().cpu)?;
     let signalled = catch_signals()?;
     let variable = |name: &str| std::env::var(name).ok();
+    let options = place.options();
     let alone = |target, ranks| Place {
         target,
         ranks,
         seat: Seat::default(),
+        options,
     };
     let foreign = !place.no_launcher_env;
     match &target {
@@ -89,6 +91,7 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
                     target,
                     ranks: member.ranks,
                     seat,
+                    options,
                 };
                 let outcome = caught(|| command(&place, flags, signalled));
                 match &place.seat.control {

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use syncbn_abi::ElementType;
+use syncbn_abi::{ElementType, StoredType};
 
 /// What tracing finds.
 #[derive(Debug)]
@@ -21,29 +21,35 @@ impl Trace {
     }
 
     /// The element type that `output` names, see [`syncbn_abi::trace_output`].
-    pub fn element_type(&self, output: i64) -> ElementType {
+    pub fn element_type(&self, output: i64) -> StoredType {
         match output >> 32 {
-            1 => ElementType::F32,
-            2 => ElementType::F64,
-            3 => ElementType::I64,
-            _ => self.element_type,
+            1 => StoredType::F32,
+            2 => StoredType::F64,
+            3 => StoredType::I64,
+            4 => StoredType::BF16,
+            _ => self.element_type.into(),
         }
     }
 
     /// Notes `node` if a value of its output, which has the type that `output` names, is not finite.
     pub fn inspect(&self, node: i64, output: i64, bytes: &[u8]) {
         let finite = match self.element_type(output) {
-            ElementType::F32 => bytes
+            StoredType::F32 => bytes
                 .as_chunks()
                 .0
                 .iter()
                 .all(|&value| f32::from_ne_bytes(value).is_finite()),
-            ElementType::F64 => bytes
+            StoredType::F64 => bytes
                 .as_chunks()
                 .0
                 .iter()
                 .all(|&value| f64::from_ne_bytes(value).is_finite()),
-            ElementType::I64 => true,
+            StoredType::BF16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .all(|&value| f32::from_bits(u32::from(u16::from_ne_bytes(value)) << 16).is_finite()),
+            StoredType::I64 => true,
         };
         if !finite {
             let mut lowest = self.not_finite.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,10 +87,20 @@ mod tests {
     fn the_output_names_the_type_of_its_values() {
         let trace = Trace::new(ElementType::F32);
         let ones = u64::MAX.to_ne_bytes();
-        trace.inspect(1, syncbn_abi::trace_output(0, ElementType::I64), &ones);
+        trace.inspect(1, syncbn_abi::trace_output(0, StoredType::I64), &ones);
         assert_eq!(trace.take(), None);
         let infinity = f64::INFINITY.to_ne_bytes();
-        trace.inspect(2, syncbn_abi::trace_output(0, ElementType::F64), &infinity);
+        trace.inspect(2, syncbn_abi::trace_output(0, StoredType::F64), &infinity);
         assert_eq!(trace.take(), Some(2));
+        let bf16 = syncbn_abi::trace_output(0, StoredType::BF16);
+        // Read as f32, the pair would be finite.
+        trace.inspect(
+            3,
+            bf16,
+            &[0x7f80u16.to_ne_bytes(), 0x3f80u16.to_ne_bytes()].concat(),
+        );
+        assert_eq!(trace.take(), Some(3));
+        trace.inspect(4, bf16, &0x7f7fu16.to_ne_bytes());
+        assert_eq!(trace.take(), None);
     }
 }

@@ -74,6 +74,7 @@ pub fn matmul(
     let op = |transpose_a, transpose_b| MatMul {
         transpose_a,
         transpose_b,
+        wide: false,
     };
     if backward.needs(a) {
         let da = match ta {

@@ -25,7 +25,7 @@
 
 mod epilogue;
 
-use syncbn_ir::ops::{Binary, BinaryFunction, Cast, MatMul, Reshape, Unary, UnaryFunction, literal};
+use syncbn_ir::ops::{Binary, BinaryFunction, Cast, Reshape, Unary, UnaryFunction, literal};
 use syncbn_ir::{DType, Dim, Graph, Literal, NodeId, Op, Shape, Value};
 
 use crate::analysis::depends_on_batch;
@@ -235,17 +235,7 @@ fn into_matmul(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<
     let mut folded = folded(graph, m.producer);
     let [factor, bias] = folded.factors(&m, before)?;
     let w = folded.scaled(w, factor, if op.transpose_b { 0 } else { 1 })?;
-    let MatMul {
-        transpose_a,
-        transpose_b,
-    } = op;
-    let y = folded.add(
-        MatMul {
-            transpose_a,
-            transpose_b,
-        },
-        &[x.into(), w],
-    )?;
+    let y = folded.add(op, &[x.into(), w])?;
     let y = folded.binary(BinaryFunction::Add, y, bias)?;
     folded.patch.replace(id.into(), y);
     Ok(Some(folded.patch))

@@ -196,12 +196,14 @@ fn products() -> Vec<Case> {
         let product = MatMul {
             transpose_a: false,
             transpose_b,
+            wide: false,
         };
         cases.push(case(product.clone(), &[&[3]], &[&w]));
         cases.push(case(product, &[], &[&[4, 3], &w]));
         let product = MatMul {
             transpose_a: true,
             transpose_b,
+            wide: false,
         };
         cases.push(case(product, &[], &[&[3, 4], &w]));
     }

@@ -85,6 +85,7 @@ impl Raw {
         let op = MatMul {
             transpose_a: false,
             transpose_b: false,
+            wide: false,
         };
         self.0.add_value(op, "", &[a, b])
     }

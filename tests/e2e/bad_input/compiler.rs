@@ -143,7 +143,16 @@ fn flags_that_do_not_exist_or_do_not_fit() {
         &["group=0", "sync, local, frozen, group=K"],
     );
     refused(MLP, &["--batch", "0"], 2, &["--batch"]);
-    refused(MLP, &["--precision", "bf16"], 2, &["--precision", "f32 and f64"]);
+    for precision in ["bf16", "tf32"] {
+        let flags = ["--precision", precision, "--target", "cpu"];
+        refused(MLP, &flags, 2, &["--precision", "the CPU has f32 and f64"]);
+    }
+    refused(
+        MLP,
+        &["--precision", "cpu=bf16"],
+        2,
+        &["--precision", "f32 and f64"],
+    );
     refused(MLP, &["--cpu", "z80"], 2, &["--cpu", "x86-64-v3"]);
     refused(
         MLP,
@@ -160,9 +169,9 @@ fn flags_that_do_not_exist_or_do_not_fit() {
     );
     refused(
         MLP,
-        &["--precision", "cuda=bf16"],
+        &["--precision", "cuda=f16"],
         2,
-        &["--precision", "tf32 and f32"],
+        &["--precision", "tf32, bf16 and f32"],
     );
     refused(MLP, &["--loss", "hinge"], 2, &["--loss", "cross-entropy, mse"]);
     refused(

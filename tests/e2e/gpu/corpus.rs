@@ -14,9 +14,10 @@ const SPLITS: [&str; 4] = ["8", "4,4", "2,2,2,2", "5,3,0"];
 
 /// The networks of every run of the tests. `SYNCBN_EMULATED` names those of another run, separated by spaces, or says
 /// `all`, as `make test-emulated` does: that takes minutes.
-const USUAL: [(&str, &[&str]); 2] = [
+const USUAL: [(&str, &[&str]); 3] = [
     ("f32", &["mlp_bn1d", "syncbnnet_small", "syncbnnet_w4"]),
     ("tf32", &["mlp_bn1d", "syncbnnet_w4"]),
+    ("bf16", &["mlp_bn1d", "syncbnnet_small"]),
 ];
 
 fn networks(precision: &str) -> Vec<&'static str> {
@@ -136,4 +137,9 @@ fn f32() {
 #[test]
 fn tf32() {
     check_networks("tf32");
+}
+
+#[test]
+fn bf16() {
+    check_networks("bf16");
 }

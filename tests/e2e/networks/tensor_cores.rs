@@ -19,6 +19,16 @@ const BUILDS: [Build; 2] = [
     },
 ];
 
+/// Operands and what is stored in bf16, which keeps three bits less than tf32.
+const BF16: [Build; 1] = [Build {
+    precision: "bf16",
+    flags: &["--target", "cuda-emulated", "--precision", "bf16"],
+    tolerance: 8.0 * BUILDS[0].tolerance,
+}];
+
+/// Copies of 16 bytes take 4 channels in f32, and 8 in bf16: networks of the latter have twice the channels.
+const CASES: [(&[Build], i64); 2] = [(&BUILDS, 1), (&BF16, 2)];
+
 fn conv_bn_silu(net: &mut Net, x: &str, dims: &[i64], attributes: Attributes) -> String {
     let x = net.conv(x, dims, attributes);
     let x = net.bn(&x, dims[0]);
@@ -27,22 +37,26 @@ fn conv_bn_silu(net: &mut Net, x: &str, dims: &[i64], attributes: Attributes) ->
 
 /// A network of convolutions behind one that makes 8 channels of the input's 3.
 fn behind_stem(name: &'static str, layers: &[(&[i64], Attributes)], splits: &'static [&'static str]) {
-    let mut net = Net::new(&[3, 11, 9]);
-    let mut x = conv_bn_silu(&mut net, "x", &[8, 3, 3, 3], &[("pads", Ints(&[1, 1, 1, 1]))]);
-    let mut channels = 8;
-    for (dims, attributes) in layers {
-        x = conv_bn_silu(&mut net, &x, dims, attributes);
-        channels = dims[0];
+    for (builds, factor) in CASES {
+        let mut net = Net::new(&[3, 11, 9]);
+        let mut channels = 8 * factor;
+        let pads = &[("pads", Ints(&[1, 1, 1, 1]))];
+        let mut x = conv_bn_silu(&mut net, "x", &[channels, 3, 3, 3], pads);
+        for (dims, attributes) in layers {
+            let dims = [&[dims[0] * factor, dims[1] * factor], &dims[2..]].concat();
+            x = conv_bn_silu(&mut net, &x, &dims, attributes);
+            channels = dims[0];
+        }
+        let y = net.head(&x, channels, 8);
+        let case = Case {
+            name,
+            onnx: net.finish(&[&y]),
+            input: &[3, 11, 9],
+            target: Target::Classes(8, &[]),
+            splits,
+        };
+        check_builds(case, builds);
     }
-    let y = net.head(&x, channels, 8);
-    let case = Case {
-        name,
-        onnx: net.finish(&[&y]),
-        input: &[3, 11, 9],
-        target: Target::Classes(8, &[]),
-        splits,
-    };
-    check_builds(case, &BUILDS);
 }
 
 /// One rank, and two with an empty one between them.
@@ -111,18 +125,23 @@ fn several_tiles() {
 
 #[test]
 fn linear_layers() {
-    let mut net = Net::new(&[20]);
-    let x = net.linear("x", 20, 36);
-    let x = net.silu(&x);
-    let x = net.linear(&x, 36, 12);
-    let x = net.silu(&x);
-    let y = net.linear(&x, 12, 4);
-    let case = Case {
-        name: "tensor_cores_linear_layers",
-        onnx: net.finish(&[&y]),
-        input: &[20],
-        target: Target::Classes(4, &[]),
-        splits: SPLITS,
-    };
-    check_builds(case, &BUILDS);
+    for (builds, factor) in CASES {
+        let [c, k, l] = [20, 36, 12].map(|n| n * factor);
+        let mut net = Net::new(&[40]);
+        let x = net.linear("x", 40, c);
+        let x = net.silu(&x);
+        let x = net.linear(&x, c, k);
+        let x = net.silu(&x);
+        let x = net.linear(&x, k, l);
+        let x = net.silu(&x);
+        let y = net.linear(&x, l, 8);
+        let case = Case {
+            name: "tensor_cores_linear_layers",
+            onnx: net.finish(&[&y]),
+            input: &[40],
+            target: Target::Classes(8, &[]),
+            splits: SPLITS,
+        };
+        check_builds(case, builds);
+    }
 }

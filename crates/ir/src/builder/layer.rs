@@ -199,6 +199,7 @@ impl LinearLayer<'_> {
         let product = MatMul {
             transpose_a: false,
             transpose_b: true,
+            wide: false,
         };
         let y = self.net.graph.add_value(product, &path, &[self.x, weight])?;
         if !self.bias {

@@ -40,6 +40,34 @@ impl Graph {
         Ok(())
     }
 
+    /// Gives a node this operator and these operands, and its results the element types that follow from them. Shapes
+    /// must stay; layouts and locations do.
+    pub fn retype(&mut self, node: NodeId, op: Op, operands: &[Value]) -> Result<(), GraphError> {
+        let name = self.node(node).name.clone();
+        let inferred = self.infer(&op, &name, operands)?;
+        let outputs = self.node(node).outputs.iter();
+        if let Some((old, new)) = outputs
+            .zip(&inferred)
+            .find(|(old, new)| old.ty.shape != new.shape)
+        {
+            return Err(GraphError::Replacement {
+                old: old.ty.clone(),
+                new: new.clone(),
+            });
+        }
+        for (slot, &operand) in operands.iter().enumerate() {
+            if self.operand(node, slot) != Some(operand) {
+                self.connect(node, slot, operand);
+            }
+        }
+        let changed = self.node_mut(node);
+        changed.op = op;
+        for (output, ty) in changed.outputs.iter_mut().zip(inferred) {
+            output.ty.dtype = ty.dtype;
+        }
+        Ok(())
+    }
+
     fn connect(&mut self, node: NodeId, slot: usize, new: Value) {
         let old = self
             .graph

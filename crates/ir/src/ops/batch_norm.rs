@@ -68,7 +68,7 @@ impl Operator for BatchNorm {
         if !x.dtype.is_float() {
             return Err(format!("input {x} must be floating point"));
         }
-        let vector = TensorType::fixed(x.dtype, &[c]);
+        let vector = TensorType::fixed(x.dtype.arithmetic(), &[c]);
         for (role, ty) in ["scale", "bias", "mean", "var"].into_iter().zip(&operands[1..]) {
             expect_type(role, ty, &vector)?;
         }
@@ -106,7 +106,7 @@ impl Operator for BatchNormBackward {
         let x = operands[0];
         let c = channels("the input", x)?;
         let (vector, saved) = (
-            TensorType::fixed(x.dtype, &[c]),
+            TensorType::fixed(x.dtype.arithmetic(), &[c]),
             TensorType::fixed(DType::F64, &[c]),
         );
         expect_type("the output gradient", operands[1], x)?;

@@ -3,7 +3,7 @@
 use super::{Operator, StepInfo};
 use crate::attributes::Word;
 use crate::tensor::Array;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 
 /// Which ranks take part together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ impl Word for Scope {
 operator! {
     /// One collective that sums every operand over the ranks of its scope, in rank order.
     ///
-    /// Operands: one or more floating-point tensors without a batch dimension. Results: the sums, of the same
+    /// Operands: one or more tensors of f32 or f64 without a batch dimension. Results: the sums, of the same
     /// types. With one rank it is the identity and nothing is executed.
     AllReduce = "all_reduce" {
         /// Who takes part.
@@ -48,7 +48,7 @@ impl Operator for AllReduce {
         }
         match operands
             .iter()
-            .find(|t| !t.dtype.is_float() || t.shape.has_batch())
+            .find(|t| !matches!(t.dtype, DType::F32 | DType::F64) || t.shape.has_batch())
         {
             Some(bad) => Err(format!("operand of type {bad} cannot be summed over ranks")),
             None => Ok(operands.iter().map(|&t| t.clone()).collect()),

@@ -140,7 +140,7 @@ impl Operator for Conv {
             ));
         }
         if let Some(bias) = operands.get(2) {
-            expect_type("the bias", bias, &TensorType::fixed(x.dtype, &[k]))?;
+            expect_type("the bias", bias, &TensorType::fixed(x.dtype.arithmetic(), &[k]))?;
         }
         let output = self.window(w)?.output(&input, false)?;
         let mut results = vec![image(x, k, &output)];
@@ -234,7 +234,7 @@ impl Operator for ConvBackwardWeight {
         expect_type("the output gradient", dy, &image(x, k, &output))?;
         let mut dims = vec![k, c / self.groups];
         dims.extend(&self.kernel);
-        let w = TensorType::fixed(x.dtype, &dims);
+        let w = TensorType::fixed(x.dtype.arithmetic(), &dims);
         check_weight(&w, c, self.groups)?;
         Ok(vec![w])
     }

@@ -3,7 +3,7 @@
 use super::positions::broadcast_to;
 use super::{BinaryFunction, Operator, StepInfo, UnaryFunction, expect_operands, expect_type};
 use crate::tensor::Array;
-use crate::types::{Dim, Shape, TensorType};
+use crate::types::{DType, Dim, Shape, TensorType};
 
 operator! {
     /// Operands: `x`. Results: `function(x)` of the same type.
@@ -22,7 +22,8 @@ operator! {
 }
 
 operator! {
-    /// Operands: `a`, `b`, whose shapes broadcast as NumPy's do. Results: `function(a, b)`.
+    /// Operands: `a`, `b`, whose shapes broadcast as NumPy's do; beside a bf16 operand, one without a batch is f32.
+    /// Results: `function(a, b)`.
     Binary = "binary" {
         /// The function.
         function: BinaryFunction,
@@ -42,6 +43,18 @@ pub fn broadcast(a: &Shape, b: &Shape) -> Option<Shape> {
         })
         .collect::<Option<Vec<Dim>>>()
         .map(Shape)
+}
+
+/// The element type of a result: that of the operands, or bf16 where one of them is and the other one is what
+/// stands beside it, which has no batch.
+fn common_type(a: &TensorType, b: &TensorType) -> Option<DType> {
+    let beside = |ty: &TensorType| ty.dtype == DType::F32 && !ty.shape.has_batch();
+    match (a.dtype, b.dtype) {
+        (x, y) if x == y => Some(x),
+        (DType::BF16, _) if beside(b) => Some(DType::BF16),
+        (_, DType::BF16) if beside(a) => Some(DType::BF16),
+        _ => None,
+    }
 }
 
 impl Operator for Unary {
@@ -77,17 +90,12 @@ impl Operator for Binary {
     fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         expect_operands(operands, 2..=2)?;
         let (a, b) = (operands[0], operands[1]);
-        if a.dtype != b.dtype {
-            return Err(format!("operands {a} and {b} differ in element type"));
-        }
+        let dtype =
+            common_type(a, b).ok_or_else(|| format!("operands {a} and {b} differ in element type"))?;
         let shape = broadcast(&a.shape, &b.shape)
             .ok_or_else(|| format!("shapes of operands {a} and {b} do not broadcast"))?;
         let layout = if a.shape == shape { a.layout } else { b.layout };
-        Ok(vec![TensorType {
-            dtype: a.dtype,
-            shape,
-            layout,
-        }])
+        Ok(vec![TensorType { dtype, shape, layout }])
     }
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let (a, b) = (operands[0], operands[1]);

@@ -29,13 +29,18 @@ operator! {
     MeanSquaredErrorBackward = "mean_squared_error_backward" {}
 }
 
+/// Whether a loss can be taken of it: bf16 has too few digits for that.
+fn is_exact(ty: &TensorType) -> bool {
+    matches!(ty.dtype, DType::F32 | DType::F64) && ty.shape.has_batch()
+}
+
 fn check_classes(operands: &[&TensorType]) -> Result<(), String> {
     expect_operands(operands, 2..=2)?;
     let logits = operands[0];
     channels("the logits", logits)?;
-    if !logits.dtype.is_float() || !logits.shape.has_batch() {
+    if !is_exact(logits) {
         return Err(format!(
-            "logits of type {logits} must be floating point and have a batch"
+            "logits of type {logits} must be f32 or f64 and have a batch"
         ));
     }
     let mut labels = TensorType::new(DType::I64, logits.shape.clone());
@@ -45,9 +50,9 @@ fn check_classes(operands: &[&TensorType]) -> Result<(), String> {
 
 fn check_values(operands: &[&TensorType]) -> Result<(), String> {
     expect_operands(operands, 2..=2)?;
-    if !operands[0].dtype.is_float() || !operands[0].shape.has_batch() {
+    if !is_exact(operands[0]) {
         return Err(format!(
-            "prediction of type {} must be floating point and have a batch",
+            "prediction of type {} must be f32 or f64 and have a batch",
             operands[0]
         ));
     }

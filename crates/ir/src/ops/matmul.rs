@@ -2,18 +2,20 @@
 
 use super::{Operator, StepInfo, expect_operands};
 use crate::tensor::Array;
-use crate::types::{Dim, Shape, TensorType};
+use crate::types::{DType, Dim, Shape, TensorType};
 
 operator! {
     /// Product of two matrices, each transposed first where its attribute says so.
     ///
     /// Operands: `a [m, k]` (or `[k, m]`), `b [k, n]` (or `[n, k]`). Results: `[m, n]`. The batch may be `m`,
-    /// or `k` in both (the gradient of a weight).
+    /// or `k` in both (the gradient of a weight). A product of bf16 operands is f32 where it has no batch.
     MatMul = "matmul" {
         /// Whether `a` is `[k, m]`.
         transpose_a: bool,
         /// Whether `b` is `[n, k]`.
         transpose_b: bool,
+        /// Whether the product of bf16 operands is f32 although it has a batch.
+        wide: bool,
     }
 }
 
@@ -38,7 +40,14 @@ impl Operator for MatMul {
         if n == Dim::Batch {
             return Err(format!("the columns of operand {b} are the batch"));
         }
-        Ok(vec![TensorType::new(a.dtype, Shape(vec![m, n]))])
+        if self.wide && a.dtype != DType::BF16 {
+            return Err(format!("operands {a} and {b} have no wider product"));
+        }
+        let dtype = match m {
+            Dim::Batch if !self.wide => a.dtype,
+            _ => a.dtype.arithmetic(),
+        };
+        Ok(vec![TensorType::new(dtype, Shape(vec![m, n]))])
     }
 
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {

@@ -32,6 +32,7 @@ impl Word for ReduceFunction {
 operator! {
     /// Operands: `x`. Results: `x` with `axes` reduced to 1, or removed without `keep_dims`. A sum over the
     /// batch axis is the rank's own sum; a mean over it is refused, because its value would depend on the split.
+    /// A result without the batch is not stored in bf16: sums of bf16 are f32.
     Reduce = "reduce" {
         /// Sum or mean.
         function: ReduceFunction,
@@ -61,7 +62,13 @@ impl Operator for Reduce {
                 (true, false) => {}
             }
         }
-        Ok(vec![TensorType::new(x.dtype, Shape(dims))])
+        let shape = Shape(dims);
+        let dtype = if shape.has_batch() {
+            x.dtype
+        } else {
+            x.dtype.arithmetic()
+        };
+        Ok(vec![TensorType::new(dtype, shape)])
     }
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let x = operands[0];

@@ -169,7 +169,7 @@ impl Operator for Cast {
     fn evaluate(&self, operands: &[&Array], _: StepInfo) -> Result<Vec<Array>, String> {
         let x = operands[0];
         let data = match self.dtype {
-            DType::F32 | DType::F64 => x.data.clone(),
+            DType::F32 | DType::F64 | DType::BF16 => x.data.clone(),
             DType::I64 => x.data.iter().map(|&v| v as i64 as f64).collect(),
             DType::U8 => x.data.iter().map(|&v| f64::from(v as u8)).collect(),
         };

@@ -82,7 +82,7 @@ fn types_of(x: &TensorType) -> Result<Types, String> {
     }
     Ok(Types {
         c,
-        vector: TensorType::fixed(x.dtype, &[c]),
+        vector: TensorType::fixed(x.dtype.arithmetic(), &[c]),
         saved: TensorType::fixed(DType::F64, &[c]),
     })
 }

@@ -7,7 +7,7 @@ use super::{MAX_PRINTED, MAX_SPLAT, fnv1a};
 use crate::attributes::{Attribute, AttributeValue};
 use crate::graph::{Graph, NodeId, Value};
 use crate::ops::{Op, ParameterData};
-use crate::tensor::{Literal, Values};
+use crate::tensor::{Literal, Values, bf16_value};
 
 /// The text form of a graph, nodes in topological order and numbered in it. A graph with a cycle (a bug, which
 /// the verifier reports) prints too, but does not parse.
@@ -136,6 +136,7 @@ fn element(literal: &Literal, i: usize) -> String {
     match &literal.values {
         Values::F32(v) => not_a_number(format!("{:?}", v[i])),
         Values::F64(v) => float(v[i]),
+        Values::BF16(v) => not_a_number(format!("{:?}", bf16_value(v[i]) as f32)),
         Values::I64(v) => v[i].to_string(),
         Values::U8(v) => v[i].to_string(),
     }

@@ -1,9 +1,25 @@
 //! Ranges of attributes.
 
 use crate::ops::{Op, ParameterData, Scope, UnaryFunction};
+use crate::types::DType;
+
+/// What outlives a step, or comes from outside, is never bf16.
+fn check_storage(op: &Op) -> Result<(), String> {
+    let ty = match op {
+        Op::Input(op) => &op.ty,
+        Op::Parameter(op) => &op.ty,
+        Op::Statistic(op) => &op.ty,
+        _ => return Ok(()),
+    };
+    match ty.dtype {
+        DType::BF16 => Err(format!("type {ty} is for what a step computes only")),
+        _ => Ok(()),
+    }
+}
 
 /// Ranges of attributes that types do not depend on.
 pub(super) fn check(op: &Op) -> Result<(), String> {
+    check_storage(op)?;
     match op {
         Op::Input(op) if !op.ty.shape.has_batch() => {
             Err(format!("type {} does not have the batch in front", op.ty))

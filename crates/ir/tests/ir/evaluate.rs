@@ -69,6 +69,7 @@ fn operators_of_an_empty_rank_give_empty_results() {
     let product = MatMul {
         transpose_a: true,
         transpose_b: false,
+        wide: false,
     };
     assert_eq!(
         result(product, &[&logits, &Array::zeros(&[0, 2])]),
@@ -90,6 +91,7 @@ fn matmul_transposes_either_side() {
             let op = MatMul {
                 transpose_a,
                 transpose_b,
+                wide: false,
             };
             assert_eq!(result(op, &[a, b]), expected);
         }

@@ -81,7 +81,11 @@ impl<'c> Lowering<'c> {
         program: &Program,
     ) -> Result<Vec<KernelSource>, LowerError> {
         use Parameter::{Shared, Size};
-        check(program, &[Layout::Plain])?;
+        check(
+            program,
+            &[Layout::Plain],
+            &[DType::F32, DType::F64, DType::I64, DType::U8],
+        )?;
         let mut lowering = Lowering {
             functions: Functions::new(context, module),
             vector_bytes: program.vector_bytes,

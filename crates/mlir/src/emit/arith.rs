@@ -39,6 +39,7 @@ impl<'c> Emitter<'c> {
 
     /// A floating-point constant.
     pub fn float(&mut self, elem: Elem, value: f64) -> Val<'c> {
+        let elem = elem.register();
         let ty = self.ty(elem, 1);
         let attribute = FloatAttribute::new(self.context, ty, value).into();
         self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)])
@@ -168,8 +169,9 @@ impl<'c> Emitter<'c> {
     }
 
     /// The value in another element type: between floats, from integers to floats, between integers
-    /// (unsigned), from i1.
+    /// (unsigned), from i1. What is to be stored in bf16 becomes f32.
     pub fn convert(&mut self, v: Val<'c>, to: Elem) -> Val<'c> {
+        let to = to.register();
         let name = match (v.elem.is_float(), to.is_float()) {
             _ if v.elem == to => return v,
             (true, true) if to == Elem::F64 => "arith.extf",

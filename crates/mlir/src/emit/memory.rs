@@ -53,13 +53,31 @@ impl<'c> Emitter<'c> {
         )
     }
 
-    /// Loads one element through an address.
+    /// Loads one element through an address; one in bf16 becomes f32.
     pub fn load_scalar(&mut self, address: Val<'c>, elem: Elem) -> Val<'c> {
         let alignment = self.i64_attribute(elem.bytes());
-        self.op1("llvm.load", &[address], (elem, 1), &[("alignment", alignment)])
+        let loaded = self.op1("llvm.load", &[address], (elem, 1), &[("alignment", alignment)]);
+        self.loaded(loaded)
     }
 
-    /// Stores one element through an address.
+    /// What was loaded, as registers hold it: bf16 becomes f32.
+    pub(super) fn loaded(&mut self, v: Val<'c>) -> Val<'c> {
+        match v.elem {
+            Elem::BF16 => self.op1("arith.extf", &[v], (Elem::F32, v.lanes), &[]),
+            _ => v,
+        }
+    }
+
+    /// What is to be stored as elements of `elem`: rounded to nearest, ties to even, for bf16.
+    pub(super) fn rounded(&mut self, v: Val<'c>, elem: Elem) -> Val<'c> {
+        if elem != Elem::BF16 {
+            return v;
+        }
+        let v = self.convert(v, Elem::F32);
+        self.op1("arith.truncf", &[v], (Elem::BF16, v.lanes), &[])
+    }
+
+    /// Stores one element, or in lanes neighbouring ones, through an address.
     pub fn store_scalar(&mut self, address: Val<'c>, value: Val<'c>) {
         let alignment = self.i64_attribute(value.elem.bytes());
         self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
@@ -86,7 +104,7 @@ impl<'c> Emitter<'c> {
                 let base = self.select(guard, base, zero);
                 let address = self.address(buffer.pointer, elem, base);
                 let loaded = self.load_scalar(address, elem);
-                let other = self.zero(elem);
+                let other = self.zero(loaded.elem);
                 self.select(guard, loaded, other)
             }
             _ => self.load_lanes(buffer, flat, guard),
@@ -144,6 +162,7 @@ impl<'c> Emitter<'c> {
     pub fn store(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
         let flat = self.flat(buffer, at);
         let (elem, lanes) = (buffer.elem, self.lanes);
+        let value = self.rounded(value, elem);
         match flat {
             Index::Const { stride, .. } | Index::Scalar { stride, .. }
                 if lanes == 1 || stride == 0 || stride == 1 =>

@@ -50,6 +50,8 @@ pub enum Elem {
     F32,
     /// 64-bit float.
     F64,
+    /// The upper half of an f32, in memory only: see [`Elem::register`].
+    BF16,
     /// An address: of host memory in host code, of global memory in a GPU's kernel.
     Ptr,
     /// An address in a block's shared memory.
@@ -63,13 +65,22 @@ impl Elem {
     pub fn bytes(self) -> i64 {
         match self {
             Elem::I1 | Elem::I8 => 1,
+            Elem::BF16 => 2,
             Elem::I32 | Elem::F32 | Elem::SharedPtr => 4,
             Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Communicator => 8,
         }
     }
 
+    /// What a loaded value is, and a value to be stored: f32 for bf16, else itself.
+    pub fn register(self) -> Elem {
+        match self {
+            Elem::BF16 => Elem::F32,
+            other => other,
+        }
+    }
+
     fn is_float(self) -> bool {
-        matches!(self, Elem::F32 | Elem::F64)
+        matches!(self, Elem::F32 | Elem::F64 | Elem::BF16)
     }
 }
 
@@ -138,6 +149,7 @@ impl<'c> Emitter<'c> {
                 Elem::I64 => IntegerType::new(context, 64).into(),
                 Elem::F32 => Type::float32(context),
                 Elem::F64 => Type::float64(context),
+                Elem::BF16 => Type::bfloat16(context),
                 Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, global),
                 Elem::SharedPtr => melior::dialect::llvm::r#type::pointer(context, 3),
                 Elem::Communicator => match Type::parse(context, "!nccl.comm") {

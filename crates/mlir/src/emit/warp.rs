@@ -37,21 +37,28 @@ impl<'c> Emitter<'c> {
         self.address(pointer, elem, offset)
     }
 
-    /// Loads a vector, aligned to its size.
+    /// Loads a vector, aligned to its size or to [`COPY_BYTES`].
     pub fn load_vector(&mut self, address: Val<'c>, elem: Elem, lanes: usize) -> Val<'c> {
-        let alignment = self.i64_attribute(elem.bytes() * lanes as i64);
-        self.op1(
+        let alignment = self.vector_alignment(elem, lanes);
+        let loaded = self.op1(
             "llvm.load",
             &[address],
             (elem, lanes),
             &[("alignment", alignment)],
-        )
+        );
+        self.loaded(loaded)
     }
 
-    /// Stores a vector, aligned to its size.
-    pub fn store_vector(&mut self, address: Val<'c>, value: Val<'c>) {
-        let alignment = self.i64_attribute(value.elem.bytes() * value.lanes as i64);
+    /// Stores a vector as elements of `elem`, aligned to its size or to [`COPY_BYTES`]; returns what a load would.
+    pub fn store_vector(&mut self, address: Val<'c>, elem: Elem, value: Val<'c>) -> Val<'c> {
+        let alignment = self.vector_alignment(elem, value.lanes);
+        let value = self.rounded(value, elem);
         self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
+        self.loaded(value)
+    }
+
+    fn vector_alignment(&self, elem: Elem, lanes: usize) -> Attribute<'c> {
+        self.i64_attribute((elem.bytes() * lanes as i64).min(COPY_BYTES))
     }
 
     /// A vector of scalars.
@@ -99,12 +106,17 @@ impl<'c> Emitter<'c> {
         self.op("nvvm.cp.async.wait.group", &[], &[], &[("n", n)]);
     }
 
-    /// Loads four 8x4 matrices of 32-bit elements from shared memory: lane `8 m + r` gives the address of row `r`
-    /// of matrix `m`, and lane `l` gets element `l % 4` of row `l / 4` of each.
-    pub fn load_matrices(&mut self, address: Val<'c>) -> [Val<'c>; 4] {
+    /// Loads four 8x4 matrices of 32-bit words from shared memory: lane `8 m + r` gives the address of row `r`
+    /// of matrix `m`, and lane `l` gets word `l % 4` of row `l / 4` of each. With `transposed` they are 8x8 matrices of
+    /// 16-bit elements, and the lane's words hold elements `2 (l % 4)` and the next of column `l / 4`.
+    pub fn load_matrices(&mut self, address: Val<'c>, transposed: bool) -> [Val<'c>; 4] {
+        let layout = match transposed {
+            true => "#nvvm.mma_layout<col>",
+            false => "#nvvm.mma_layout<row>",
+        };
         let attributes = [
             ("num", self.i32_attribute(4)),
-            ("layout", self.parse_attribute("#nvvm.mma_layout<row>")),
+            ("layout", self.parse_attribute(layout)),
             (
                 "shape",
                 self.parse_attribute("#nvvm.ld_st_matrix_shape<m = 8, n = 8>"),
@@ -114,8 +126,7 @@ impl<'c> Emitter<'c> {
                 self.parse_attribute("#nvvm.ld_st_matrix_elt_type<b16>"),
             ),
         ];
-        let words = self.four("nvvm.ldmatrix", &[address], Elem::I32, &attributes);
-        words.map(|word| self.bitcast(word, Elem::F32))
+        self.four("nvvm.ldmatrix", &[address], Elem::I32, &attributes)
     }
 
     /// An f32 rounded to tf32, to nearest with ties away from zero, as the bits that matrix instructions take.
@@ -138,6 +149,24 @@ impl<'c> Emitter<'c> {
             ("multiplicandAPtxType", tf32),
             ("multiplicandBPtxType", tf32),
             ("shape", self.parse_attribute("#nvvm.shape<m = 16, n = 8, k = 8>")),
+            ("operandSegmentSizes", self.i32_array(&[4, 2, 4])),
+        ];
+        let operands = [&a[..], &b, &c].concat();
+        self.four("nvvm.mma.sync", &operands, Elem::F32, &attributes)
+    }
+
+    /// `D = A B + C` of a warp: A is 16x16 and B is 16x8 in bf16, two elements a word; C and D are 16x8 in f32.
+    pub fn multiply_bf16(&mut self, a: [Val<'c>; 4], b: [Val<'c>; 2], c: [Val<'c>; 4]) -> [Val<'c>; 4] {
+        let bf16 = self.parse_attribute("#nvvm.mma_type<bf16>");
+        let attributes = [
+            ("layoutA", self.parse_attribute("#nvvm.mma_layout<row>")),
+            ("layoutB", self.parse_attribute("#nvvm.mma_layout<col>")),
+            ("multiplicandAPtxType", bf16),
+            ("multiplicandBPtxType", bf16),
+            (
+                "shape",
+                self.parse_attribute("#nvvm.shape<m = 16, n = 8, k = 16>"),
+            ),
             ("operandSegmentSizes", self.i32_array(&[4, 2, 4])),
         ];
         let operands = [&a[..], &b, &c].concat();

@@ -24,10 +24,18 @@ fn on_tensor_cores<'c>(
     groups: usize,
     tensors: [&Tensor<'c>; 3],
 ) -> Option<Problem<'c>> {
+    let operands = k.operands.iter().take(2);
+    if operands
+        .into_iter()
+        .any(|operand| operand.ty.dtype != k.products.operand())
+    {
+        return None;
+    }
     let shape = Shape::of_conv(k.products, window, groups, tensors.map(|tensor| &tensor.ty))?;
     Some(Problem {
         shape,
         products: k.products,
+        result: k.results[0].memory_elem(),
         n: k.n,
     })
 }

@@ -14,6 +14,7 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         let problem = Problem {
             shape,
             products: k.products,
+            result: y.memory_elem(),
             n: k.n,
         };
         let (a, b, y) = (a.pointer, b.pointer, y.pointer);

@@ -22,13 +22,14 @@ use syncbn_ir::{DType, Layout};
 
 use crate::LowerError;
 use crate::cpu::{KernelSource, Program};
+use crate::emit::COPY_BYTES;
 use crate::host::{Functions, Parameter, check};
 use kernel::Launch;
 
 /// Name of the `gpu.module`.
 pub const KERNELS: &str = "kernels";
 
-/// How matrices are multiplied, in convolutions and linear layers whose operands are f32.
+/// How matrices are multiplied, in convolutions and linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Products {
     /// In f32, without tensor cores.
@@ -38,13 +39,29 @@ pub enum Products {
     Tf32,
     /// On tensor cores, with each operand as the sum of two tf32 numbers: three products, close to f32.
     ThreeTf32,
+    /// On tensor cores in bf16, with sums in f32.
+    Bf16,
 }
 
 impl Products {
+    /// Element type of the operands.
+    pub fn operand(self) -> DType {
+        match self {
+            Products::Bf16 => DType::BF16,
+            Products::Exact | Products::Tf32 | Products::ThreeTf32 => DType::F32,
+        }
+    }
+
+    /// Elements of the operands in one copy to shared memory.
+    fn copied(self) -> i64 {
+        COPY_BYTES / self.operand().bytes() as i64
+    }
+
     /// The precision that a description of the program states.
     pub fn name(self) -> &'static str {
         match self {
             Products::Tf32 => "tf32",
+            Products::Bf16 => "bf16",
             Products::Exact | Products::ThreeTf32 => "f32",
         }
     }
@@ -53,8 +70,8 @@ impl Products {
     pub fn channels_at_once(self) -> usize {
         match self {
             Products::Exact => 1,
-            // Copies of 16 bytes take neighbouring channels.
-            Products::Tf32 | Products::ThreeTf32 => 4,
+            // Copies take neighbouring channels.
+            Products::Tf32 | Products::ThreeTf32 | Products::Bf16 => self.copied() as usize,
         }
     }
 }
@@ -89,8 +106,13 @@ impl<'c> Lowering<'c> {
         module: &'c Module<'c>,
         program: &Program,
     ) -> Result<Kernels, LowerError> {
+        use DType::{BF16, F32, F64, I64, U8};
         use Parameter::{Shared, Size};
-        check(program, &[Layout::Plain, Layout::Nhwc])?;
+        check(
+            program,
+            &[Layout::Plain, Layout::Nhwc],
+            &[F32, F64, BF16, I64, U8],
+        )?;
         let functions = Functions::new(context, module);
         functions.mark_as_container(module);
         let mut lowering = Lowering {

@@ -38,7 +38,7 @@ pub fn all_reduce<'c>(
     let element = match dtype {
         DType::F32 => Type::float32(context),
         DType::F64 => Type::float64(context),
-        DType::I64 | DType::U8 => {
+        DType::BF16 | DType::I64 | DType::U8 => {
             return Err(LowerError::Internal {
                 message: format!("an all-reduce of {dtype}"),
             });

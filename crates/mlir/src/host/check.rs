@@ -1,13 +1,14 @@
 //! What this target cannot lower, found on all nodes before any of them is lowered.
 
 use syncbn_ir::ops::Op;
-use syncbn_ir::{Graph, Layout, NodeId};
+use syncbn_ir::{DType, Graph, Layout, NodeId, TensorType};
 
 use crate::cpu::{Part, Program};
 use crate::{LowerError, Unsupported};
 
-/// Refuses a program that has nodes without a lowering, or in other layouts than `layouts`, and names all of them.
-pub fn check(program: &Program, layouts: &[Layout]) -> Result<(), LowerError> {
+/// Refuses a program that has nodes without a lowering, or in other layouts or element types than these, and names all
+/// of them.
+pub fn check(program: &Program, layouts: &[Layout], dtypes: &[DType]) -> Result<(), LowerError> {
     let mut list: Vec<Unsupported> = Vec::new();
     for Part {
         graph, prepare, step, ..
@@ -15,7 +16,7 @@ pub fn check(program: &Program, layouts: &[Layout]) -> Result<(), LowerError> {
     {
         for &id in prepare.iter().chain(*step) {
             let node = graph.node(id);
-            let found = reasons(graph, id, layouts)
+            let found = reasons(graph, id, (layouts, dtypes))
                 .into_iter()
                 .map(|message| Unsupported {
                     node: node.name.clone(),
@@ -36,7 +37,7 @@ pub fn check(program: &Program, layouts: &[Layout]) -> Result<(), LowerError> {
 }
 
 /// Why a node cannot be lowered.
-fn reasons(graph: &Graph, id: NodeId, known: &[Layout]) -> Vec<String> {
+fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) -> Vec<String> {
     let node = graph.node(id);
     let mut reasons = Vec::new();
     let whole = match &node.op {
@@ -48,8 +49,11 @@ fn reasons(graph: &Graph, id: NodeId, known: &[Layout]) -> Vec<String> {
         reasons.push("is lowered only after bn-to-syncbn has replaced it".to_string());
     }
     let operands = graph.operands(id).into_iter().map(|v| graph.ty(v));
-    let types = operands.chain(node.outputs.iter().map(|output| &output.ty));
+    let types: Vec<&TensorType> = operands
+        .chain(node.outputs.iter().map(|output| &output.ty))
+        .collect();
     let mut layouts: Vec<Layout> = types
+        .iter()
         .map(|ty| ty.layout)
         .filter(|layout| !known.contains(layout))
         .collect();
@@ -59,5 +63,8 @@ fn reasons(graph: &Graph, id: NodeId, known: &[Layout]) -> Vec<String> {
             .iter()
             .map(|layout| format!("layout {layout} has no schedule on this target")),
     );
+    if let Some(ty) = types.iter().find(|ty| !dtypes.contains(&ty.dtype)) {
+        reasons.push(format!("this target does not compute with {}", ty.dtype));
+    }
     reasons
 }

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use melior::ir::{Block, BlockRef, Region, RegionLike};
-use syncbn_abi::{ElementType, StepArguments};
+use syncbn_abi::{StepArguments, StoredType};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
 
@@ -215,8 +215,9 @@ impl<'c> Step<'c, '_> {
             };
             let pointer = self.pointer(location);
             let element_type = match output.ty.dtype {
-                DType::F32 => ElementType::F32,
-                DType::F64 => ElementType::F64,
+                DType::F32 => StoredType::F32,
+                DType::F64 => StoredType::F64,
+                DType::BF16 => StoredType::BF16,
                 DType::I64 | DType::U8 => continue,
             };
             let index = self.e.index(index);

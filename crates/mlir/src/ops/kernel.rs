@@ -30,11 +30,12 @@ pub struct Kernel<'c> {
     pub products: Products,
 }
 
-/// Element type in memory and registers.
+/// Element type in memory.
 pub fn elem(dtype: DType) -> Elem {
     match dtype {
         DType::F32 => Elem::F32,
         DType::F64 => Elem::F64,
+        DType::BF16 => Elem::BF16,
         DType::I64 => Elem::I64,
         DType::U8 => Elem::I8,
     }
@@ -79,14 +80,19 @@ pub fn matrix(ty: &TensorType, transpose: bool) -> (Dim, Dim, i64, i64) {
 }
 
 impl<'c> Tensor<'c> {
-    /// Its element type.
+    /// The element type of its values in registers.
     pub fn elem(&self) -> Elem {
+        elem(self.ty.dtype).register()
+    }
+
+    /// The element type of its values in memory.
+    pub fn memory_elem(&self) -> Elem {
         elem(self.ty.dtype)
     }
 
     /// A view with other strides.
     pub fn view(&self, strides: &[i64]) -> Buffer<'c> {
-        Buffer::new(self.pointer, self.elem(), strides)
+        Buffer::new(self.pointer, self.memory_elem(), strides)
     }
 
     /// The buffer indexed by the type's own axes.

@@ -16,6 +16,7 @@ pub(super) fn gemm(cx: &mut Importer, node: &OnnxNode) -> Imported {
     let op = MatMul {
         transpose_a: node.flag("transA", false)?,
         transpose_b: node.flag("transB", false)?,
+        wide: false,
     };
     let alpha = f64::from(node.float("alpha")?.unwrap_or(1.0));
     let beta = f64::from(node.float("beta")?.unwrap_or(1.0));
@@ -69,6 +70,7 @@ pub(super) fn matmul(cx: &mut Importer, node: &OnnxNode) -> Imported {
     let op = MatMul {
         transpose_a: false,
         transpose_b: false,
+        wide: false,
     };
     Ok(vec![cx.add(node, op, &[a, b])?.into()])
 }

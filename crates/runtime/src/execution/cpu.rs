@@ -10,7 +10,7 @@ use std::{
 
 use syncbn_abi::Model;
 
-use super::{Consume, Execution, Purpose, Region, inference_share, initialise};
+use super::{Batch, Consume, Execution, Purpose, Region, inference_share, initialise};
 use crate::{
     collectives::Collectives,
     crew::Crew,
@@ -19,7 +19,6 @@ use crate::{
     optimizer::{Optimizer, Update},
     program::CpuPart,
     rank::{Memory, Rank, Step},
-    sampler::Share,
 };
 
 /// A CPU part with its memory and its ranks.
@@ -111,20 +110,14 @@ impl Execution for CpuExecution {
         Ok(())
     }
 
-    fn train_step(
-        &self,
-        data: &Arc<Dataset>,
-        order: &Arc<Vec<u64>>,
-        share: &Arc<Share>,
-        trace: bool,
-    ) -> Result<f64> {
+    fn train_step(&self, batch: &Batch, _: Option<&Batch>, trace: bool) -> Result<f64> {
         let (function, _) = self.part.training()?;
+        let Batch { data, order, share } = batch.clone();
         let step = Step {
             total: share.total(),
             ranks: self.crew.len(),
             trace,
         };
-        let (data, order, share) = (Arc::clone(data), Arc::clone(order), Arc::clone(share));
         let memory = Arc::clone(&self.memory);
         self.crew.run(move |rank| {
             rank.load(&data, &order[share.range(rank.index())]);
@@ -234,5 +227,9 @@ impl Execution for CpuExecution {
 
     fn collectives(&self) -> u64 {
         self.crew.rank(0).context().executed()
+    }
+
+    fn replays(&self) -> Option<u64> {
+        None
     }
 }

@@ -37,6 +37,26 @@ pub struct Purpose {
     pub infer: bool,
 }
 
+/// The samples of one training step.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The data set.
+    pub data: Arc<Dataset>,
+    /// The epoch's order of its samples.
+    pub order: Arc<Vec<u64>>,
+    /// Which of them each rank takes.
+    pub share: Arc<Share>,
+}
+
+impl Batch {
+    /// Whether it is the very same batch.
+    pub fn is(&self, other: &Batch) -> bool {
+        Arc::ptr_eq(&self.data, &other.data)
+            && Arc::ptr_eq(&self.order, &other.order)
+            && Arc::ptr_eq(&self.share, &other.share)
+    }
+}
+
 /// A piece of a rank's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Region {
@@ -84,15 +104,10 @@ pub trait Execution {
     /// Ends training step `step`, counted from 1, so that all processes agree on [`Execution::interrupted`].
     fn end_step(&self, step: u64) -> Result<()>;
 
-    /// Runs one training step on `share` of `data` in `order`, without the update; returns the loss. With
-    /// `trace`, values that are not finite are looked for.
-    fn train_step(
-        &self,
-        data: &Arc<Dataset>,
-        order: &Arc<Vec<u64>>,
-        share: &Arc<Share>,
-        trace: bool,
-    ) -> Result<f64>;
+    /// Runs one training step on a batch, without the update; returns the loss. `next` is what the next step will get,
+    /// if that is known: its samples may be fetched meanwhile. With `trace`, values that are not finite are
+    /// looked for.
+    fn train_step(&self, batch: &Batch, next: Option<&Batch>, trace: bool) -> Result<f64>;
 
     /// Updates the weights with the gradients of the last step.
     fn update(&self, update: Update) -> Result<()>;
@@ -126,6 +141,9 @@ pub trait Execution {
 
     /// Collectives that a rank of this process has executed.
     fn collectives(&self) -> u64;
+
+    /// Steps and batches of inference that this process has replayed as graphs; None where there are none.
+    fn replays(&self) -> Option<u64>;
 }
 
 /// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program, or of
@@ -145,6 +163,7 @@ pub fn start(
                 *kind,
                 seat,
                 purpose,
+                place.options,
                 weights,
                 interrupted,
             )?)

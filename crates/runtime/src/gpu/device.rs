@@ -36,17 +36,32 @@ pub trait Device {
     /// All-reduces enqueued so far on all streams; a group of NCCL's counts as one.
     fn collectives(&self) -> u64;
 
-    /// Captures what `enqueue` enqueues on `stream` (and on streams that wait for it and that it waits for at the
-    /// end), so that it can be replayed. None if the device has no graphs; then nothing was enqueued. The first
-    /// failure of an enqueued launch or collective is the error.
+    /// Host memory for [`Device::copy_in`] and [`Device::copy_out`], zeroed, which lives as long as the device.
+    fn pinned(&self, bytes: u64, what: &str) -> Result<*mut u8>;
+
+    /// Lets later work of `waiting` start after everything enqueued on `signalling` so far.
+    fn wait(&self, waiting: *mut c_void, signalling: *mut c_void) -> Result<()>;
+
+    /// Enqueues a copy from memory of [`Device::pinned`] to the device on a stream.
+    ///
+    /// # Safety
+    /// The host memory stays as it is until the copy is done.
+    unsafe fn copy_in(&self, stream: *mut c_void, to: *mut u8, from: *const u8, bytes: usize) -> Result<()>;
+
+    /// Enqueues a copy from the device to memory of [`Device::pinned`] on a stream.
+    ///
+    /// # Safety
+    /// Nobody uses the host memory until the copy is done.
+    unsafe fn copy_out(&self, stream: *mut c_void, from: *const u8, to: *mut u8, bytes: usize) -> Result<()>;
+
+    /// Captures what `enqueue` enqueues on `stream`, and on streams that wait for it first and that it waits for at the
+    /// end, so that it can be replayed; nothing is done yet. The first failure of what was enqueued is the error;
+    /// the streams can be used again after it. The graph must be dropped before the device.
     fn capture(
         &self,
         stream: *mut c_void,
         enqueue: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Option<Box<dyn Replay>>> {
-        let _ = (stream, enqueue);
-        Ok(None)
-    }
+    ) -> Result<Box<dyn Replay>>;
 
     /// What ends all communicators from another thread, so that a thread that waits in one gets an error where
     /// that can be had. The process ends soon after, whether or not it returns.

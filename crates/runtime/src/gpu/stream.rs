@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     cuda::CudaStream,
-    emulator::{self, Emulator},
+    device::Replay,
+    emulator::{self, EmulatedStream},
     nccl,
 };
 use crate::error::{Error, Result};
@@ -50,14 +51,14 @@ pub(super) fn end_group() {
 
 /// The device of a stream.
 pub(super) enum Backend {
-    Emulated(Rc<Emulator>),
+    Emulated(EmulatedStream),
     Cuda(CudaStream),
 }
 
 /// A communicator of a device.
 pub enum Communicator {
     /// Of emulated devices.
-    Emulated(emulator::Communicator),
+    Emulated(Rc<emulator::Communicator>),
     /// Of GPUs.
     Nccl(nccl::Communicator),
 }
@@ -93,6 +94,14 @@ impl Stream {
         }
     }
 
+    /// The stream of an emulated device.
+    pub(super) fn emulated(&self) -> Result<&EmulatedStream> {
+        match &self.backend {
+            Backend::Emulated(stream) => Ok(stream),
+            Backend::Cuda(_) => Err(mixed()),
+        }
+    }
+
     /// Keeps the first failure.
     pub fn fail(&self, error: Error) {
         self.failure.borrow_mut().get_or_insert(error);
@@ -118,7 +127,7 @@ impl Stream {
         }
         let outcome = match &self.backend {
             // SAFETY: passed on from the caller.
-            Backend::Emulated(emulator) => unsafe { emulator.launch(kernel, grid, parameters) },
+            Backend::Emulated(stream) => unsafe { stream.launch(kernel, grid, parameters) },
             // SAFETY: passed on from the caller.
             Backend::Cuda(stream) => unsafe { stream.launch(kernel, grid, parameters) },
         };
@@ -127,17 +136,18 @@ impl Stream {
         }
     }
 
-    /// Lets later work wait for what `signalling` has been given so far.
+    /// Lets later work wait for what `signalling` has been given so far; nothing to do for the stream itself.
     pub(super) fn wait_for(&self, signalling: &Stream) {
-        match (&self.backend, &signalling.backend) {
-            // Whatever was enqueued has happened.
-            (Backend::Emulated(_), Backend::Emulated(_)) => {}
-            (Backend::Cuda(waiting), Backend::Cuda(signalling)) => {
-                if let Err(error) = waiting.wait_for(signalling) {
-                    self.fail(error);
-                }
-            }
-            _ => self.fail(mixed()),
+        if std::ptr::eq(self, signalling) {
+            return;
+        }
+        let outcome = match (&self.backend, &signalling.backend) {
+            (Backend::Emulated(waiting), Backend::Emulated(signalling)) => waiting.wait_for(signalling),
+            (Backend::Cuda(waiting), Backend::Cuda(signalling)) => waiting.wait_for(signalling),
+            _ => Err(mixed()),
+        };
+        if let Err(error) = outcome {
+            self.fail(error);
         }
     }
 
@@ -155,8 +165,8 @@ impl Stream {
             Group::Outside => self.collectives.update(|count| count + 1),
         }
         let outcome = match (&self.backend, communicator) {
-            (Backend::Emulated(emulator), Communicator::Emulated(communicator)) => {
-                communicator.all_reduce(emulator, call)
+            (Backend::Emulated(stream), Communicator::Emulated(communicator)) => {
+                stream.all_reduce(communicator, call)
             }
             (Backend::Cuda(stream), Communicator::Nccl(communicator)) => {
                 communicator.all_reduce(stream.handle(), call)
@@ -175,7 +185,7 @@ impl Stream {
     /// Copies from the device after all work of the stream.
     pub(super) fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
         match &self.backend {
-            Backend::Emulated(emulator) => emulator.download(from, to),
+            Backend::Emulated(stream) => stream.fetch(from, to),
             Backend::Cuda(stream) => stream.fetch(from, to),
         }
     }
@@ -183,6 +193,53 @@ impl Stream {
 
 fn mixed() -> Error {
     Error::internal("streams or communicators of different kinds of devices meet")
+}
+
+/// The first failure of any stream since the last call of this.
+pub(super) fn take_failures(streams: &RefCell<Vec<Rc<Stream>>>) -> Result<()> {
+    let failures: Vec<Result<()>> = streams
+        .borrow()
+        .iter()
+        .map(|stream| stream.take_failure())
+        .collect();
+    failures.into_iter().collect()
+}
+
+/// A graph that counts its all-reduces each time it is replayed.
+struct Counted<G> {
+    graph: G,
+    collectives: Rc<Cell<u64>>,
+    /// All-reduces of one replay.
+    count: u64,
+}
+
+impl<G: Replay> Replay for Counted<G> {
+    fn replay(&self) -> Result<()> {
+        self.collectives.update(|count| count + self.count);
+        self.graph.replay()
+    }
+}
+
+/// The graph that `capture` captures on `streams` of a device, whose all-reduces `collectives` counts. What failed
+/// before is not the capture's, and what was captured has not happened.
+pub(super) fn capture<G: Replay + 'static>(
+    streams: &RefCell<Vec<Rc<Stream>>>,
+    collectives: &Rc<Cell<u64>>,
+    capture: impl FnOnce() -> Result<G>,
+) -> Result<Box<dyn Replay>> {
+    take_failures(streams)?;
+    let before = collectives.get();
+    let graph = capture();
+    let count = collectives.replace(before) - before;
+    // What could not be captured must not fail what comes after.
+    let failures = take_failures(streams);
+    let graph = graph?;
+    failures?;
+    Ok(Box::new(Counted {
+        graph,
+        collectives: Rc::clone(collectives),
+        count,
+    }))
 }
 
 /// Keeps an object for as long as its device, and gives the pointer that names it.

@@ -1,27 +1,16 @@
 //! Why a loss is not finite: the step runs again with tracing, which finds the first layer to blame.
 
-use std::sync::Arc;
-
 use crate::{
     cli,
-    data::Dataset,
     error::{Error, Result},
-    execution::Execution,
-    sampler::Share,
+    execution::{Batch, Execution},
 };
 
 use super::save;
 
 /// The error for a loss that is not finite in step `step` (from 1).
-pub fn not_finite(
-    execution: &dyn Execution,
-    data: &Arc<Dataset>,
-    order: &Arc<Vec<u64>>,
-    share: &Arc<Share>,
-    step: u64,
-    flags: &cli::Train,
-) -> Error {
-    let place = match find(execution, data, order, share) {
+pub fn not_finite(execution: &dyn Execution, batch: &Batch, step: u64, flags: &cli::Train) -> Error {
+    let place = match find(execution, batch) {
         Ok(place) => place,
         Err(error) => return error,
     };
@@ -36,19 +25,14 @@ pub fn not_finite(
 }
 
 /// A sentence that names the first tensor or layer that is not finite.
-fn find(
-    execution: &dyn Execution,
-    data: &Arc<Dataset>,
-    order: &Arc<Vec<u64>>,
-    share: &Arc<Share>,
-) -> Result<String> {
+fn find(execution: &dyn Execution, batch: &Batch) -> Result<String> {
     // A gradient may have overflowed although the loss of its step was finite.
     if let Some(name) = save::first_not_finite_parameter(execution)? {
         return Ok(format!(
             "the update of the step before left values in \"{name}\" that are not finite"
         ));
     }
-    execution.train_step(data, order, share, true)?;
+    execution.train_step(batch, None, true)?;
     let node = execution.first_not_finite()?.and_then(|index| {
         let index = usize::try_from(index).ok()?;
         execution.model().train_nodes.get(index)

@@ -26,6 +26,9 @@ pub struct StepLine {
     pub lr: f64,
     /// Samples a second, the update included.
     pub images_per_s: f64,
+    /// Whether the step was replayed as a graph; absent on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<bool>,
 }
 
 /// The end of an epoch.

@@ -18,7 +18,7 @@ use crate::{
     atomic_file, cli,
     data::Dataset,
     error::{Error, Kind, Result},
-    execution::{self, Execution, Purpose},
+    execution::{self, Batch, Execution, Purpose},
     optimizer::{Optimizer, Update},
     place::Place,
     report,
@@ -89,41 +89,33 @@ fn train(
     let mut log = Log::create(flags.log.as_deref().filter(|_| leads))?;
     let mut progress = Progress::start(plan.steps, leads);
     let per_epoch = plan.sampler.steps_per_epoch();
-    let mut order = Arc::new(Vec::new());
-    let mut share = Arc::new(plan.sampler.share(0));
+    let mut batches = Batches::new(data, &plan.sampler);
+    let mut batch = batches.next();
     for step in 0..plan.steps {
         let (epoch, place) = (step / per_epoch, step % per_epoch);
-        if place == 0 {
-            order = Arc::new(plan.sampler.order(epoch));
-        }
-        share = Arc::new(plan.sampler.share(place));
+        let next = (step + 1 < plan.steps).then(|| batches.next());
         let lr = plan.learning_rate.at(step);
         let start = Instant::now();
-        let loss = execution.train_step(data, &order, &share, false)?;
+        let replays = execution.replays();
+        let loss = execution.train_step(&batch, next.as_ref(), false)?;
         if loss.is_finite() {
             let optimizer = plan.optimizer;
             execution.update(Update { optimizer, lr, step })?;
         }
         execution.end_step(step + 1)?;
-        let images_per_s = share.total() as f64 / start.elapsed().as_secs_f64();
+        let images_per_s = batch.share.total() as f64 / start.elapsed().as_secs_f64();
         let line = StepLine {
             step: step + 1,
             epoch: epoch + 1,
             loss,
             lr,
             images_per_s,
+            replayed: replays.map(|before| execution.replays() > Some(before)),
         };
         log.step(&line)?;
         progress.step(&line);
         if !loss.is_finite() {
-            return Err(diagnose::not_finite(
-                execution,
-                data,
-                &order,
-                &share,
-                step + 1,
-                flags,
-            ));
+            return Err(diagnose::not_finite(execution, &batch, step + 1, flags));
         }
         let ends = place + 1 == per_epoch || step + 1 == plan.steps;
         // The save comes first, so that a signal during the validation loses nothing.
@@ -144,12 +136,48 @@ fn train(
         if execution.interrupted() {
             return Err(interruption(flags, step + 1));
         }
+        if let Some(next) = next {
+            batch = next;
+        }
     }
     progress.finish();
     if let Some(path) = flags.save.as_ref().filter(|_| leads) {
         report::line(&format!("saved \"{}\"", path.display()));
     }
-    Ok(share)
+    Ok(batch.share)
+}
+
+/// The batches of a run, epoch after epoch.
+struct Batches<'a> {
+    data: &'a Arc<Dataset>,
+    sampler: &'a Sampler,
+    order: Arc<Vec<u64>>,
+    step: u64,
+}
+
+impl<'a> Batches<'a> {
+    fn new(data: &'a Arc<Dataset>, sampler: &'a Sampler) -> Self {
+        Batches {
+            data,
+            sampler,
+            order: Arc::default(),
+            step: 0,
+        }
+    }
+
+    fn next(&mut self) -> Batch {
+        let per_epoch = self.sampler.steps_per_epoch();
+        let (epoch, place) = (self.step / per_epoch, self.step % per_epoch);
+        if place == 0 {
+            self.order = Arc::new(self.sampler.order(epoch));
+        }
+        self.step += 1;
+        Batch {
+            data: Arc::clone(self.data),
+            order: Arc::clone(&self.order),
+            share: Arc::new(self.sampler.share(place)),
+        }
+    }
 }
 
 fn interruption(flags: &cli::Train, step: u64) -> Error {

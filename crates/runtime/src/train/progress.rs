@@ -43,6 +43,7 @@ impl Progress {
             loss,
             lr,
             images_per_s,
+            ..
         } = line;
         let text = format!(
             "epoch {epoch} loss {loss:.5} lr {:?} {images_per_s:.0} images/s",

@@ -8,6 +8,7 @@ mod errors;
 mod fake_model;
 mod gpu;
 mod gpu_errors;
+mod graphs;
 mod harness;
 mod inference;
 mod optimizers;
@@ -29,6 +30,7 @@ fn main() {
         errors::TESTS,
         gpu::TESTS,
         gpu_errors::TESTS,
+        graphs::TESTS,
         processes::TESTS,
         deaths::TESTS,
     ]

@@ -4,6 +4,7 @@
 mod exceptions;
 mod expected;
 mod inference;
+mod precision;
 mod probe;
 mod splits;
 mod training;

@@ -131,6 +131,8 @@ fn every_pass_keeps_the_training_step() {
         check_memory(&step.what("memory"), &whole, &report, &step.state);
         worst
     });
+    // `precision.rs` has f32 networks for this one.
+    let names: Vec<&str> = names.into_iter().filter(|&p| p != "lower-precision").collect();
     effective.check(&names);
 }
 
@@ -151,8 +153,9 @@ fn needs(pass: &str) -> &'static [&'static str] {
 #[test]
 fn each_pass_alone_keeps_the_training_step() {
     let clean = names_of("clean");
-    // What makes the definition is not compared with it, and inference alone folds.
-    let left_out = |pass: &&str| DEFINITION.contains(pass) || *pass == "fold-batch-norm";
+    // What makes the definition is not compared with it, inference alone folds, and these networks are f64.
+    let others = ["fold-batch-norm", "lower-precision"];
+    let left_out = |pass: &&str| DEFINITION.contains(pass) || others.contains(pass);
     let names: Vec<&str> = PASSES.iter().map(|p| p.name()).filter(|p| !left_out(p)).collect();
     let effective = Effective::default();
     for_each_seed("alone", |seed| {

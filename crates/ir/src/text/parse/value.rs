@@ -52,6 +52,9 @@ impl Parser {
         let values = match ty.dtype {
             DType::F32 => convert(texts, size).map(Values::F32),
             DType::F64 => convert(texts, size).map(Values::F64),
+            DType::BF16 => {
+                convert(texts, size).map(|values| Literal::from_f64(ty.dtype, &[size], &values).values)
+            }
             DType::I64 => convert(texts, size).map(Values::I64),
             DType::U8 => convert(texts, size).map(Values::U8),
         };

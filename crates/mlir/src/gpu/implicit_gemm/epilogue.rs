@@ -8,9 +8,6 @@ use super::statistics::{self, Statistics};
 use super::tile::{BYTES, INSTRUCTION, Tile};
 use crate::emit::{COPY_BYTES, Elem, Emitter, Index, Val};
 
-/// Elements of a store.
-const STORED: i64 = COPY_BYTES / BYTES;
-
 /// What is made of a result before it is stored.
 #[derive(Default, Clone, Copy)]
 pub struct Finish<'c> {
@@ -26,6 +23,8 @@ pub struct Finish<'c> {
 pub struct Destination<'c, 'b> {
     /// Address of element 0.
     pub pointer: Val<'c>,
+    /// Element type in memory.
+    pub elem: Elem,
     /// Column 0 of the tile.
     pub column: Index<'c>,
     /// Where element (row, column) of the tile goes, and whether it does.
@@ -40,12 +39,13 @@ pub struct Destination<'c, 'b> {
 pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>, to: &Destination<'c, '_>) {
     stage(e, at, tile, sums);
     e.barrier();
-    let a_row = tile.columns / STORED;
+    let stored = COPY_BYTES / to.elem.bytes();
+    let a_row = tile.columns / stored;
     let (first, column) = e.index_split(at.thread, a_row);
-    let column = e.index_scale(column, STORED);
+    let column = e.index_scale(column, stored);
     let at_a_time = tile.threads() / a_row;
     let mut seen = match to.statistics {
-        Some(_) => statistics::start(e, STORED),
+        Some(_) => statistics::start(e, stored),
         None => Vec::new(),
     };
     for i in 0..tile.rows / at_a_time {
@@ -54,12 +54,12 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
         let byte = e.index_scale(column, BYTES);
         let byte = e.index_add(begin, byte);
         let staged = e.address_at(at.memory, Elem::I8, byte);
-        let value = e.load_vector(staged, Elem::F32, STORED as usize);
+        let value = e.load_vector(staged, Elem::F32, stored as usize);
         let (offset, exists) = (to.place)(e, row, column);
         let finish = |e: &mut Emitter<'c>, seen: &[Val<'c>]| {
             let value = finished(e, to, value, column, offset);
-            let address = e.address_at(to.pointer, Elem::F32, offset);
-            e.store_vector(address, value);
+            let address = e.address_at(to.pointer, to.elem, offset);
+            let value = e.store_vector(address, to.elem, value);
             statistics::add(e, seen, value, i == 0)
         };
         seen = match exists {
@@ -82,7 +82,7 @@ fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>) {
     let byte = e.index_scale(column, BYTES);
     let byte = e.index_add(begin, byte);
     let start = e.address_at(at.memory, Elem::I8, byte);
-    let [height, width, _] = INSTRUCTION;
+    let [height, width] = INSTRUCTION;
     for (i, row) in sums.iter().enumerate() {
         for (j, sum) in row.iter().enumerate() {
             for half in 0..2 {
@@ -90,7 +90,7 @@ fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>) {
                 let offset = down * tile.staged_row() + j as i64 * width * BYTES;
                 let address = e.address_at(start, Elem::I8, Index::constant(offset));
                 let value = e.vector(&sum[2 * half..2 * half + 2]);
-                e.store_vector(address, value);
+                e.store_vector(address, Elem::F32, value);
             }
         }
     }
@@ -110,10 +110,10 @@ fn finished<'c>(
     } = to.finish;
     let mut value = value;
     let column = e.index_add(to.column, column);
-    for (addend, at) in [(bias, column), (residual, offset)] {
+    for (addend, elem, at) in [(bias, Elem::F32, column), (residual, to.elem, offset)] {
         if let Some(addend) = addend {
-            let address = e.address_at(addend, Elem::F32, at);
-            let addend = e.load_vector(address, Elem::F32, STORED as usize);
+            let address = e.address_at(addend, elem, at);
+            let addend = e.load_vector(address, elem, value.lanes);
             value = e.add(value, addend);
         }
     }

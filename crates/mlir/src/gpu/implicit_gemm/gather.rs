@@ -89,6 +89,7 @@ impl<'c> Problem<'c> {
                 });
                 let to = Destination {
                     pointer: result.pointer,
+                    elem: result.elem,
                     column: first,
                     place: &place,
                     finish: result.finish,
@@ -104,6 +105,8 @@ impl<'c> Problem<'c> {
 pub struct Gathered<'c> {
     /// Address of element 0.
     pub pointer: Val<'c>,
+    /// Its element type in memory.
+    pub elem: Elem,
     /// Height, width, channels.
     pub image: [i64; 3],
     /// What is made of each element.
@@ -142,7 +145,7 @@ fn outputs(phases: &[[Axis; 2]]) -> i64 {
 }
 
 fn zeros<'c>(e: &mut Emitter<'c>, tile: &Tile) -> Sums<'c> {
-    let [height, width, _] = tile::INSTRUCTION;
+    let [height, width] = tile::INSTRUCTION;
     let zero = e.zero(Elem::F32);
     vec![vec![[zero; 4]; (tile.warp_columns / width) as usize]; (tile.warp_rows / height) as usize]
 }

@@ -3,7 +3,7 @@
 use super::super::Products;
 use super::operands::Operand;
 use super::shared::{SharedTile, Side, before};
-use super::tile::{BYTES, INSTRUCTION, Tile};
+use super::tile::{INSTRUCTION, INSTRUCTION_BYTES, Tile};
 use crate::emit::{Elem, Emitter, Index, Val};
 
 /// The current thread's place in its block.
@@ -49,10 +49,10 @@ pub fn product<'c, A: Operand<'c>, B: Operand<'c>>(
     (a, b): (A, B),
     [low, high]: [Index<'c>; 2],
 ) -> Sums<'c> {
-    let second = tile.rows * tile.depth * BYTES;
+    let second = tile.rows * tile.depth_bytes();
     let mut a = SharedTile::new(e, a, Side::Left, tile, 0, at.thread);
     let mut b = SharedTile::new(e, b, Side::Right, tile, second, at.thread);
-    let [height, width, _] = INSTRUCTION;
+    let [height, width] = INSTRUCTION;
     let (down, across) = (tile.warp_rows / height, tile.warp_columns / width);
     a.prepare(e, at.lane, at.row, tile, down);
     b.prepare(e, at.lane, at.column, tile, across / 2);
@@ -85,7 +85,7 @@ pub fn product<'c, A: Operand<'c>, B: Operand<'c>>(
         e.when(exists, |e| copy(e, next, free));
         e.commit_copies();
         let mut sums = unflatten(sums, across as usize);
-        for block in 0..tile.depth / INSTRUCTION[2] {
+        for block in 0..tile.depth_bytes() / INSTRUCTION_BYTES {
             let left: Vec<Parts<'c>> = (0..down)
                 .map(|i| {
                     let fragment = a.fragment(e, at.memory, stage, block, i);
@@ -98,7 +98,7 @@ pub fn product<'c, A: Operand<'c>, B: Operand<'c>>(
                 for half in 0..2 {
                     for (row, left) in sums.iter_mut().zip(&left) {
                         let sum = &mut row[(2 * pair) as usize + half];
-                        *sum = multiply(e, left, &right, half, *sum);
+                        *sum = multiply(e, left, &right, (half, products), *sum);
                     }
                 }
             }
@@ -115,10 +115,14 @@ fn unflatten<'c>(values: &[Val<'c>], across: usize) -> Sums<'c> {
     fours.chunks(across).map(<[_]>::to_vec).collect()
 }
 
-/// Operands in tf32, the most significant part first.
+/// Operands as the words that matrix instructions take; in tf32 perhaps in parts, the most significant one first.
 type Parts<'c> = Vec<[Val<'c>; 4]>;
 
 fn parts<'c>(e: &mut Emitter<'c>, fragment: [Val<'c>; 4], products: Products) -> Parts<'c> {
+    if products == Products::Bf16 {
+        return vec![fragment];
+    }
+    let fragment = fragment.map(|word| e.bitcast(word, Elem::F32));
     let high = fragment.map(|x| e.round_to_tf32(x));
     if products != Products::ThreeTf32 {
         return vec![high];
@@ -137,7 +141,7 @@ fn multiply<'c>(
     e: &mut Emitter<'c>,
     left: &Parts<'c>,
     right: &Parts<'c>,
-    half: usize,
+    (half, products): (usize, Products),
     sum: [Val<'c>; 4],
 ) -> [Val<'c>; 4] {
     let half = |part: &[Val<'c>; 4]| [part[2 * half], part[2 * half + 1]];
@@ -147,6 +151,7 @@ fn multiply<'c>(
             let sum = e.multiply_tf32(*high, half(right_low), sum);
             e.multiply_tf32(*high, half(right_high), sum)
         }
+        _ if products == Products::Bf16 => e.multiply_bf16(left[0], half(&right[0]), sum),
         _ => e.multiply_tf32(left[0], half(&right[0]), sum),
     }
 }

@@ -13,6 +13,9 @@
 //! vain. The reduced index of the weights' gradient is long and its result is small: planes of the grid sum parts of
 //! it, and a second kernel adds these in order. Moments of a forward pass's result are taken as it is stored
 //! ([`statistics`]). Offsets are i32 elements.
+//!
+//! Operands are f32, rounded to tf32 on their way to the matrix units, or bf16. Sums are f32, and so are the gradients of
+//! weights; images are stored as the graph says.
 
 mod axis;
 mod epilogue;
@@ -31,7 +34,7 @@ pub use epilogue::Finish;
 pub use shape::{Linear, Shape, of_matmul};
 
 use super::Products;
-use crate::emit::{Blocks, Emitter, Val, Work};
+use crate::emit::{Blocks, Elem, Emitter, Val, Work};
 use gather::{Gathered, taken, taps};
 use tile::{Size, Tile, choose};
 use weights::{WeightColumns, WeightRows};
@@ -43,6 +46,8 @@ pub struct Problem<'c> {
     pub shape: Shape,
     /// How to multiply.
     pub products: Products,
+    /// Element type in memory of what the first two directions make.
+    pub result: Elem,
     /// Samples of this rank, i32.
     pub n: Val<'c>,
 }
@@ -75,6 +80,7 @@ impl<'c> Problem<'c> {
         };
         let result = Gathered {
             pointer: y,
+            elem: self.result,
             image,
             finish,
             workspace,
@@ -113,6 +119,7 @@ impl<'c> Problem<'c> {
         let image = [self.shape.slides[0].input, self.shape.slides[1].input, c];
         let result = Gathered {
             pointer: dx,
+            elem: self.result,
             image,
             finish: Finish::default(),
             workspace: None,

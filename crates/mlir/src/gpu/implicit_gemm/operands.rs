@@ -95,10 +95,15 @@ pub fn pixel<'c>(
 }
 
 /// The address of an element, and whether it exists; where it does not, the address is that of element 0.
-pub fn address<'c>(e: &mut Emitter<'c>, pointer: Val<'c>, (offset, exists): Place<'c>) -> Val<'c> {
+pub fn address<'c>(
+    e: &mut Emitter<'c>,
+    pointer: Val<'c>,
+    elem: Elem,
+    (offset, exists): Place<'c>,
+) -> Val<'c> {
     let offset = match exists {
         Some(exists) => e.index_select(exists, offset, Index::constant(0)),
         None => offset,
     };
-    e.address_at(pointer, Elem::F32, offset)
+    e.address_at(pointer, elem, offset)
 }

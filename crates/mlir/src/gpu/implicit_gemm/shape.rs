@@ -1,7 +1,7 @@
 //! Which convolutions and linear layers the tensor cores take, and their shape.
 
 use syncbn_ir::ops::{MatMul, Window};
-use syncbn_ir::{DType, Dim, Layout, TensorType};
+use syncbn_ir::{Dim, Layout, TensorType};
 
 use super::super::Products;
 use super::axis::{Axis, Slide};
@@ -19,7 +19,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a convolution from `x` to `y`; None where it is not for tensor cores.
+    /// The shape of a convolution from `x` to `y`; None where it is not for tensor cores. Operands must be of
+    /// [`Products::operand`].
     pub fn of_conv(
         products: Products,
         window: &Window,
@@ -31,7 +32,7 @@ impl Shape {
             // A group has too few channels to fill a tile.
             && groups == 1
             && window.kernel.len() == 2
-            && tensors.iter().all(|ty| ty.dtype == DType::F32 && ty.layout == Layout::Nhwc)
+            && tensors.iter().all(|ty| ty.layout == Layout::Nhwc)
             && [x, y].iter().all(|ty| ty.shape.0[1].fixed().is_some_and(|n| n % products.channels_at_once() == 0));
         if !fits {
             return None;
@@ -106,10 +107,8 @@ pub fn of_matmul(products: Products, op: &MatMul, [a, b]: [&TensorType; 2]) -> O
         _ => return None,
     };
     let fits = products != Products::Exact
-        && a.dtype == DType::F32
-        && b.dtype == DType::F32
-        && c % 4 == 0
-        && k % 4 == 0;
+        && [a, b].iter().all(|ty| ty.dtype == products.operand())
+        && [c, k].iter().all(|n| n % products.copied() == 0);
     let slide = Slide {
         input: 1,
         output: 1,

@@ -5,11 +5,8 @@
 //! warp reads at a time over the banks. Copies and row loads move 16 bytes, which the xor leaves together.
 
 use super::operands::{Contiguous, Operand, address};
-use super::tile::{BYTES, Tile};
+use super::tile::{INSTRUCTION_BYTES, Tile};
 use crate::emit::{COPY_BYTES, Compare, Elem, Emitter, Index, Val};
-
-/// Elements of a copy.
-const COPIED: i64 = COPY_BYTES / BYTES;
 
 /// Which operand of a matrix instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +20,8 @@ pub enum Side {
 /// An operand's tile, for the current thread.
 pub struct SharedTile<'c, O: Operand<'c>> {
     operand: O,
+    /// Element type.
+    elem: Elem,
     /// First byte in a stage.
     base: i64,
     row_bytes: i64,
@@ -38,15 +37,21 @@ pub struct SharedTile<'c, O: Operand<'c>> {
 }
 
 /// What `row` adds to the 16-byte column.
-fn swizzle<'c>(e: &mut Emitter<'c>, contiguous: Contiguous, row_bytes: i64, row: Index<'c>) -> Index<'c> {
+fn swizzle<'c>(
+    e: &mut Emitter<'c>,
+    (contiguous, elem): (Contiguous, Elem),
+    row_bytes: i64,
+    row: Index<'c>,
+) -> Index<'c> {
     let bits = match (contiguous, row_bytes) {
-        // Four rows of eight threads each: 32 banks.
-        (Contiguous::Kept, _) => {
+        // Four rows of eight threads each, which read words: 32 banks.
+        (Contiguous::Kept, _) if elem != Elem::BF16 => {
             let low = e.index_remainder(row, 4);
             e.index_scale(low, 2)
         }
-        (Contiguous::Reduced, 128..) => e.index_remainder(row, 8),
-        (Contiguous::Reduced, _) => {
+        // Eight rows of 16 bytes.
+        (_, 128..) => e.index_remainder(row, 8),
+        _ => {
             let pair = e.index_quotient(row, 2);
             e.index_remainder(pair, 4)
         }
@@ -72,24 +77,26 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
             Contiguous::Reduced => (kept, tile.depth),
             Contiguous::Kept => (tile.depth, kept),
         };
-        let row_bytes = width * BYTES;
-        let (threads, a_row) = (tile.threads(), width / COPIED);
+        let elem = tile.elem;
+        let row_bytes = width * elem.bytes();
+        let (threads, a_row) = (tile.threads(), row_bytes / COPY_BYTES);
         let (first, column) = e.index_split(thread, a_row);
-        let column = e.index_scale(column, COPIED);
+        let column = e.index_scale(column, COPY_BYTES / elem.bytes());
         let at_a_time = threads / a_row;
         let copies = (at_a_time > rows).then(|| e.index_below(first, rows));
         let mut slots = Vec::new();
         for i in 0..(rows / at_a_time).max(1) {
             let row = e.index_offset(first, i * at_a_time);
             let begin = e.index_scale(row, row_bytes);
-            let byte = e.index_scale(column, BYTES);
-            let bits = swizzle(e, O::CONTIGUOUS, row_bytes, row);
+            let byte = e.index_scale(column, elem.bytes());
+            let bits = swizzle(e, (O::CONTIGUOUS, elem), row_bytes, row);
             let byte = e.index_xor(byte, bits);
             let byte = e.index_sum(&[begin, byte, Index::constant(base)]);
             slots.push((byte, operand.slot(e, row, column)));
         }
         SharedTile {
             operand,
+            elem,
             base,
             row_bytes,
             column,
@@ -112,7 +119,7 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
         let shared = self.operand.step(e, step, self.column);
         for (byte, slot) in &self.slots {
             let (offset, exists) = self.operand.place(e, slot, &shared);
-            let from = address(e, self.operand.pointer(), (offset, exists));
+            let from = address(e, self.operand.pointer(), self.elem, (offset, exists));
             let byte = e.index_add(stage, *byte);
             let to = e.address_at(memory, Elem::I8, byte);
             e.copy_async(to, from, exists);
@@ -130,11 +137,25 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
         count: i64,
     ) {
         let (row, byte, steps, stride) = match (O::CONTIGUOUS, self.side) {
+            (Contiguous::Kept, side) if self.elem == Elem::BF16 => {
+                let (upper, rest) = e.index_split(lane, 16);
+                let (lower, low) = e.index_split(rest, 8);
+                // Matrices of A go through its rows first, those of two B through the reduced index.
+                let (reduced, kept) = match side {
+                    Side::Left => (upper, lower),
+                    Side::Right => (lower, upper),
+                };
+                let (eights, offset) = (e.index_scale(reduced, 8), e.index_scale(kept, 8));
+                let column = e.index_add(first, offset);
+                let byte = e.index_scale(column, self.elem.bytes());
+                (e.index_add(eights, low), byte, count, INSTRUCTION_BYTES)
+            }
             (Contiguous::Kept, _) => {
                 let (group, row) = e.index_split(lane, 4);
                 let column = e.index_add(first, group);
+                let bytes = self.elem.bytes();
                 // Halves of 8 columns.
-                (row, e.index_scale(column, BYTES), 2 * count, 8 * BYTES)
+                (row, e.index_scale(column, bytes), 2 * count, 8 * bytes)
             }
             (Contiguous::Reduced, side) => {
                 let (half, rest) = e.index_split(lane, 16);
@@ -147,12 +168,13 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
                     }
                 };
                 let row = e.index_add(first, row);
-                (row, e.index_scale(column, COPY_BYTES), tile.depth / 8, 8 * BYTES)
+                let steps = tile.depth_bytes() / INSTRUCTION_BYTES;
+                (row, e.index_scale(column, COPY_BYTES), steps, INSTRUCTION_BYTES)
             }
         };
         let begin = e.index_scale(row, self.row_bytes);
         let begin = e.index_offset(begin, self.base);
-        let bits = swizzle(e, O::CONTIGUOUS, self.row_bytes, row);
+        let bits = swizzle(e, (O::CONTIGUOUS, self.elem), self.row_bytes, row);
         let byte = e.index_xor(byte, bits);
         self.fragments = (0..steps)
             .map(|i| {
@@ -162,8 +184,8 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
             .collect();
     }
 
-    /// The elements of fragment `number` for reduced elements `8*block` to `8*block + 8` of the stage at byte
-    /// `stage`: a 16x8 fragment of A, or two 8x8 fragments of B.
+    /// The words of fragment `number` for block `block` of the reduced elements of the stage at byte `stage`: 8 of
+    /// them in f32, 16 in bf16. A fragment of 16 rows of A, or two of 8 columns of B.
     pub fn fragment(
         &self,
         e: &mut Emitter<'c>,
@@ -180,7 +202,11 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
         match O::CONTIGUOUS {
             Contiguous::Reduced => {
                 let address = at(e, block, number * 16 * self.row_bytes);
-                e.load_matrices(address)
+                e.load_matrices(address, false)
+            }
+            Contiguous::Kept if self.elem == Elem::BF16 => {
+                let address = at(e, number, 16 * block * self.row_bytes);
+                e.load_matrices(address, true)
             }
             Contiguous::Kept => [0, 1, 2, 3].map(|register: i64| {
                 // The registers of A go through its rows first, those of two B through the reduced index.
@@ -190,7 +216,7 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
                 };
                 let row = 8 * block + 4 * reduced;
                 let address = at(e, 2 * number + kept, row * self.row_bytes);
-                e.load_scalar(address, Elem::F32)
+                e.load_scalar(address, Elem::I32)
             }),
         }
     }

@@ -72,7 +72,7 @@ impl<'c> Statistics<'c> {
             let element = e.index_scale(row, tile.columns);
             let element = e.index_add(element, column);
             let address = e.address_at(at.memory, Elem::F32, element);
-            e.store_vector(address, value);
+            e.store_vector(address, Elem::F32, value);
         }
         e.barrier();
         let channel = e.index_add(first, at.thread);
@@ -199,7 +199,7 @@ impl<'c> Problem<'c> {
             };
             let (own, other) = (slot(e, 0), slot(e, others));
             let pair = e.vector(&sums);
-            e.store_vector(own, pair);
+            e.store_vector(own, Elem::F64, pair);
             e.barrier();
             let merges = e.index_below(part, others);
             sums = e.when_carrying(merges, &sums, |e, sums| {

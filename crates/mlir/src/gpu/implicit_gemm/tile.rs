@@ -1,17 +1,22 @@
 //! Tiles of the matrix product, and which one suits a shape.
 
 use super::super::Products;
+use crate::emit::Elem;
 
-/// Bytes of an element.
+/// Bytes of a sum.
 pub const BYTES: i64 = 4;
-/// Rows, columns and depth of one matrix instruction.
-pub const INSTRUCTION: [i64; 3] = [16, 8, 8];
+/// Rows and columns of one matrix instruction.
+pub const INSTRUCTION: [i64; 2] = [16, 8];
+/// Bytes of the operands that a matrix instruction reduces.
+pub const INSTRUCTION_BYTES: i64 = 32;
 /// Bytes by which a row of the staged result is longer than its elements, so that rows start in different banks.
 pub const STAGED_PADDING: i64 = 32;
 
 /// How a block and its warps divide a matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
+    /// Element type of the operands.
+    pub elem: Elem,
     /// Rows of a block.
     pub rows: i64,
     /// Columns of a block.
@@ -28,8 +33,15 @@ pub struct Tile {
     pub resident: u32,
 }
 
-const fn tile([rows, columns, depth]: [i64; 3], warp: [i64; 2], stages: i64, resident: u32) -> Tile {
+const fn tile(
+    elem: Elem,
+    [rows, columns, depth]: [i64; 3],
+    warp: [i64; 2],
+    stages: i64,
+    resident: u32,
+) -> Tile {
     Tile {
+        elem,
         rows,
         columns,
         depth,
@@ -40,23 +52,35 @@ const fn tile([rows, columns, depth]: [i64; 3], warp: [i64; 2], stages: i64, res
     }
 }
 
+use Elem::{BF16, F32};
+
 /// Tiles for products in tf32.
 const TF32: [Tile; 6] = [
-    tile([128, 128, 16], [64, 32], 4, 2),
-    tile([128, 64, 16], [64, 32], 4, 3),
-    tile([64, 64, 32], [32, 32], 3, 4),
-    tile([128, 32, 16], [32, 32], 4, 4),
-    tile([64, 32, 32], [32, 16], 3, 4),
-    tile([32, 64, 32], [16, 32], 3, 4),
+    tile(F32, [128, 128, 16], [64, 32], 4, 2),
+    tile(F32, [128, 64, 16], [64, 32], 4, 3),
+    tile(F32, [64, 64, 32], [32, 32], 3, 4),
+    tile(F32, [128, 32, 16], [32, 32], 4, 4),
+    tile(F32, [64, 32, 32], [32, 16], 3, 4),
+    tile(F32, [32, 64, 32], [16, 32], 3, 4),
+];
+
+/// Tiles for products in bf16: of as many bytes, and twice as deep.
+const IN_BF16: [Tile; 6] = [
+    tile(BF16, [128, 128, 32], [64, 32], 4, 2),
+    tile(BF16, [128, 64, 32], [64, 32], 4, 3),
+    tile(BF16, [64, 64, 64], [32, 32], 3, 4),
+    tile(BF16, [128, 32, 32], [32, 32], 4, 4),
+    tile(BF16, [64, 32, 64], [32, 16], 3, 4),
+    tile(BF16, [32, 64, 64], [16, 32], 3, 4),
 ];
 
 /// Tiles for three products, which need twice the registers for their operands.
 const THREE_TF32: [Tile; 5] = [
-    tile([128, 64, 16], [64, 32], 4, 2),
-    tile([64, 64, 32], [32, 32], 3, 3),
-    tile([128, 32, 16], [32, 32], 4, 3),
-    tile([64, 32, 32], [32, 16], 3, 4),
-    tile([32, 64, 32], [16, 32], 3, 4),
+    tile(F32, [128, 64, 16], [64, 32], 4, 2),
+    tile(F32, [64, 64, 32], [32, 32], 3, 3),
+    tile(F32, [128, 32, 16], [32, 32], 4, 3),
+    tile(F32, [64, 32, 32], [32, 16], 3, 4),
+    tile(F32, [32, 64, 32], [16, 32], 3, 4),
 ];
 
 /// Multiprocessors of the GPU that tiles are ranked for, which is an A100. A fixed number: the choice of tiles
@@ -98,12 +122,17 @@ impl Tile {
         (self.rows / self.warp_rows) * (self.columns / self.warp_columns)
     }
 
-    /// Bytes of one step in shared memory.
-    pub fn stage_bytes(&self) -> i64 {
-        (self.rows + self.columns) * self.depth * BYTES
+    /// Bytes of a step of one row or column in shared memory.
+    pub fn depth_bytes(&self) -> i64 {
+        self.depth * self.elem.bytes()
     }
 
-    /// Bytes of a row of the staged result.
+    /// Bytes of one step in shared memory.
+    pub fn stage_bytes(&self) -> i64 {
+        (self.rows + self.columns) * self.depth_bytes()
+    }
+
+    /// Bytes of a row of the staged sums.
     pub fn staged_row(&self) -> i64 {
         self.columns * BYTES + STAGED_PADDING
     }
@@ -117,7 +146,7 @@ impl Tile {
     fn cycles(&self, size: &Size, splits: i64, products: f64) -> f64 {
         let blocks = ceil(size.rows, self.rows) * ceil(size.columns, self.columns) * splits;
         let steps = ceil(ceil(size.reduced, self.depth), splits).max(1);
-        let fragments = self.warps() * (self.warp_rows + self.warp_columns) * self.depth * BYTES;
+        let fragments = self.warps() * (self.warp_rows + self.warp_columns) * self.depth_bytes();
         let needs = [
             (self.rows * self.columns * self.depth) as f64 * products,
             (self.stage_bytes() + fragments) as f64,
@@ -148,6 +177,8 @@ fn candidates(products: Products) -> (&'static [Tile], f64) {
     match products {
         Products::Exact | Products::Tf32 => (&TF32, 1.0),
         Products::ThreeTf32 => (&THREE_TF32, 3.0),
+        // Twice as many multiply-adds in a cycle.
+        Products::Bf16 => (&IN_BF16, 0.5),
     }
 }
 

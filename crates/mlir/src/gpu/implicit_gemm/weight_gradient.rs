@@ -112,6 +112,7 @@ impl<'c> Problem<'c> {
         };
         let to = Destination {
             pointer: to,
+            elem: Elem::F32,
             column: first,
             place: &place,
             finish: Finish::default(),

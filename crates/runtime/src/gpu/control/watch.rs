@@ -185,14 +185,7 @@ fn end(control: &Control, doom: &Doom) {
     lock(&control.state).told = true;
     control.changed.notify_all();
     let start = Instant::now();
-    if let Some(aborter) = lock(&control.aborter).take() {
-        // It may hang; then it ends with the process.
-        let aborting = thread::Builder::new().spawn(aborter);
-        let running = || aborting.as_ref().is_ok_and(|thread| !thread.is_finished());
-        while start.elapsed() < ABORT && running() {
-            thread::sleep(TICK);
-        }
-    }
+    abort(control);
     while start.elapsed() < ABORT && !lock(&control.state).concluding {
         thread::sleep(TICK);
     }
@@ -203,6 +196,20 @@ fn end(control: &Control, doom: &Doom) {
     // The main thread may be in the driver; what would run at an ordinary exit may wait for it.
     // SAFETY: ends the process; lines were written out one by one, and files are replaced whole.
     unsafe { libc::_exit(doom.exit_code()) }
+}
+
+/// Aborts the communicators, so that the main thread comes back from its collectives; for at most [`ABORT`].
+fn abort(control: &Control) {
+    let Some(aborter) = lock(&control.aborter).take() else {
+        return;
+    };
+    // It may hang; then it ends with the process.
+    let aborting = thread::Builder::new().spawn(aborter);
+    let running = || aborting.as_ref().is_ok_and(|thread| !thread.is_finished());
+    let start = Instant::now();
+    while start.elapsed() < ABORT && running() {
+        thread::sleep(TICK);
+    }
 }
 
 /// Sends a frame to every peer that nobody writes to right now: whoever does shows life by that.
@@ -217,5 +224,68 @@ fn try_tell_all(control: &Control, frame: &Frame) {
             }
             Err(TryLockError::WouldBlock) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    };
+
+    use super::*;
+    use crate::gpu::control::state::State;
+
+    /// The control connection of a run of one rank.
+    fn control() -> Control {
+        Control {
+            rank: 0,
+            ranks: 1,
+            writers: Vec::new(),
+            state: Mutex::new(State {
+                peers: Vec::new(),
+                verdicts: 0,
+                stop_after: None,
+                interrupted: false,
+                doom: None,
+                told: false,
+                concluding: false,
+            }),
+            changed: Condvar::new(),
+            step: AtomicU64::new(0),
+            signalled: Arc::default(),
+            aborter: Mutex::new(None),
+        }
+    }
+
+    #[test]
+    fn communicators_are_aborted_once_from_another_thread() {
+        let control = control();
+        let (caller, calls) = (thread::current().id(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&calls);
+        control.set_aborter(Box::new(move || {
+            assert_ne!(thread::current().id(), caller);
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+        abort(&control);
+        abort(&control);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_abort_that_hangs_is_given_up_after_its_time() {
+        let (control, ended) = (control(), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::clone(&ended);
+        control.set_aborter(Box::new(move || {
+            while !seen.load(Ordering::Relaxed) {
+                thread::sleep(TICK);
+            }
+        }));
+        let start = Instant::now();
+        abort(&control);
+        let waited = start.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        assert!(waited >= ABORT && waited < 2 * ABORT, "{waited:?}");
     }
 }

@@ -19,13 +19,19 @@ use std::{
 use syncbn_abi::GpuKernel;
 
 pub(super) use self::stream::CudaStream;
-use self::{context::Context, driver::Driver, transfer::Transfer};
+#[cfg(test)]
+pub(super) use self::tests::fake;
+use self::{
+    context::Context,
+    driver::Driver,
+    transfer::{Pinned, Transfer},
+};
 use super::{
     device::{Device, Replay},
     nccl::{self, Nccl},
     stream::{self as streams, Backend, Communicator, Stream},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What the loader looks for.
 const LIBRARY: &str = "libcuda.so.1";
@@ -36,6 +42,7 @@ pub struct CudaDevice {
     communicators: RefCell<Vec<Rc<Communicator>>>,
     streams: RefCell<Vec<Rc<Stream>>>,
     transfer: Transfer,
+    pinned: RefCell<Vec<Pinned>>,
     nccl: RefCell<Option<Arc<Nccl>>>,
     collectives: Rc<Cell<u64>>,
     context: Rc<Context>,
@@ -66,6 +73,7 @@ impl CudaDevice {
             communicators: RefCell::default(),
             streams: RefCell::default(),
             transfer: Transfer::new(&context)?,
+            pinned: RefCell::default(),
             nccl: RefCell::new(nccl),
             collectives: Rc::default(),
             context,
@@ -82,8 +90,21 @@ impl CudaDevice {
         Ok(nccl)
     }
 
+    /// An error unless `[address, address + bytes)` lies in one allocation of [`Device::pinned`].
+    fn check_pinned(&self, address: *const u8, bytes: usize) -> Result<()> {
+        if self
+            .pinned
+            .borrow()
+            .iter()
+            .any(|pinned| pinned.holds(address, bytes))
+        {
+            return Ok(());
+        }
+        Err(Error::internal("a copy's host memory is not the device's"))
+    }
+
     /// Waits for a stream, and meanwhile looks whether a collective has failed, which would never end.
-    fn wait(&self, stream: &CudaStream) -> Result<()> {
+    fn await_stream(&self, stream: &CudaStream) -> Result<()> {
         let communicators = self.communicators.borrow();
         if !communicators.is_empty() {
             while !stream.is_idle()? {
@@ -129,7 +150,7 @@ impl Device for CudaDevice {
 
     fn synchronize(&self, stream: *mut c_void) -> Result<()> {
         let stream = streams::find(&self.streams, stream)?;
-        let outcome = self.wait(stream.cuda()?);
+        let outcome = self.await_stream(stream.cuda()?);
         stream.take_failure()?;
         outcome
     }
@@ -150,20 +171,47 @@ impl Device for CudaDevice {
         self.collectives.get()
     }
 
+    fn pinned(&self, bytes: u64, what: &str) -> Result<*mut u8> {
+        let pinned = Pinned::new(&self.context, bytes, what)?;
+        let start = pinned.start;
+        self.pinned.borrow_mut().push(pinned);
+        Ok(start)
+    }
+
+    fn wait(&self, waiting: *mut c_void, signalling: *mut c_void) -> Result<()> {
+        let waiting = streams::find(&self.streams, waiting)?;
+        waiting.wait_for(&*streams::find(&self.streams, signalling)?);
+        Ok(())
+    }
+
+    unsafe fn copy_in(&self, stream: *mut c_void, to: *mut u8, from: *const u8, bytes: usize) -> Result<()> {
+        self.context.check(to, bytes, "a copy to the device")?;
+        self.check_pinned(from, bytes)?;
+        let stream = streams::find(&self.streams, stream)?;
+        // SAFETY: the checks say that both lie in memory of the device; the caller answers for the rest.
+        unsafe { stream.cuda()?.upload(to, from, bytes) }
+    }
+
+    unsafe fn copy_out(&self, stream: *mut c_void, from: *const u8, to: *mut u8, bytes: usize) -> Result<()> {
+        self.context.check(from, bytes, "a copy from the device")?;
+        self.check_pinned(to, bytes)?;
+        let stream = streams::find(&self.streams, stream)?;
+        // SAFETY: as above.
+        unsafe { stream.cuda()?.download(from, to, bytes) }
+    }
+
     fn capture(
         &self,
         stream: *mut c_void,
         enqueue: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Option<Box<dyn Replay>>> {
+    ) -> Result<Box<dyn Replay>> {
         let stream = streams::find(&self.streams, stream)?;
-        let graph = stream.cuda()?.capture(|| {
-            enqueue()?;
-            self.streams
-                .borrow()
-                .iter()
-                .try_for_each(|stream| stream.take_failure())
-        })?;
-        Ok(Some(Box::new(graph)))
+        streams::capture(&self.streams, &self.collectives, || {
+            stream.cuda()?.capture(|| {
+                enqueue()?;
+                streams::take_failures(&self.streams)
+            })
+        })
     }
 
     fn aborter(&self) -> Box<dyn Fn() + Send> {

@@ -27,7 +27,7 @@ impl Transfer {
             context: Rc::clone(context),
             stream: CudaStream::new(context)?,
             done: [Event::new(context)?, Event::new(context)?],
-            pinned: Pinned::new(context, 2 * HALF)?,
+            pinned: Pinned::new(context, 2 * HALF as u64, "copies")?,
         })
     }
 
@@ -79,27 +79,41 @@ impl Transfer {
 }
 
 /// Host memory that the GPU reads and writes.
-struct Pinned {
+pub(super) struct Pinned {
     context: Rc<Context>,
-    start: *mut u8,
+    pub start: *mut u8,
+    bytes: usize,
 }
 
 impl Pinned {
-    fn new(context: &Rc<Context>, bytes: usize) -> Result<Self> {
+    /// Zeroed memory; `what` names it in errors.
+    pub fn new(context: &Rc<Context>, bytes: u64, what: &str) -> Result<Self> {
         let driver = &context.driver;
+        let bytes = bytes.max(1) as usize;
         // SAFETY: the driver writes a pointer.
-        let start: *mut c_void =
-            unsafe { driver.get("cuMemHostAlloc", |to| (driver.allocate_pinned)(to, bytes, 0))? };
+        let start = unsafe {
+            driver.get::<*mut c_void>("cuMemHostAlloc", |to| (driver.allocate_pinned)(to, bytes, 0))
+        };
+        let start = start.map_err(|error| error.note(format!("for {what}: {bytes} bytes of host memory")))?;
+        // SAFETY: the memory was just allocated.
+        unsafe { std::ptr::write_bytes(start.cast::<u8>(), 0, bytes) };
         Ok(Pinned {
             context: Rc::clone(context),
             start: start.cast(),
+            bytes,
         })
+    }
+
+    /// Whether `[address, address + bytes)` lies in it.
+    pub fn holds(&self, address: *const u8, bytes: usize) -> bool {
+        let offset = (address as usize).checked_sub(self.start as usize);
+        offset.is_some_and(|offset| offset <= self.bytes && bytes <= self.bytes - offset)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: all copies are done, as every transfer waits.
+        // SAFETY: nothing uses it any more: the driver waits for copies that are under way.
         unsafe { (self.context.driver.free_pinned)(self.start.cast()) };
     }
 }

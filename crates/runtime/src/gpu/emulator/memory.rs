@@ -27,6 +27,11 @@ impl Range {
             && (self.written || !write)
     }
 
+    /// Whether they have an address in common.
+    pub fn meets(&self, other: &Range) -> bool {
+        self.begin < other.end && other.begin < self.end
+    }
+
     /// How far an access lies outside; 0 if it only has the wrong direction.
     fn distance(&self, address: usize, bytes: usize) -> usize {
         self.begin
@@ -65,6 +70,8 @@ pub(super) fn explain(ranges: &[Range], what: &str, address: usize, bytes: usize
 #[derive(Debug, Default)]
 pub(in crate::gpu) struct Memory {
     allocations: RefCell<Vec<Arena>>,
+    /// Of host memory that is copied from and to in the order of a stream.
+    pinned: RefCell<Vec<Arena>>,
 }
 
 impl Memory {
@@ -74,6 +81,31 @@ impl Memory {
         let start = arena.as_ptr();
         self.allocations.borrow_mut().push(arena);
         Ok(start)
+    }
+
+    /// Zeroed host memory.
+    pub fn allocate_pinned(&self, bytes: u64, what: &str) -> Result<*mut u8> {
+        let arena = Arena::zeroed(bytes, what)?;
+        let start = arena.as_ptr();
+        self.pinned.borrow_mut().push(arena);
+        Ok(start)
+    }
+
+    /// An error unless `[address, address + bytes)` lies in one allocation of host memory.
+    pub fn check_pinned(&self, address: *const u8, bytes: usize) -> Result<()> {
+        let inside = |arena: &Arena| {
+            let begin = arena.as_ptr() as usize;
+            let range = Range {
+                begin,
+                end: begin + arena.len(),
+                written: true,
+            };
+            range.allows(address as usize, bytes, true)
+        };
+        if bytes == 0 || self.pinned.borrow().iter().any(inside) {
+            return Ok(());
+        }
+        Err(Error::internal("a copy's host memory is not the device's"))
     }
 
     /// Every allocation.

@@ -7,12 +7,16 @@
 //! copies were waited for. A kernel that does something wrong ends its launch with an error that says where;
 //! the process goes on.
 //!
-//! Everything that generated code enqueues happens at once, so streams are in order by themselves.
+//! Everything that is enqueued happens at once, so streams are in order by themselves; [`timeline`] checks that events
+//! order them where a GPU needs that. A capture keeps what is enqueued ([`graph`]) and does it at each replay, with the
+//! same checks.
 
 mod asynchronous;
 mod block;
 mod communicator;
+mod device;
 mod fiber;
+mod graph;
 mod launch;
 mod matrix;
 mod memory;
@@ -21,55 +25,37 @@ mod root;
 mod scalar;
 mod shared;
 mod shuffle;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod warp;
 
-use std::{
-    cell::{Cell, RefCell},
-    ffi::c_void,
-    net::{IpAddr, Ipv4Addr},
-    rc::Rc,
+use std::{cell::RefCell, ffi::c_void};
+
+use syncbn_abi::GpuKernel;
+
+pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
+pub use self::{
+    device::{EmulatedDevice, SEED_VARIABLE},
+    shared::{SharedMemory, syncbn_emulated_shared},
 };
-
-use syncbn_abi::{GpuKernel, SHARED_LIMIT};
-
-pub use self::shared::{SharedMemory, syncbn_emulated_shared};
-pub(super) use communicator::Communicator;
 
 use self::{
     block::Order,
     fiber::{Call, Stacks},
+    graph::{Recording, Work},
     launch::Launch,
-    memory::Memory,
-};
-use super::{
-    device::Device,
-    stream::{self, Backend, Stream},
+    memory::{Memory, Range},
+    timeline::Timeline,
 };
 use crate::error::{Error, Result};
 
 /// An emulated kernel: runs one thread, with pointers to the values of its parameters.
 pub type EmulatedKernel = unsafe extern "C" fn(*const *const c_void);
 
-/// Sets the order in which blocks and warps run: 0 or absent for 0, 1, …, else random.
-pub const SEED_VARIABLE: &str = "SYNCBN_EMULATOR_SEED";
-
-/// Threads that a block may have.
-const MOST_THREADS: u32 = 1024;
 /// Blocks that a grid may have along x, y and z.
 const MOST_BLOCKS: [i64; 3] = [0x7fff_ffff, 0xffff, 0xffff];
-
-/// The emulated GPU of a rank.
-pub struct EmulatedDevice {
-    emulator: Rc<Emulator>,
-    /// The identifiers that this device made.
-    identifiers: RefCell<Vec<Vec<u8>>>,
-    collectives: Rc<Cell<u64>>,
-    listen_on: IpAddr,
-    streams: RefCell<Vec<Rc<Stream>>>,
-    communicators: RefCell<Vec<Rc<stream::Communicator>>>,
-}
 
 /// What streams need of an emulated device.
 pub(super) struct Emulator {
@@ -78,135 +64,96 @@ pub(super) struct Emulator {
     memory: Memory,
     stacks: RefCell<Stacks>,
     order: RefCell<Order>,
-}
-
-impl EmulatedDevice {
-    /// A GPU with its kernels and their code in the same order. They run in the order of [`SEED_VARIABLE`].
-    pub fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>) -> Result<Self> {
-        let seed = match std::env::var(SEED_VARIABLE) {
-            Err(_) => 0,
-            Ok(text) => text
-                .parse()
-                .map_err(|_| Error::user(format!("{SEED_VARIABLE} is \"{text}\", which is not a number")))?,
-        };
-        Self::with_seed(kernels, entries, seed)
-    }
-
-    /// As [`EmulatedDevice::new`], in the order that `seed` gives.
-    pub fn with_seed(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Result<Self> {
-        if kernels.len() != entries.len() {
-            return Err(Error::internal(format!(
-                "the model describes {} kernels and has the code of {}",
-                kernels.len(),
-                entries.len()
-            )));
-        }
-        if let Some(kernel) = kernels.iter().find(|kernel| {
-            kernel.block == 0 || kernel.block > MOST_THREADS || u64::from(kernel.shared) > SHARED_LIMIT
-        }) {
-            return Err(Error::internal(format!(
-                "kernel \"{}\" wants blocks of {} threads with {} bytes of shared memory",
-                kernel.name, kernel.block, kernel.shared
-            )));
-        }
-        Ok(EmulatedDevice {
-            emulator: Rc::new(Emulator {
-                kernels,
-                entries,
-                memory: Memory::default(),
-                stacks: RefCell::default(),
-                order: RefCell::new(Order::new(seed)),
-            }),
-            listen_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            identifiers: RefCell::default(),
-            collectives: Rc::default(),
-            streams: RefCell::default(),
-            communicators: RefCell::default(),
-        })
-    }
-
-    /// Lets communicators that this rank identifies listen on `address`, which the other ranks must reach;
-    /// without it, on the loopback address.
-    pub fn listening_on(self, address: IpAddr) -> Self {
-        EmulatedDevice {
-            listen_on: address,
-            ..self
-        }
-    }
-}
-
-impl Device for EmulatedDevice {
-    fn name(&self) -> String {
-        "emulated GPU".to_string()
-    }
-
-    fn allocate(&self, bytes: u64, what: &str) -> Result<*mut u8> {
-        self.emulator.memory.allocate(bytes, what)
-    }
-
-    fn upload(&self, to: *mut u8, from: &[u8]) -> Result<()> {
-        self.emulator.upload(to, from)
-    }
-
-    fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
-        self.emulator.download(from, to)
-    }
-
-    fn stream(&self) -> Result<*mut c_void> {
-        Ok(stream::keep(
-            &self.streams,
-            Stream::new(Backend::Emulated(Rc::clone(&self.emulator)), &self.collectives),
-        ))
-    }
-
-    fn synchronize(&self, stream: *mut c_void) -> Result<()> {
-        stream::find(&self.streams, stream)?.take_failure()
-    }
-
-    fn unique_id(&self) -> Result<Vec<u8>> {
-        let id = communicator::open(self.listen_on)?;
-        self.identifiers.borrow_mut().push(id.clone());
-        Ok(id)
-    }
-
-    fn communicator(&self, id: &[u8], rank: usize, peers: &[usize]) -> Result<*mut c_void> {
-        let own = self.identifiers.borrow().iter().any(|made| made == id);
-        let communicator = Communicator::join(id, own, rank, peers)?;
-        Ok(stream::keep(
-            &self.communicators,
-            stream::Communicator::Emulated(communicator),
-        ))
-    }
-
-    fn collectives(&self) -> u64 {
-        self.collectives.get()
-    }
-
-    fn aborter(&self) -> Box<dyn Fn() + Send> {
-        let communicators = self.communicators.borrow();
-        let aborters: Vec<_> = communicators
-            .iter()
-            .filter_map(|communicator| match &**communicator {
-                stream::Communicator::Emulated(communicator) => communicator.aborter(),
-                stream::Communicator::Nccl(_) => None,
-            })
-            .collect();
-        Box::new(move || aborters.iter().for_each(|abort| abort()))
-    }
+    timeline: RefCell<Timeline>,
+    /// The capture under way.
+    recording: RefCell<Option<Recording>>,
 }
 
 impl Emulator {
-    /// Runs a kernel.
+    /// A device without memory.
+    fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Self {
+        Emulator {
+            kernels,
+            entries,
+            memory: Memory::default(),
+            stacks: RefCell::default(),
+            order: RefCell::new(Order::new(seed)),
+            timeline: RefCell::default(),
+            recording: RefCell::default(),
+        }
+    }
+
+    fn is_recording(&self) -> bool {
+        self.recording.borrow().is_some()
+    }
+
+    fn refuse_in_capture(&self, what: &str) -> Result<()> {
+        match self.is_recording() {
+            true => Err(Error::internal(format!("{what} of the host in a capture"))),
+            false => Ok(()),
+        }
+    }
+
+    fn kernel(&self, index: i64) -> Result<(&GpuKernel, EmulatedKernel)> {
+        let known = usize::try_from(index)
+            .ok()
+            .and_then(|index| Some((self.kernels.get(index)?, self.entries.get(index)?)));
+        let missing = || Error::internal(format!("the model has no kernel {index}"));
+        known.map(|(kernel, &entry)| (kernel, entry)).ok_or_else(missing)
+    }
+
+    /// Does work of a stream.
+    fn perform(&self, stream: usize, work: &Work) -> Result<()> {
+        let mut timeline = self.timeline.borrow_mut();
+        match work {
+            Work::Launch { kernel, grid, values } => {
+                drop(timeline);
+                let parameters: Vec<*const c_void> = values
+                    .iter()
+                    .map(|value| std::ptr::from_ref(value).cast())
+                    .collect();
+                // SAFETY: the values were copied from the kernel's parameters.
+                unsafe { self.launch(stream, *kernel, *grid, parameters.as_ptr()) }
+            }
+            Work::Wait { signalling } => {
+                timeline.wait(stream, *signalling);
+                Ok(())
+            }
+            Work::AllReduce { communicator, call } => {
+                timeline.all_reduce(stream)?;
+                communicator.all_reduce(self, *call)
+            }
+            Work::Upload { to, from, bytes } => {
+                let range = Range {
+                    begin: *to as usize,
+                    end: *to as usize + bytes,
+                    written: true,
+                };
+                timeline.copy(stream, range)?;
+                // SAFETY: both were checked when the work was enqueued, and memory lives as long as the device.
+                unsafe { std::ptr::copy_nonoverlapping(*from, *to, *bytes) };
+                Ok(())
+            }
+            Work::Download { from, to, bytes } => {
+                // SAFETY: as above.
+                unsafe { std::ptr::copy_nonoverlapping(*from, *to, *bytes) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a kernel of a stream.
     ///
     /// # Safety
     /// `parameters` points to the values of the kernel's parameters.
-    pub unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) -> Result<()> {
-        let known = usize::try_from(kernel)
-            .ok()
-            .and_then(|index| Some((self.kernels.get(index)?, self.entries.get(index)?)));
-        let Some((kernel, &entry)) = known else {
-            return Err(Error::internal(format!("the model has no kernel {kernel}")));
-        };
+    unsafe fn launch(
+        &self,
+        stream: usize,
+        kernel: i64,
+        grid: [i64; 3],
+        parameters: *const *const c_void,
+    ) -> Result<()> {
+        let (kernel, entry) = self.kernel(kernel)?;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -222,6 +169,10 @@ impl Emulator {
         }
         // SAFETY: passed on from the caller.
         let ranges = unsafe { self.memory.ranges(kernel, parameters)? };
+        if kernel.parameters.is_some() {
+            let ordered = self.timeline.borrow_mut().launch(stream, &ranges);
+            ordered.map_err(|text| Error::internal(format!("kernel \"{}\" {text}", kernel.name)))?;
+        }
         let launch = Launch::new(
             kernel,
             Call { entry, parameters },
@@ -237,7 +188,8 @@ impl Emulator {
     }
 
     /// Copies to the device.
-    pub fn upload(&self, to: *mut u8, from: &[u8]) -> Result<()> {
+    fn upload(&self, to: *mut u8, from: &[u8]) -> Result<()> {
+        self.refuse_in_capture("a copy")?;
         self.memory.check(to, from.len(), "an upload")?;
         // SAFETY: `check` says that the destination is in an allocation, and no kernel runs.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
@@ -245,7 +197,8 @@ impl Emulator {
     }
 
     /// Copies from the device.
-    pub fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+    fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+        self.refuse_in_capture("a copy")?;
         self.memory.check(from, to.len(), "a download")?;
         // SAFETY: `check` says that the source is in an allocation, and no kernel runs.
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };

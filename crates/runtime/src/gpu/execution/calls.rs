@@ -2,47 +2,60 @@
 
 use std::ptr;
 
-use super::{Call, GpuExecution};
+use super::{Call, GpuExecution, HostCopy, capture::Scope};
 use crate::{
-    data::Dataset,
     error::{Error, Result},
+    execution::Batch,
     optimizer::{Arguments, Slice, Update},
     program::{GpuFunction, GpuUpdates},
-    sampler::Share,
 };
 
 impl GpuExecution {
-    /// Runs one training step on this rank's samples; returns the loss.
-    pub(super) fn step(&self, data: &Dataset, order: &[u64], share: &Share, trace: bool) -> Result<f64> {
+    /// Runs one training step on this rank's samples, and copies those of `next` meanwhile; returns the loss.
+    pub(super) fn step(&self, batch: &Batch, next: Option<&Batch>, trace: bool) -> Result<f64> {
         let (function, _) = self.part.training()?;
-        let samples = &order[share.range(self.seat.rank)];
-        self.load(data, samples)?;
-        self.call(
+        let (rank, share) = (self.seat.rank, &batch.share);
+        self.inputs.load(&*self.device, batch, rank)?;
+        self.inputs.enter(&*self.device, self.stream)?;
+        let call = Call {
             function,
-            &Call {
-                constants: self.memory.train_constants,
-                gradients: self.memory.gradients.start,
-                statistics: self.memory.statistics,
-                prepared: ptr::null_mut(),
-                step: self.memory.train_step,
-                loss: self.memory.loss.start.cast(),
-                update: ptr::null(),
-                n: samples.len() as u64,
-                total: share.total(),
-                ranks: self.ranks,
-                trace,
-                what: "the training step",
-            },
-        )?;
+            constants: self.memory.train_constants,
+            gradients: self.memory.gradients.start,
+            statistics: self.memory.statistics,
+            prepared: ptr::null_mut(),
+            step: self.memory.train_step,
+            loss: self.memory.loss.start.cast(),
+            update: ptr::null(),
+            copy_in: None,
+            copy_out: Some(HostCopy {
+                device: self.memory.loss.start,
+                host: self.memory.host_loss,
+                bytes: 8,
+            }),
+            n: share.counts[rank],
+            total: share.total(),
+            ranks: self.ranks,
+            trace,
+            what: "the training step",
+        };
+        if trace {
+            self.enqueue(&call)?;
+        } else {
+            let key = (share.counts.clone(), self.inputs.current());
+            self.call_captured(&self.step_graphs, &key, Scope::Run, &call)?;
+        }
+        if let Some(next) = next {
+            self.inputs.load_ahead(&*self.device, next, rank)?;
+        }
+        self.settle()?;
         if self.ranks == 1 && self.device.collectives() != 0 {
             return Err(Error::internal("one rank executed a collective"));
         }
-        let mut loss = [0; 8];
-        self.device.download(self.memory.loss.start, &mut loss)?;
-        Ok(f64::from_le_bytes(loss))
+        // SAFETY: 8 bytes of pinned memory, which the step that was waited for has written.
+        Ok(unsafe { self.memory.host_loss.cast::<f64>().read() })
     }
 
-    /// Updates all trained weights of this rank's copy: the gradients of all ranks have the same bits, and so
+    /// Enqueues the update of all trained weights of this rank's copy: the gradients of all ranks have the same bits, and so
     /// have the weights.
     pub(super) fn apply(&self, update: Update) -> Result<()> {
         let (_, GpuUpdates { sgd, adamw }) = self.part.training()?;
@@ -55,60 +68,66 @@ impl GpuExecution {
             begin: 0,
             end: elements as i64,
         });
-        let function = match arguments {
-            Arguments::Sgd(arguments) => {
-                self.device
-                    .upload(self.memory.update.start, bytes_of(&arguments))?;
-                sgd
-            }
+        let (function, bytes) = match &arguments {
+            Arguments::Sgd(arguments) => (sgd, bytes_of(arguments)),
             Arguments::AdamW(_) if self.memory.second_moment.bytes == 0 && elements > 0 => {
                 return Err(Error::internal("AdamW has no memory for the second moment"));
             }
-            Arguments::AdamW(arguments) => {
-                self.device
-                    .upload(self.memory.update.start, bytes_of(&arguments))?;
-                adamw
-            }
+            Arguments::AdamW(arguments) => (adamw, bytes_of(arguments)),
         };
-        self.call(
+        // SAFETY: the memory has room for the arguments of any optimiser. The update before has read it, as a step that
+        // was waited for came after it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.memory.host_update, bytes.len()) };
+        let call = Call {
             function,
-            &Call {
-                constants: self.memory.train_constants,
-                gradients: self.memory.gradients.start,
-                statistics: self.memory.statistics,
-                prepared: ptr::null_mut(),
-                step: self.memory.train_step,
-                loss: ptr::null_mut(),
-                update: self.memory.update.start,
-                n: 0,
-                total: 0,
-                ranks: self.ranks,
-                trace: false,
-                what: "the update",
-            },
-        )
+            constants: self.memory.train_constants,
+            gradients: self.memory.gradients.start,
+            statistics: self.memory.statistics,
+            prepared: ptr::null_mut(),
+            step: self.memory.train_step,
+            loss: ptr::null_mut(),
+            update: self.memory.update.start,
+            copy_in: Some(HostCopy {
+                device: self.memory.update.start,
+                host: self.memory.host_update,
+                bytes: bytes.len(),
+            }),
+            copy_out: None,
+            n: 0,
+            total: 0,
+            ranks: self.ranks,
+            trace: false,
+            what: "the update",
+        };
+        self.call_captured(&self.update_graphs, &(), Scope::Rank, &call)
     }
 
-    /// Runs a function of inference on `n` loaded samples.
-    pub(super) fn infer_call(&self, function: GpuFunction, n: u64) -> Result<()> {
+    /// Enqueues a function of inference on `n` samples of the current inputs, as a graph if `captured`.
+    pub(super) fn infer_call(&self, function: GpuFunction, n: u64, captured: bool) -> Result<()> {
         let before = self.device.collectives();
-        self.call(
+        let call = Call {
             function,
-            &Call {
-                constants: self.memory.infer_constants,
-                gradients: ptr::null_mut(),
-                statistics: self.memory.shared_statistics,
-                prepared: self.memory.prepared.start,
-                step: self.memory.infer_step,
-                loss: ptr::null_mut(),
-                update: ptr::null(),
-                n,
-                total: n,
-                ranks: 1,
-                trace: false,
-                what: "inference",
-            },
-        )?;
+            constants: self.memory.infer_constants,
+            gradients: ptr::null_mut(),
+            statistics: self.memory.shared_statistics,
+            prepared: self.memory.prepared.start,
+            step: self.memory.infer_step,
+            loss: ptr::null_mut(),
+            update: ptr::null(),
+            copy_in: None,
+            copy_out: None,
+            n,
+            total: n,
+            ranks: 1,
+            trace: false,
+            what: "inference",
+        };
+        if captured {
+            let key = (n, self.inputs.current());
+            self.call_captured(&self.inference_graphs, &key, Scope::Rank, &call)?;
+        } else {
+            self.enqueue(&call)?;
+        }
         if self.device.collectives() != before {
             return Err(Error::internal("inference executed a collective"));
         }

@@ -1,5 +1,5 @@
-//! The communicators of a rank: one for each set of ranks that some collective of the model sums over, and others
-//! for gradients, whose collectives run beside those of BatchNorm.
+//! The communicators of a rank: one for each set of ranks that some collective of the model sums over, and with overlap
+//! others for gradients, whose collectives run beside those of BatchNorm.
 
 use std::{collections::BTreeMap, ffi::c_void};
 
@@ -16,9 +16,10 @@ pub fn join(
     control: &Control,
     (rank, ranks): (usize, usize),
     collectives: &[Collective],
+    overlap: bool,
 ) -> Result<Vec<*mut c_void>> {
     let mut joined = BTreeMap::new();
-    let kind = |one: &Collective| (one.group, one.gradients);
+    let kind = |one: &Collective| (one.group, one.gradients && overlap);
     for (group, gradients) in collectives.iter().map(kind) {
         if joined.contains_key(&(group, gradients)) {
             continue;

@@ -8,10 +8,9 @@ use super::{GpuExecution, layout, memory::Buffer};
 use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
-    execution::{Consume, Execution, Region, inference_share},
+    execution::{Batch, Consume, Execution, Region, inference_share},
     gpu::control::Control,
     optimizer::Update,
-    sampler::Share,
 };
 
 impl Execution for GpuExecution {
@@ -41,14 +40,8 @@ impl Execution for GpuExecution {
         Ok(())
     }
 
-    fn train_step(
-        &self,
-        data: &Arc<Dataset>,
-        order: &Arc<Vec<u64>>,
-        share: &Arc<Share>,
-        trace: bool,
-    ) -> Result<f64> {
-        self.step(data, order, share, trace)
+    fn train_step(&self, batch: &Batch, next: Option<&Batch>, trace: bool) -> Result<f64> {
+        self.step(batch, next, trace)
     }
 
     fn update(&self, update: Update) -> Result<()> {
@@ -79,7 +72,7 @@ impl Execution for GpuExecution {
         }
         self.device
             .upload(self.memory.shared_statistics.start, &statistics)?;
-        self.infer_call(prepare, 0)
+        self.infer_call(prepare, 0, false)
     }
 
     fn infer(&self, data: &Arc<Dataset>, batch: u64, consume: Option<Consume>) -> Result<Vec<Vec<u8>>> {
@@ -87,18 +80,28 @@ impl Execution for GpuExecution {
         let own: Vec<u64> = inference_share(data.samples(), self.seat.rank, self.ranks).collect();
         let mut pieces = Vec::new();
         let mut complete = true;
-        for samples in own.chunks(batch as usize) {
+        let mut batches = own.chunks(batch as usize).peekable();
+        if let Some(first) = batches.peek() {
+            self.inputs.copy(&*self.device, data, first)?;
+        }
+        while let Some(samples) = batches.next() {
             if self.asked_to_end() {
                 complete = false;
                 break;
             }
-            self.load(data, samples)?;
-            self.infer_call(function, samples.len() as u64)?;
+            self.inputs.enter(&*self.device, self.stream)?;
+            self.infer_call(function, samples.len() as u64, true)?;
+            if let Some(next) = batches.peek() {
+                self.inputs.copy(&*self.device, data, next)?;
+            }
+            self.settle()?;
             let Some(consume) = &consume else { continue };
             let outputs = self.outputs(samples.len())?;
             let outputs: Vec<&[u8]> = outputs.iter().map(Vec::as_slice).collect();
             pieces.push(consume(&outputs, samples));
         }
+        // Ranks may have had different numbers of batches.
+        self.inputs.restart();
         let interruption = || Error::new(Kind::Interrupted, "interrupted");
         let Some(control) = self.control() else {
             return if complete { Ok(pieces) } else { Err(interruption()) };
@@ -161,11 +164,16 @@ impl Execution for GpuExecution {
     }
 
     fn finish(&self) -> Result<()> {
+        self.settle()?;
         self.control().map_or(Ok(()), Control::barrier)
     }
 
     fn collectives(&self) -> u64 {
         self.device.collectives()
+    }
+
+    fn replays(&self) -> Option<u64> {
+        Some(self.step_graphs.replays() + self.inference_graphs.replays())
     }
 }
 

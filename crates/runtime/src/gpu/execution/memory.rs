@@ -9,7 +9,7 @@ use crate::{
     gpu::device::Device,
     optimizer::Optimizer,
     program::GpuPart,
-    rank::{sample_bytes, target_bytes},
+    rank::sample_bytes,
 };
 
 /// An allocation on the device.
@@ -37,13 +37,15 @@ pub struct Memory {
     pub infer_step: Buffer,
     pub train_constants: Buffer,
     pub infer_constants: Buffer,
-    /// One for each input, and one for the target.
-    pub inputs: Vec<Buffer>,
     pub outputs: Vec<Buffer>,
     /// One f64.
     pub loss: Buffer,
+    /// Pinned host memory for the loss.
+    pub host_loss: *mut u8,
     /// The update's arguments, of whichever optimiser.
     pub update: Buffer,
+    /// Pinned host memory for them.
+    pub host_update: *mut u8,
 }
 
 impl Memory {
@@ -70,12 +72,6 @@ impl Memory {
             }
             Ok::<_, Error>(constants)
         };
-        let mut inputs: Vec<Buffer> = model
-            .inputs
-            .iter()
-            .map(|input| batch(sample_bytes(input)))
-            .collect::<Result<_>>()?;
-        inputs.push(batch(target_bytes(model))?);
         let second_moment = purpose.train.is_some_and(Optimizer::has_second_moment);
         let update_bytes = size_of::<UpdateArguments>().max(size_of::<AdamWArguments>());
         let memory = Memory {
@@ -90,14 +86,15 @@ impl Memory {
             infer_step: when(infer, arenas.infer_step, "inference")?,
             train_constants: constants(train, part.train_constants)?,
             infer_constants: constants(infer, part.infer_constants)?,
-            inputs,
             outputs: model
                 .outputs
                 .iter()
                 .map(|output| batch(sample_bytes(output)))
                 .collect::<Result<_>>()?,
             loss: buffer(8, "the loss")?,
+            host_loss: device.pinned(8, "the loss")?,
             update: buffer(update_bytes as u64, "the update's arguments")?,
+            host_update: device.pinned(update_bytes as u64, "the update's arguments")?,
         };
         let mut initial = vec![0; arenas.weights as usize];
         let mut statistics = vec![0; arenas.statistics as usize];

@@ -1,17 +1,22 @@
 //! One GPU rank: its memory on a device, and the calls of generated code on it.
 //!
-//! Kernels have one stream and the sums of gradients another, and each call waits for both, so that the host's
-//! copies and the device's work never overlap. Copying the next batch ahead, and replaying a captured step, belong into
-//! `GpuExecution::load` and `GpuExecution::call`.
+//! Kernels have one stream, the sums of gradients another, and the copies of batches a third ([`inputs`]). A step
+//! waits for its work, because the loss decides what comes next; the next batch is copied meanwhile. An update is only
+//! enqueued. Steps, updates and inference are captured and replayed ([`graphs`]).
 
 mod calls;
+mod capture;
 mod communicators;
 mod exchange;
+mod graphs;
+mod inputs;
 mod layout;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     ffi::c_void,
     path::Path,
     ptr,
@@ -25,7 +30,6 @@ use syncbn_abi::{GpuArguments, StepArguments};
 
 use super::{Kind, control::Control, device::Device, process::Seat};
 use crate::{
-    data::Dataset,
     error::{Error, Result},
     execution::Purpose,
     place,
@@ -33,17 +37,39 @@ use crate::{
     program::{GpuFunction, GpuPart},
     trace::Trace,
 };
+use graphs::Graphs;
+use inputs::Inputs;
 use memory::{Buffer, Memory};
+
+/// How steps are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Steps are captured as graphs and replayed.
+    pub graphs: bool,
+    /// The sums of gradients have a stream and communicators of their own.
+    pub overlap: bool,
+}
+
+/// What a training step's graph stands for: the counts of all ranks, so that all decide alike, and the set of input
+/// buffers.
+type StepKey = (Vec<u64>, usize);
+/// The number of samples, and the set of input buffers.
+type InferenceKey = (u64, usize);
 
 /// A GPU part with its memory on one device, as one rank of a run.
 pub struct GpuExecution {
+    // Graphs go before the device, whose communicators wait for the end of graphs that use them.
+    step_graphs: Graphs<StepKey>,
+    update_graphs: Graphs<()>,
+    inference_graphs: Graphs<InferenceKey>,
     part: Arc<GpuPart>,
     device: Box<dyn Device>,
     seat: Seat,
     ranks: usize,
     memory: Memory,
+    inputs: Inputs,
     stream: *mut c_void,
-    /// Of the gradients' collectives.
+    /// Of the gradients' collectives; the same without overlap.
     gradient_stream: *mut c_void,
     /// One for each collective; empty with one rank.
     communicators: Vec<*mut c_void>,
@@ -52,12 +78,11 @@ pub struct GpuExecution {
     signalled: Arc<AtomicBool>,
     /// Whether all ranks agreed to end because of a signal.
     interrupted: Cell<bool>,
-    /// Where samples are gathered before they are copied to the device.
-    staging: RefCell<Vec<u8>>,
 }
 
-/// What a call works on, beside the arenas that every call gets.
+/// A call of a generated function: what it works on, beside the arenas that every call gets.
 struct Call<'a> {
+    function: GpuFunction,
     constants: Buffer,
     gradients: *mut u8,
     statistics: Buffer,
@@ -65,12 +90,24 @@ struct Call<'a> {
     step: Buffer,
     loss: *mut f64,
     update: *const u8,
+    /// What is copied from the host before it.
+    copy_in: Option<HostCopy>,
+    /// What is copied to the host after it.
+    copy_out: Option<HostCopy>,
     n: u64,
     total: u64,
     ranks: usize,
     trace: bool,
     /// What it is, for errors.
     what: &'a str,
+}
+
+/// A copy between the device and pinned host memory.
+#[derive(Clone, Copy)]
+struct HostCopy {
+    device: *mut u8,
+    host: *mut u8,
+    bytes: usize,
 }
 
 impl GpuExecution {
@@ -81,6 +118,7 @@ impl GpuExecution {
         kind: Kind,
         seat: &Seat,
         purpose: Purpose,
+        options: Options,
         weights: Option<&Path>,
         signalled: Arc<AtomicBool>,
     ) -> Result<Self> {
@@ -90,28 +128,37 @@ impl GpuExecution {
         };
         let device = (part.devices.open)(part, kind, index)?;
         let memory = Memory::new(&*device, part, &purpose, weights)?;
-        let (stream, gradient_stream) = (device.stream()?, device.stream()?);
+        let inputs = Inputs::new(&*device, &part.model, purpose.capacity)?;
+        let stream = device.stream()?;
+        let gradient_stream = match options.overlap {
+            true => device.stream()?,
+            false => stream,
+        };
         let mut communicators = Vec::new();
         // Only the training step has collectives.
         if let Some(control) = seat.control.as_ref().filter(|_| purpose.train.is_some()) {
             let collectives = &part.model.collectives;
-            let joined = communicators::join(&*device, control, (seat.rank, purpose.ranks), collectives);
+            let ranks = (seat.rank, purpose.ranks);
+            let joined = communicators::join(&*device, control, ranks, collectives, options.overlap);
             communicators = joined.map_err(|error| control.explain(error))?;
             control.set_aborter(device.aborter());
         }
         Ok(GpuExecution {
+            step_graphs: Graphs::new(options.graphs),
+            update_graphs: Graphs::new(options.graphs),
+            inference_graphs: Graphs::new(options.graphs),
             part: Arc::clone(part),
             device,
             seat: seat.clone(),
             ranks: purpose.ranks,
             memory,
+            inputs,
             stream,
             gradient_stream,
             communicators,
             trace: Box::new(Trace::new(part.model.element_type)),
             signalled,
             interrupted: Cell::new(false),
-            staging: RefCell::new(Vec::new()),
         })
     }
 
@@ -119,29 +166,13 @@ impl GpuExecution {
         self.seat.control.as_deref()
     }
 
-    /// Copies `samples` of `data` to the device. The target is copied if the data have one.
-    fn load(&self, data: &Dataset, samples: &[u64]) -> Result<()> {
-        let mut staging = self.staging.borrow_mut();
-        for (buffer, column) in self.memory.inputs.iter().zip(data.columns()) {
-            let bytes = column.sample_bytes() * samples.len();
-            if bytes as u64 > buffer.bytes {
-                return Err(Error::internal("a batch is larger than its memory"));
-            }
-            staging.resize(bytes, 0);
-            column.gather(samples, &mut staging);
-            self.device.upload(buffer.start, &staging)?;
+    /// Calls a generated function, which enqueues its work, and enqueues the copies around it.
+    fn enqueue(&self, call: &Call) -> Result<()> {
+        if let Some(HostCopy { device, host, bytes }) = call.copy_in {
+            // SAFETY: the host memory is written by calls that come after a wait for this one.
+            unsafe { self.device.copy_in(self.stream, device, host, bytes)? };
         }
-        Ok(())
-    }
-
-    /// Calls a generated function and waits for what it enqueued.
-    fn call(&self, function: GpuFunction, call: &Call) -> Result<()> {
-        let inputs: Vec<*const u8> = self
-            .memory
-            .inputs
-            .iter()
-            .map(|one| one.start.cast_const())
-            .collect();
+        let inputs = self.inputs.pointers();
         let outputs: Vec<*mut u8> = self.memory.outputs.iter().map(|one| one.start).collect();
         let communicators = match self.communicators.as_slice() {
             [] => ptr::null(),
@@ -170,20 +201,32 @@ impl GpuExecution {
             communicators,
         };
         // SAFETY: the device memory has the sizes of the description, and nothing else uses it during the call.
-        let status = unsafe { function(&raw const arguments) };
-        let outcome = match status {
-            0 => {
-                let gradients = self.device.synchronize(self.gradient_stream);
-                gradients.and(self.device.synchronize(self.stream))
-            }
-            status => Err(Error::internal(format!(
+        let status = unsafe { (call.function)(&raw const arguments) };
+        if status != 0 {
+            return Err(self.explain(Error::internal(format!(
                 "{} of rank {} ended with status {status}",
                 call.what, self.seat.rank
-            ))),
-        };
+            ))));
+        }
+        if let Some(HostCopy { device, host, bytes }) = call.copy_out {
+            // SAFETY: the host memory is read after a wait for this call.
+            unsafe { self.device.copy_out(self.stream, device, host, bytes)? };
+        }
+        Ok(())
+    }
+
+    /// Waits for all enqueued calls; the first error of any of them.
+    fn settle(&self) -> Result<()> {
+        let gradients = self.device.synchronize(self.gradient_stream);
+        let outcome = gradients.and(self.device.synchronize(self.stream));
+        outcome.map_err(|error| self.explain(error))
+    }
+
+    /// The error behind `error`: a dead rank, if there is one.
+    fn explain(&self, error: Error) -> Error {
         match self.control() {
-            Some(control) => outcome.map_err(|error| control.explain(error)),
-            None => outcome,
+            Some(control) => control.explain(error),
+            None => error,
         }
     }
 
@@ -195,9 +238,18 @@ impl GpuExecution {
         }
     }
 
+    /// Copies from the device after all enqueued calls, whose errors it returns.
     fn download(&self, buffer: Buffer) -> Result<Vec<u8>> {
+        self.settle()?;
         let mut bytes = vec![0; buffer.bytes as usize];
         self.device.download(buffer.start, &mut bytes)?;
         Ok(bytes)
+    }
+}
+
+impl Drop for GpuExecution {
+    fn drop(&mut self) {
+        // A batch that was copied ahead may still be on its way from memory that ends with the device.
+        let _ = self.inputs.settle(&*self.device);
     }
 }

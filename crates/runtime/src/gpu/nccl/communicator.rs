@@ -2,15 +2,12 @@
 
 use std::{
     ffi::{c_int, c_void},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{Handle, Nccl, UniqueId};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     gpu::stream::AllReduce,
 };
 
@@ -20,7 +17,8 @@ pub struct Communicator(Arc<Inner>);
 struct Inner {
     nccl: Arc<Nccl>,
     communicator: Handle,
-    aborted: AtomicBool,
+    /// Whether the handle has ended. Locked while it ends, and while it is asked for errors.
+    aborted: Mutex<bool>,
     /// The ranks of the run that take part.
     peers: Vec<usize>,
 }
@@ -50,7 +48,7 @@ impl Communicator {
         Ok(Communicator(Arc::new(Inner {
             nccl,
             communicator,
-            aborted: AtomicBool::new(false),
+            aborted: Mutex::new(false),
             peers: peers.to_vec(),
         })))
     }
@@ -58,6 +56,8 @@ impl Communicator {
     /// Enqueues a sum over the members on a stream.
     pub(in crate::gpu) fn all_reduce(&self, stream: *mut c_void, call: AllReduce) -> Result<()> {
         let inner = &*self.0;
+        // Not locked during the call, which may wait for other ranks.
+        inner.living().map(drop)?;
         // SAFETY: whoever generated the call answers for its buffers; stream and communicator are of one device.
         let status = unsafe {
             (inner.nccl.functions.all_reduce)(
@@ -76,6 +76,7 @@ impl Communicator {
     /// An error if a collective has failed since it was enqueued.
     pub(in crate::gpu) fn check(&self) -> Result<()> {
         let inner = &*self.0;
+        let _living = inner.living()?;
         let mut status = 0;
         // SAFETY: a living communicator; NCCL writes one number.
         let asked = unsafe { (inner.nccl.functions.async_error)(inner.communicator, &mut status) };
@@ -94,9 +95,23 @@ impl Communicator {
 }
 
 impl Inner {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the communicator from being aborted; an error if it was.
+    fn living(&self) -> Result<MutexGuard<'_, bool>> {
+        let aborted = self.lock();
+        match *aborted {
+            false => Ok(aborted),
+            true => Err(Error::new(Kind::RankDied, "the communicator was aborted")),
+        }
+    }
+
     fn abort(&self) {
-        if !self.aborted.swap(true, Ordering::AcqRel) {
-            // SAFETY: a communicator that is not aborted or destroyed yet.
+        let mut aborted = self.lock();
+        if !std::mem::replace(&mut *aborted, true) {
+            // SAFETY: a communicator that is not aborted or destroyed yet, and that nobody asks for errors now.
             unsafe { (self.nccl.functions.abort)(self.communicator) };
         }
     }
@@ -104,7 +119,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if !self.aborted.swap(true, Ordering::AcqRel) {
+        if !*self.lock() {
             // SAFETY: as in `abort`, and nobody has it any more.
             unsafe { (self.nccl.functions.destroy)(self.communicator) };
         }

@@ -30,7 +30,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         name: name.into(),
         group,
         bytes,
-        gradients: false,
+        gradients: name == "gradients",
     };
     let node = |name: &str, op: &str| Node {
         name: name.into(),

@@ -9,7 +9,7 @@ mod update;
 
 use std::{ffi::c_void, slice, sync::Arc};
 
-use syncbn_abi::{ElementType, Segment, StepArguments, trace_output};
+use syncbn_abi::{ElementType, Segment, StepArguments, StoredType, trace_output};
 use syncbn_runtime::{
     collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
     program::{CpuPart, Program},
@@ -80,20 +80,109 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
         let trace = |node: i64, output: i64, data: *const c_void, elements: usize| {
             syncbn_rt_trace(a.context, node, output, data, elements as i64);
         };
-        train::<T>(a, EPSILON, reduce, trace)
+        let run = |phase| match phase {
+            Phase::Moments => moments::<T>(a),
+            Phase::Rest => rest::<T>(a, EPSILON),
+        };
+        train::<T>(a, run, reduce, trace)
     }
 }
 
-/// A training step with the collectives and the tracing of a target.
+/// The parts of a training step between its collectives.
+#[derive(Clone, Copy)]
+enum Phase {
+    Moments,
+    Rest,
+}
+
+/// Whether a sample of this step has `value` as its first feature.
+///
+/// # Safety
+/// The arguments match the description below.
+unsafe fn sees<T: Element>(a: &StepArguments, value: f64) -> bool {
+    // SAFETY: passed on from the caller.
+    let x: &[T] = unsafe { at((*a.inputs).cast_mut(), 0, a.n as usize * FEATURES) };
+    x.chunks(FEATURES).any(|sample| sample[0].get() == value)
+}
+
+/// A training step with the phases, the collectives and the tracing of a target.
 ///
 /// # Safety
 /// The arguments match the description below.
 unsafe fn train<T: Element>(
     a: &StepArguments,
-    epsilon: f64,
+    run: impl Fn(Phase),
     reduce: impl Fn(i64, &[Segment]) -> i32,
     trace: impl Fn(i64, i64, *const c_void, usize),
 ) -> i32 {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        if sees::<T>(a, FAIL) {
+            return 7;
+        }
+        let reduce = |collective, segments: &[Segment]| match a.ranks {
+            1 => 0,
+            _ => reduce(collective, segments),
+        };
+        run(Phase::Moments);
+        let sums: &mut [f64] = at(a.step, SUMS, 1 + 2 * FEATURES);
+        let first = if sees::<T>(a, DIVERGE) { 1 } else { 0 };
+        let status = reduce(first, &[segment(sums)]);
+        if status != 0 {
+            return status;
+        }
+        run(Phase::Rest);
+        if a.trace != 0 {
+            let xhat = a.step.add(XHAT).cast_const().cast();
+            let elements = a.n as usize * FEATURES;
+            trace(0, trace_output(0, StoredType::F64), xhat, elements);
+            trace(1, 0, (*a.outputs).cast_const().cast(), a.n as usize * CLASSES);
+        }
+        let dz_sums: &mut [f64] = at(a.step, DZ_SUMS, 2 * FEATURES);
+        let status = reduce(1, &[segment(dz_sums)]);
+        if status != 0 {
+            return status;
+        }
+        let gradients = |offset, count| -> &mut [T] { at(a.gradients, offset, count) };
+        let segments = [
+            segment(gradients(WEIGHT, CLASSES * FEATURES)),
+            segment(gradients(BIAS, CLASSES)),
+            segment(gradients(BETA, FEATURES)),
+            segment(gradients(GAMMA, FEATURES)),
+            segment(slice::from_mut(&mut *a.loss)),
+        ];
+        reduce(2, &segments)
+    }
+}
+
+/// The rank's count and sums of the features and their squares.
+///
+/// # Safety
+/// The arguments match the description below.
+unsafe fn moments<T: Element>(a: &StepArguments) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        if sees::<T>(a, HANG) {
+            std::thread::sleep(std::time::Duration::MAX);
+        }
+        let x: &[T] = at((*a.inputs).cast_mut(), 0, a.n as usize * FEATURES);
+        let sums: &mut [f64] = at(a.step, SUMS, 1 + 2 * FEATURES);
+        sums.fill(0.0);
+        sums[0] = a.n as f64;
+        for sample in x.chunks(FEATURES) {
+            for c in 0..FEATURES {
+                sums[1 + c] += sample[c].get();
+                sums[1 + FEATURES + c] += sample[c].get() * sample[c].get();
+            }
+        }
+    }
+}
+
+/// Statistics, loss and the rank's gradients.
+///
+/// # Safety
+/// The arguments match the description below.
+unsafe fn rest<T: Element>(a: &StepArguments, epsilon: f64) {
     // SAFETY: passed on from the caller.
     unsafe {
         let (n, total) = (a.n as usize, a.total as f64);
@@ -103,37 +192,7 @@ unsafe fn train<T: Element>(
         let weight: &[T] = at(a.weights, WEIGHT, CLASSES * FEATURES);
         let bias: &[T] = at(a.weights, BIAS, CLASSES);
         let (gamma, beta): (&[T], &[T]) = (at(a.weights, GAMMA, FEATURES), at(a.weights, BETA, FEATURES));
-        let sees = |value: f64| x.chunks(FEATURES).any(|sample| sample[0].get() == value);
-        if sees(FAIL) {
-            return 7;
-        }
-        if sees(HANG) {
-            std::thread::sleep(std::time::Duration::MAX);
-        }
-        let reduce = |collective, segments: &[Segment]| match a.ranks {
-            1 => 0,
-            _ => reduce(collective, segments),
-        };
-        let trace = |node, output, data, elements| {
-            if a.trace != 0 {
-                trace(node, output, data, elements);
-            }
-        };
-
-        let sums: &mut [f64] = at(a.step, SUMS, 1 + 2 * FEATURES);
-        sums.fill(0.0);
-        sums[0] = n as f64;
-        for sample in x.chunks(FEATURES) {
-            for c in 0..FEATURES {
-                sums[1 + c] += sample[c].get();
-                sums[1 + FEATURES + c] += sample[c].get() * sample[c].get();
-            }
-        }
-        let first = if sees(DIVERGE) { 1 } else { 0 };
-        let status = reduce(first, &[segment(sums)]);
-        if status != 0 {
-            return status;
-        }
+        let sums: &[f64] = at(a.step, SUMS, 1 + 2 * FEATURES);
         let mean: &mut [f64] = at(a.step, MEAN, FEATURES);
         let inv_std: &mut [f64] = at(a.step, INV_STD, FEATURES);
         let running_mean: &mut [T] = at(a.statistics, RUNNING_MEAN, FEATURES);
@@ -151,13 +210,6 @@ unsafe fn train<T: Element>(
         for (i, value) in xhat.iter_mut().enumerate() {
             *value = (x[i].get() - mean[i % FEATURES]) * inv_std[i % FEATURES];
         }
-        trace(
-            0,
-            trace_output(0, ElementType::F64),
-            xhat.as_ptr().cast(),
-            xhat.len(),
-        );
-
         let gradients = |offset, count| -> &mut [T] { at(a.gradients, offset, count) };
         let d_weight = gradients(WEIGHT, CLASSES * FEATURES);
         let d_bias = gradients(BIAS, CLASSES);
@@ -195,16 +247,11 @@ unsafe fn train<T: Element>(
                 }
             }
         }
-        trace(1, 0, logits.as_ptr().cast(), logits.len());
         // Those of the rank join the sums of the other gradients, which is right in every BatchNorm mode.
         let (d_beta, d_gamma) = (gradients(BETA, FEATURES), gradients(GAMMA, FEATURES));
         for c in 0..FEATURES {
             d_beta[c] = T::round(dz_sums[c]);
             d_gamma[c] = T::round(dz_sums[FEATURES + c]);
-        }
-        let status = reduce(1, &[segment(dz_sums)]);
-        if status != 0 {
-            return status;
         }
         for (k, value) in d_weight.iter_mut().enumerate() {
             *value = T::round(dense[k]);
@@ -213,14 +260,6 @@ unsafe fn train<T: Element>(
             *value = T::round(dense[CLASSES * FEATURES + k]);
         }
         *a.loss = loss;
-        let segments = [
-            segment(d_weight),
-            segment(d_bias),
-            segment(d_beta),
-            segment(d_gamma),
-            segment(slice::from_mut(&mut *a.loss)),
-        ];
-        reduce(2, &segments)
     }
 }
 

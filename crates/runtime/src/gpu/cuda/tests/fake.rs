@@ -93,7 +93,7 @@ impl Fake {
         }
     }
 
-    pub fn driver(&self) -> Result<Driver> {
+    pub(in crate::gpu::cuda) fn driver(&self) -> Result<Driver> {
         Driver::open(&self.path)
     }
 

@@ -1,6 +1,6 @@
 //! Which calls the driver and NCCL get, in which order and with which arguments, on a fake of both.
 
-mod fake;
+pub(in crate::gpu) mod fake;
 
 use std::{ffi::c_void, path::Path};
 
@@ -211,7 +211,7 @@ fn graphs_are_captured_replayed_and_destroyed() {
         launch(stream, 0, [2, 1, 1]);
         Ok(())
     };
-    let graph = device.capture(stream, &mut enqueue).unwrap().unwrap();
+    let graph = device.capture(stream, &mut enqueue).unwrap();
     graph.replay().unwrap();
     graph.replay().unwrap();
     drop(graph);
@@ -247,6 +247,61 @@ fn graphs_are_captured_replayed_and_destroyed() {
         "{calls}"
     );
     assert!(!calls.contains("cuGraphInstantiate"), "{calls}");
+}
+
+#[test]
+fn a_capture_has_the_streams_that_wait_and_are_waited_for() {
+    let fake = Fake::new();
+    let device = fake.device().unwrap();
+    let (first, second) = (device.stream().unwrap(), device.stream().unwrap());
+    let capture = |waits: &[(*mut c_void, *mut c_void)]| {
+        let mut enqueue = || {
+            for &(waiting, signalling) in waits {
+                device.wait(waiting, signalling)?;
+                launch(waiting, 0, [1, 1, 1]);
+            }
+            Ok(())
+        };
+        device.capture(first, &mut enqueue).map(drop)
+    };
+    capture(&[(second, first), (first, second)]).unwrap();
+    for waits in [&[(first, second)][..], &[(second, first)]] {
+        assert!(capture(waits).is_err());
+        // What could not be captured leaves the streams as they were.
+        capture(&[]).unwrap();
+        device.synchronize(first).unwrap();
+    }
+    let mut enqueue = || device.synchronize(first);
+    assert!(device.capture(first, &mut enqueue).is_err());
+}
+
+#[test]
+fn copies_in_the_order_of_a_stream_take_pinned_memory_only() {
+    let fake = Fake::new();
+    let device = fake.device().unwrap();
+    let stream = device.stream().unwrap();
+    let there = device.allocate(64, "a test").unwrap();
+    let here = device.pinned(64, "a test").unwrap();
+    let mut elsewhere = [0u8; 64];
+    fake.calls();
+    // SAFETY: the fake copies at once.
+    unsafe {
+        here.write(7);
+        device.copy_in(stream, there, here, 64).unwrap();
+        device.copy_out(stream, there, here.add(32), 32).unwrap();
+        assert_eq!(here.add(32).read(), 7);
+        assert!(device.copy_in(stream, there, here.add(1), 64).is_err());
+        assert!(device.copy_in(stream, there.add(1), here, 64).is_err());
+        assert!(device.copy_in(stream, there, elsewhere.as_ptr(), 64).is_err());
+        assert!(
+            device
+                .copy_out(stream, there, elsewhere.as_mut_ptr(), 64)
+                .is_err()
+        );
+    }
+    let calls = fake.calls();
+    assert_eq!(calls.lines().count(), 2, "{calls}");
+    assert!(!calls.contains("Synchronize"), "{calls}");
 }
 
 #[test]
@@ -289,10 +344,19 @@ fn a_dead_rank_ends_the_wait_and_communicators_are_aborted_once() {
     assert!(error.to_string().contains("[4, 5]"), "{error}");
     let abort = device.aborter();
     std::thread::spawn(abort).join().unwrap();
+    // Nobody asks for what has ended.
+    let calls = fake.calls();
+    assert_eq!(calls.matches("ncclCommGetAsyncError").count(), 1);
+    assert_eq!(calls.matches("ncclCommAbort").count(), 1);
+    fake.hang(0);
+    let error = device.synchronize(stream).unwrap_err();
+    assert_eq!(error.kind, Kind::RankDied);
+    assert_eq!(error.message, "the communicator was aborted");
     drop(device);
     let calls = fake.calls();
-    assert_eq!(calls.matches("ncclCommAbort").count(), 1);
-    assert_eq!(calls.matches("ncclCommDestroy").count(), 0);
+    for never in ["ncclCommGetAsyncError", "ncclCommAbort", "ncclCommDestroy"] {
+        assert_eq!(calls.matches(never).count(), 0, "{never}");
+    }
 }
 
 #[test]

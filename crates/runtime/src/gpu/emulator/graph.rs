@@ -1,0 +1,119 @@
+//! Captured work of an emulated device: what was enqueued, with copies of all arguments, to be done again and again.
+
+use std::{ffi::c_void, rc::Rc};
+
+use syncbn_abi::GpuKernel;
+
+use super::{Communicator, Emulator, timeline::Members};
+use crate::{
+    error::{Error, Result},
+    gpu::{
+        device::Replay,
+        stream::{AllReduce, Stream},
+    },
+};
+
+/// A piece of work.
+#[derive(Clone)]
+pub(super) enum Work {
+    /// A kernel.
+    Launch {
+        kernel: i64,
+        grid: [i64; 3],
+        /// The parameters' values, each at the start of its word.
+        values: Vec<u64>,
+    },
+    /// Waits for another stream.
+    Wait { signalling: usize },
+    AllReduce {
+        communicator: Rc<Communicator>,
+        call: AllReduce,
+    },
+    /// A copy from host memory that stays as long as the device.
+    Upload {
+        to: *mut u8,
+        from: *const u8,
+        bytes: usize,
+    },
+    /// A copy to such host memory.
+    Download {
+        from: *const u8,
+        to: *mut u8,
+        bytes: usize,
+    },
+}
+
+/// A capture under way.
+pub(super) struct Recording {
+    members: Members,
+    work: Vec<(usize, Work)>,
+}
+
+impl Recording {
+    /// Begins on a stream.
+    pub fn new(origin: usize) -> Self {
+        Recording {
+            members: Members::new(origin),
+            work: Vec::new(),
+        }
+    }
+
+    /// Takes work of a stream; an error if the stream does not take part.
+    pub fn add(&mut self, stream: usize, work: Work) -> Result<()> {
+        match &work {
+            Work::Wait { signalling } => self.members.wait(stream, *signalling)?,
+            _ => self.members.work(stream)?,
+        }
+        self.work.push((stream, work));
+        Ok(())
+    }
+
+    /// Ends; an error if a stream that takes part was not waited for.
+    pub fn end(self) -> Result<Vec<(usize, Work)>> {
+        self.members.end()?;
+        Ok(self.work)
+    }
+}
+
+/// The values of a kernel's parameters, each in a word of its own.
+///
+/// # Safety
+/// `parameters` points to the values of the kernel's parameters, as its description says.
+pub(super) unsafe fn values(kernel: &GpuKernel, parameters: *const *const c_void) -> Vec<u64> {
+    // SAFETY: an update has one parameter, a pointer.
+    let word = |index: usize| unsafe { (*parameters.add(index)).cast::<u64>().read() };
+    let Some(described) = &kernel.parameters else {
+        return vec![word(0)];
+    };
+    let pointers = described.len();
+    // SAFETY: the samples of this rank follow the pointers.
+    let n = unsafe { (*parameters.add(pointers)).cast::<u32>().read() };
+    let mut values: Vec<u64> = (0..pointers).map(word).collect();
+    values.extend([u64::from(n), word(pointers + 1)]);
+    values
+}
+
+/// A captured graph.
+pub(super) struct EmulatedGraph {
+    pub emulator: Rc<Emulator>,
+    /// The stream that it was captured from; failures are its own.
+    pub origin: Rc<Stream>,
+    pub work: Vec<(usize, Work)>,
+}
+
+impl Replay for EmulatedGraph {
+    fn replay(&self) -> Result<()> {
+        if self.emulator.is_recording() {
+            return Err(Error::internal("a graph is replayed while another is captured"));
+        }
+        for (stream, work) in &self.work {
+            if self.origin.has_failed() {
+                break;
+            }
+            if let Err(error) = self.emulator.perform(*stream, work) {
+                self.origin.fail(error);
+            }
+        }
+        Ok(())
+    }
+}
