@@ -123,20 +123,25 @@ fn an_object_file_is_an_object_file() {
 #[test]
 fn gpus_multiply_in_every_direction_on_tensor_cores() {
     let folder = tempfile::tempdir().unwrap();
-    let model = fixture("dev/syncbnnet_w4.onnx");
-    let arguments = [
-        model.to_str().unwrap(),
-        "--target",
-        "cuda",
-        "--emit",
-        "mlir",
-        "-o",
-        "-",
-    ];
-    let text = compile(folder.path(), &arguments).ok().text().to_string();
-    for direction in ["@conv_", "@conv_backward_data_", "@conv_backward_weight_"] {
-        let kernels = text.split("llvm.func ").filter(|f| f.starts_with(direction));
-        let multiplying = kernels.filter(|f| f.contains("nvvm.mma.sync")).count();
-        assert!(multiplying > 0, "{direction}");
+    for (name, precision) in [("syncbnnet_w4", "tf32"), ("syncbnnet_w8", "bf16")] {
+        let model = fixture(&format!("dev/{name}.onnx"));
+        let arguments = [
+            model.to_str().unwrap(),
+            "--target",
+            "cuda",
+            "--precision",
+            precision,
+            "--emit",
+            "mlir",
+            "-o",
+            "-",
+        ];
+        let text = compile(folder.path(), &arguments).ok().text().to_string();
+        let operands = format!("multiplicandAPtxType = #nvvm.mma_type<{precision}>");
+        for direction in ["@conv_", "@conv_backward_data_", "@conv_backward_weight_"] {
+            let kernels = text.split("llvm.func ").filter(|f| f.starts_with(direction));
+            let multiplying = kernels.filter(|f| f.contains("nvvm.mma.sync") && f.contains(&operands));
+            assert!(multiplying.count() > 0, "{direction} in {precision}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::support::run::{compile, compiler};
 
 /// Lines about kernels, such as `  sm_80 conv_0: 32 registers, ...`; None without ptxas, which is said.
 #[allow(clippy::print_stderr)]
-fn usage(name: &str) -> Option<Vec<String>> {
+fn usage(name: &str, precision: &str) -> Option<Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
     let model = fixture(&format!("dev/{name}.onnx"));
     let flags = [
@@ -18,7 +18,7 @@ fn usage(name: &str) -> Option<Vec<String>> {
         "--target",
         "cuda",
         "--precision",
-        "f32",
+        precision,
         "--emit",
         "ptx",
         "-o",
@@ -47,13 +47,18 @@ fn usage(name: &str) -> Option<Vec<String>> {
 
 #[test]
 fn every_kernel_assembles_without_spills() {
-    for name in NETWORKS {
-        let Some(lines) = usage(name) else { return };
+    let of_all = NETWORKS
+        .iter()
+        .flat_map(|name| ["f32", "bf16"].map(|precision| (name, precision)));
+    for (name, precision) in of_all {
+        let Some(lines) = usage(name, precision) else {
+            return;
+        };
         let spilling: Vec<&String> = lines
             .iter()
             .filter(|line| !line.ends_with("spills 0 bytes stored, 0 loaded"))
             .collect();
-        assert!(spilling.is_empty(), "{name}: {spilling:#?}");
+        assert!(spilling.is_empty(), "{name} in {precision}: {spilling:#?}");
     }
 }
 

@@ -9,6 +9,7 @@ mod mutants;
 mod random;
 mod rounding;
 mod scripts;
+mod steps;
 mod targets;
 
 /// All of `tests/fixtures/dev`.

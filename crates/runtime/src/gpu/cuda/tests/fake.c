@@ -14,6 +14,7 @@ static int asynchronous;
 static int busy;
 static int version = 12040;
 static int devices = 2;
+static int nccl_version = 22703;
 static int handles;
 
 /* A capture under way: which streams take part, whether the first has waited for them, and what of that events hold. */
@@ -26,6 +27,7 @@ const char *fake_calls(void) { return calls; }
 void fake_forget(void) { calls[0] = 0; }
 void fake_fail(const char *name, int status) { snprintf(failing, sizeof failing, "%s", name); failure = status; }
 void fake_set(int new_version, int new_devices) { version = new_version; devices = new_devices; }
+void fake_set_nccl(int version) { nccl_version = version; }
 void fake_hang(int status) { busy = 1; asynchronous = status; }
 
 static int call(const char *name, const char *format, ...) {
@@ -133,7 +135,7 @@ int cuGraphLaunch(void *graph, void *stream) { return call("cuGraphLaunch", " %d
 int cuGraphExecDestroy(void *graph) { return call("cuGraphExecDestroy", " %d", NUMBER(graph)); }
 int cuGraphDestroy(void *graph) { return call("cuGraphDestroy", " %d", NUMBER(graph)); }
 
-int ncclGetVersion(int *to) { *to = 22703; return call("ncclGetVersion", ""); }
+int ncclGetVersion(int *to) { *to = nccl_version; return call("ncclGetVersion", ""); }
 int ncclGetUniqueId(unique_id *to) { memset(to, 'u', sizeof *to); return call("ncclGetUniqueId", ""); }
 int ncclCommInitRank(void **to, int ranks, unique_id id, int rank) { int status = make("ncclCommInitRank", to); call(" as", " %d of %d, id %c%c", rank, ranks, id.bytes[0], id.bytes[127]); return status; }
 int ncclAllReduce(const void *send, void *receive, size_t count, int type, int operation, void *communicator, void *stream) { work(stream); return call("ncclAllReduce", " %zu %d %d communicator %d stream %d", count, type, operation, NUMBER(communicator), NUMBER(stream)); }

@@ -66,6 +66,13 @@ impl Fake {
         unsafe { set(version, devices) };
     }
 
+    /// NCCL's version code.
+    pub fn set_nccl(&self, version: c_int) {
+        let set: unsafe extern "C" fn(c_int) = self.function("fake_set_nccl");
+        // SAFETY: as above.
+        unsafe { set(version) };
+    }
+
     /// Lets the next call of a function return `status`.
     pub fn fail(&self, name: &str, status: c_int) {
         let fail: unsafe extern "C" fn(*const c_char, c_int) = self.function("fake_fail");

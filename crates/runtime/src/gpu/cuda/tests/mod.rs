@@ -59,6 +59,19 @@ fn unusable_drivers_say_why() {
 }
 
 #[test]
+fn an_nccl_that_is_too_old_says_so() {
+    let fake = Fake::new();
+    fake.set_nccl(21_000);
+    let error = fake.device().err().unwrap();
+    assert_eq!(error.kind, Kind::Environment);
+    assert!(error.message.starts_with("NCCL is too old: "), "{error}");
+    assert!(
+        error.message.contains("version code 21000; at least 21100"),
+        "{error}"
+    );
+}
+
+#[test]
 fn opening_loads_the_code_once_and_asks_for_large_shared_memory() {
     let fake = Fake::new();
     let device = fake.device().unwrap();
