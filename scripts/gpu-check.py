@@ -8,9 +8,7 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,79 +17,14 @@ import numpy as np
 
 import gpu_peers
 from gpu_bounds import Bounds, error, spread
+from gpu_report import Failure, Report, Timeout, run, short
+from gpu_timing import against_pytorch, timed, timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 SGD = ["--no-shuffle", "--lr", "0.1", "--momentum", "0.9", "--weight-decay", "1e-4"]
 LIBRARY = "SYNCBN_NCCL_LIBRARY"
 # One GPU takes two ranks from NCCL 2.30 on; an older one says so in a warning.
 SHARED_GPU = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_DEBUG": "WARN"}
-
-
-class Failure(Exception):
-    """A command that failed: a short reason, and all that it wrote."""
-
-    def __init__(self, reason, text=""):
-        super().__init__(reason)
-        self.text = text
-
-
-class Timeout(Failure):
-    pass
-
-
-class Report:
-    """What was found: lines go out at once, as a later one may never come."""
-
-    def __init__(self):
-        self.bad = self.impossible = 0
-        self.notes = []
-
-    def say(self, *lines):
-        for line in lines:
-            print(line, flush=True)
-
-    def row(self, *cells):
-        self.say("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
-
-    def table(self, *titles):
-        self.row(*titles)
-        self.say("|---" * len(titles) + "|")
-
-    def end(self):
-        words = [f"**{self.bad} wrong**" if self.bad else "all well"]
-        if self.impossible:
-            words.append(f"{self.impossible} rows not possible here")
-        self.say("", "; ".join([words[0], ", ".join(words[1:] + self.notes)]).removesuffix("; "))
-
-
-def short(failure):
-    """The reason of an exception, as one line."""
-    text = str(failure) if isinstance(failure, Failure) else f"{type(failure).__name__}: {failure}"
-    return " / ".join(line.strip() for line in text.splitlines() if line.strip())[-400:]
-
-
-def run(command, environment=None, timeout=900):
-    """What a command wrote to its standard output; it ends with all the processes that it started."""
-    child = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env={**os.environ, **(environment or {})},
-        start_new_session=True,
-    )
-    try:
-        out, err = child.communicate(timeout=timeout)
-    except BaseException as cause:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        if isinstance(cause, subprocess.TimeoutExpired):
-            raise Timeout(f"not finished in {timeout} s") from None
-        raise
-    if child.returncode:
-        raise Failure(f"exit {child.returncode}: {(err.strip() or out.strip())[-400:]}", out + err)
-    return out
 
 
 def safetensors(path):
@@ -210,7 +143,8 @@ def sanitize(pack, device, names, timeout, report):
     tool = shutil.which("compute-sanitizer")
     paths = [path for path in packed(pack) if path.stem in names]
     if tool is None or device != "cuda" or not paths:
-        why = "no GPU" if device != "cuda" else "it is not in the path" if tool is None else "none of its networks is packed"
+        missing = "it is not in the path" if tool is None else "none of its networks is packed"
+        why = "no GPU" if device != "cuda" else missing
         report.say(f"compute-sanitizer was not run: {why}.")
         report.notes.append("compute-sanitizer not run")
         return
@@ -235,72 +169,6 @@ def sanitize(pack, device, names, timeout, report):
         report.notes.append(f"{unfinished} runs of compute-sanitizer not finished")
 
 
-def timed(pack):
-    """The executables to time, NAME.bBATCH.PRECISION: path, name, batch and precision."""
-    found = []
-    for path in (pack / "time").glob("*.b*.*"):
-        name, batch, precision = path.name.rsplit(".", 2)
-        found.append((name, int(batch[1:]), precision, path))
-    return sorted(found)
-
-
-def timing(executables, device, warm_up, steps, report):
-    """Training steps of the executables; the median of each, in milliseconds."""
-    report.say(f"One rank, {warm_up} steps before and {steps} measured; the time of a step has in it the copy of a")
-    report.say("batch from the host (beside the step before), the loss read back, and the update enqueued.", "")
-    report.table("network", "precision", "batch", "median ms", "min", "max", "images/s", "replayed")
-    medians = {}
-    for name, batch, precision, path in executables:
-        try:
-            command = [path, "bench", "--json", "--device", device, "--mode", "train", "--ranks", 1, "--batch", batch]
-            text = run([*command, "--warmup", warm_up, "--steps", steps])
-            own = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
-            times = [f"{own[key]:.3f}" for key in ("median_ms", "min_ms", "max_ms")]
-            report.row(name, precision, batch, *times, f"{own['images_per_s']:.0f}", own.get("replayed_steps", ""))
-            medians[path] = own["median_ms"]
-        except Exception as failure:
-            report.bad += 1
-            report.row(name, precision, batch, short(failure), "", "", "", "FAILED")
-    return medians
-
-
-def trained_values(path):
-    parameters = json.loads(run([path, "info", "--json"]))["parameters"]
-    return sum(int(np.prod(parameter["shape"])) for parameter in parameters if parameter["trained"])
-
-
-def peer(name, batch, precision, mode, warm_up, steps, own, values):
-    """A cell: PyTorch's time and what part of it ours is, or why there is none."""
-    try:
-        text = run([sys.executable, HERE / "gpu_peers.py", name, batch, precision, mode, warm_up, steps])
-        found = json.loads(text.splitlines()[-1])
-        if "reason" in found:
-            return found["reason"]
-        if found["parameters"] != values:
-            return f"another network: {found['parameters']} trained values, not {values}"
-        return f"{found['ms']:.3f} ({found['ms'] / own:.2f})"
-    except Exception as failure:
-        return short(failure)[-120:]
-
-
-def against_pytorch(executables, medians, modes, warm_up, steps, report):
-    """The same steps in PyTorch, for the networks that gpu_peers.py has."""
-    described = json.loads(run([sys.executable, HERE / "gpu_peers.py"]).splitlines()[-1])
-    if "reason" in described:
-        report.say(f"Not compared: {described['reason']}.")
-        report.notes.append("PyTorch not compared")
-        return
-    report.say(f"PyTorch {described['torch']}, channels_last, fused SGD, each measurement in a process of its own: the")
-    report.say(f"mean of {steps} steps between two synchronisations. A step has in it the loss read back and the update")
-    report.say("enqueued, as ours; its inputs lie on the GPU already. In brackets: PyTorch's time in parts of ours.", "")
-    report.table("network", "precision", "batch", "ms", *modes)
-    for name, batch, precision, path in executables:
-        if path in medians and name in gpu_peers.NETWORKS and precision in gpu_peers.PRECISIONS:
-            values, own = trained_values(path), medians[path]
-            cells = [peer(name, batch, precision, mode, warm_up, steps, own, values) for mode in modes]
-            report.row(name, precision, batch, f"{own:.3f}", *cells)
-
-
 def part(report, title, function, *arguments):
     """A part of the report, whose failure leaves the others."""
     report.say("", f"## {title}", "")
@@ -322,8 +190,9 @@ def arguments_of(words):
     parser.add_argument("--no-timing", action="store_true")
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--peers", type=listed, default=list(modes), help=f"PyTorch's modes, of {','.join(modes)}, or none: ''")
-    parser.add_argument("--sanitize", type=listed, default=["mlp_bn1d", "syncbnnet_small"], help="networks, or none: ''")
+    parser.add_argument("--peers", type=listed, default=list(modes), help=f"of {','.join(modes)}; '' for none")
+    small = ["mlp_bn1d", "syncbnnet_small"]
+    parser.add_argument("--sanitize", type=listed, default=small, help="networks; '' for none")
     parser.add_argument("--sanitize-timeout", type=int, default=300, help="seconds for each run of compute-sanitizer")
     found = parser.parse_args(words)
     if not set(found.peers) <= set(modes):
