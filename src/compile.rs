@@ -63,6 +63,10 @@ pub fn optimize(
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
     let on_gpu = part == Device::Gpu;
+    let channel_multiple = match part {
+        Device::Cpu => 1,
+        Device::Gpu => options.products.channels_at_once(),
+    };
     let (graph, dtype, mut warnings) = network_of(graph, part)?;
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
@@ -76,6 +80,7 @@ pub fn optimize(
             batch_bound: options.batch,
             bucket_bytes: options.bucket_bytes,
             channels_last: on_gpu,
+            channel_multiple,
             bf16_activations: on_gpu && options.products == Products::Bf16,
         });
         cx.layout = layout.clone();

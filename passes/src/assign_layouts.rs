@@ -13,12 +13,13 @@
 //!
 //! Only memory order changes, no operator and no shape: values of rank 4 become NHWC, and weights of convolutions
 //! KRSC, which is the same rule. A parameter and its gradient follow the same rule too, since the update walks through
-//! both in memory order. It leaves alone inputs and constants, whose bytes come from elsewhere; activations that
+//! both in memory order. It leaves alone inputs and constants, whose bytes come from elsewhere, but lets convolutions
+//! read a copy of an input that they could multiply ([`crate::Options::channel_multiple`]); activations that
 //! `reduce` or `reshape` makes, which are small or a view of something plain; and graph outputs, of which it makes a
 //! plain copy. Without [`crate::Options::channels_last`] it does nothing: the CPU's schedules want channels outside.
 
 use syncbn_ir::ops::Identity;
-use syncbn_ir::{DType, Graph, Layout, Op, OutputKind, TensorType, Value};
+use syncbn_ir::{DType, Graph, Layout, NodeId, Op, OutputKind, TensorType, Value};
 
 use crate::error::PassError;
 use crate::pass::{Changes, Pass, PassContext};
@@ -40,6 +41,7 @@ impl Pass for AssignLayouts {
         if !cx.options.channels_last {
             return Ok(changes);
         }
+        changes += copy_inputs(graph, cx.options.channel_multiple)?;
         for id in graph.topological()? {
             let keeps = match graph.op(id) {
                 Op::Input(_) | Op::Constant(_) | Op::Statistic(_) => true,
@@ -71,6 +73,38 @@ impl Pass for AssignLayouts {
         }
         Ok(changes)
     }
+}
+
+/// Lets convolutions read copies of graph inputs whose channels are a multiple of `multiple` above 1: the copies get
+/// channels innermost.
+fn copy_inputs(graph: &mut Graph, multiple: usize) -> Result<Changes, PassError> {
+    let mut changes = 0;
+    for id in graph.topological()? {
+        let input = Value::from(id);
+        let channels = |ty: &TensorType| ty.shape.0[1].fixed();
+        let fits = matches!(graph.op(id), Op::Input(_))
+            && is_image(graph.ty(input))
+            && channels(graph.ty(input)).is_some_and(|n| n % multiple == 0);
+        if multiple <= 1 || !fits {
+            continue;
+        }
+        let is_convolution = |&(user, slot): &(NodeId, usize)| match graph.op(user) {
+            Op::Conv(op) => slot == 0 && op.groups == 1,
+            Op::ConvBackwardWeight(op) => slot == 0 && op.groups == 1,
+            _ => false,
+        };
+        let readers: Vec<_> = graph.users(input).into_iter().filter(is_convolution).collect();
+        let Some(&(first, _)) = readers.first() else {
+            continue;
+        };
+        let name = graph.node(first).name.clone();
+        let copy = graph.add_value(Identity {}, &name, &[input])?;
+        for (user, slot) in readers {
+            graph.set_operand(user, slot, copy)?;
+        }
+        changes += 1;
+    }
+    Ok(changes)
 }
 
 fn is_image(ty: &TensorType) -> bool {

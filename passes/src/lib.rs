@@ -21,6 +21,7 @@ mod insert_gradient_all_reduce;
 mod lower_precision;
 mod manager;
 mod options;
+mod pad_channels;
 mod pass;
 mod plan_memory;
 mod recognize_composites;

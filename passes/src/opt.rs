@@ -33,6 +33,7 @@ Reads a graph in text form, runs passes, writes the graph to standard output.
   --input-gradients        takes gradients of data inputs too
   --batch=N                largest batch of one rank (default 32)
   --channels-last          puts channels innermost, as the GPU part has them
+  --channel-multiple=N     pads the channels of convolutions to a multiple of N (default 1)
   --bf16-activations       stores activations in bf16, as the GPU part has them under --precision bf16
   --bucket-bytes=N         bytes of gradients that one all-reduce sums (default 26214400)
   --verbose, -v            says how long each pass took, on standard error
@@ -120,6 +121,7 @@ impl Arguments {
             }
             "--batch" => self.options.batch_bound = positive(flag, needed()?)?,
             "--channels-last" => self.options.channels_last = true,
+            "--channel-multiple" => self.options.channel_multiple = positive(flag, needed()?)?,
             "--bf16-activations" => self.options.bf16_activations = true,
             "--bucket-bytes" => self.options.bucket_bytes = positive(flag, needed()?)? as u64,
             "--verbose" | "-v" => self.verbose = true,

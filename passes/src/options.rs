@@ -95,6 +95,8 @@ pub struct Options {
     pub bucket_bytes: u64,
     /// Whether `assign-layouts` puts channels innermost.
     pub channels_last: bool,
+    /// What `pad-channels` makes the channels of convolutions a multiple of.
+    pub channel_multiple: usize,
     /// Whether `lower-precision` stores activations in bf16.
     pub bf16_activations: bool,
 }
@@ -116,6 +118,7 @@ impl Default for Options {
             batch_bound: 32,
             bucket_bytes: DEFAULT_BUCKET_BYTES,
             channels_last: false,
+            channel_multiple: 1,
             bf16_activations: false,
         }
     }

@@ -12,6 +12,7 @@ use crate::fold_constants::FoldConstants;
 use crate::fuse_conv_syncbn_silu::FuseConvSyncBnSilu;
 use crate::insert_gradient_all_reduce::InsertGradientAllReduce;
 use crate::lower_precision::LowerPrecision;
+use crate::pad_channels::PadChannels;
 use crate::pass::Pass;
 use crate::plan_memory::PlanMemory;
 use crate::recognize_composites::RecognizeComposites;
@@ -34,6 +35,7 @@ pub const PASSES: &[&dyn Pass] = &[
     &CombineAllReduce,
     &FoldBatchNorm,
     &LowerPrecision,
+    &PadChannels,
     &AssignLayouts,
     &Schedule,
     &PlanMemory,
@@ -71,7 +73,8 @@ pub const PIPELINES: &[Pipeline] = &[
     // conv-syncbn-silu`, which puts the moments of a concat's parts into the convolutions that compute them.
     // That pass comes after the first two, because it fuses forward and backward together. `combine-all-reduce`
     // comes after it, because before it the sums of a shortcut wait for those of the main branch. `lower-
-    // precision` comes when no pass makes gradients or folds constants any more, which all know one element type, and
+    // precision` comes when no pass makes gradients or folds constants any more, which all know one element type,
+    // `pad-channels` when no pass looks for convolutions next to other nodes, since it puts slices between them, and
     // `assign-layouts` when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory`
     // is last: lifetimes follow from the order, and any change after it would need another plan.
     Pipeline {
@@ -90,6 +93,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "fuse-conv-syncbn-silu",
             "combine-all-reduce",
             "lower-precision",
+            "pad-channels",
             "assign-layouts",
             "schedule",
             "plan-memory",
@@ -108,6 +112,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "canonicalize",
             "fold-constants",
             "lower-precision",
+            "pad-channels",
             "assign-layouts",
             "schedule",
             "plan-memory",

@@ -7,13 +7,13 @@ these places alone:
 
 - tf32: both operands of every product on tensor cores, in all three directions, to nearest with ties away from
   zero; what is stored in memory, to float32.
-- bf16: both operands of every product, to bfloat16; activations and their gradients as they are stored, to bfloat16. What BatchNorm's
-  normalisation, a residual and an activation compute together is stored once. Parameters, what BatchNorm keeps of
-  a channel, logits and loss are float32.
+- bf16: both operands of every product, to bfloat16; activations and their gradients as they are stored, to bfloat16.
+  What BatchNorm's normalisation, a residual and an activation compute together is stored once. Parameters, what
+  BatchNorm keeps of a channel, logits and loss are float32.
 
 Products on tensor cores are convolutions without groups, and linear layers whose channels are multiples of 4. (In bf16
-those are multiples of 8, but what other products read is stored in bfloat16 too.)
-In inference BatchNorm is folded into the convolution before it.
+those are multiples of 8, but what other products read is stored in bfloat16 too.) In inference BatchNorm is folded into
+the convolution before it.
 
 Rounding is discontinuous, so that one run's error is a draw. The runs differ in what float32 arithmetic leaves
 open: samples in another order, and stored values off by one unit in the last place of float32. The error of an array is

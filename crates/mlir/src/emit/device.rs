@@ -279,11 +279,12 @@ impl<'c> Emitter<'c> {
             return Vec::new();
         };
         let scratch = device.scratch;
-        let mut used = 0;
+        let mut used: i64 = 0;
         let mut offsets = Vec::new();
         for elem in elems {
-            offsets.push(used);
-            used += (outputs * parts * elem.bytes() + 255) / 256 * 256;
+            let offset = (used + 255) / 256 * 256;
+            offsets.push(offset);
+            used = offset + outputs * parts * elem.bytes();
         }
         device.scratch_bytes = device.scratch_bytes.max(used);
         let buffer = |(offset, &elem): (i64, &Elem)| {

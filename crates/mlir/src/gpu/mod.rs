@@ -65,6 +65,15 @@ impl Products {
             Products::Exact | Products::ThreeTf32 => "f32",
         }
     }
+
+    /// What channels must be a multiple of to be multiplied so.
+    pub fn channels_at_once(self) -> usize {
+        match self {
+            Products::Exact => 1,
+            // Copies take neighbouring channels.
+            Products::Tf32 | Products::ThreeTf32 | Products::Bf16 => self.copied() as usize,
+        }
+    }
 }
 
 /// What host code and the model's description must know of lowered kernels.

@@ -4,7 +4,7 @@ use syncbn_ir::DType;
 use syncbn_passes::{BatchNormMode, Options, training_graph};
 
 use super::expected::Expected;
-use super::{DEFINITION, for_each_seed, random_groups, state_of};
+use super::{DEFINITION, channel_multiple, for_each_seed, random_groups, state_of};
 use crate::random_network::random_network;
 use crate::support::{after, inputs, options, run, split};
 
@@ -24,6 +24,7 @@ fn splits_do_not_matter(batch_norm: BatchNormMode, groups: usize, k: usize) {
             batch_norm,
             bucket_bytes: 1 + seed % 700,
             channels_last: seed.is_multiple_of(2),
+            channel_multiple: channel_multiple(seed),
             ..options()
         };
         let (graph, _) = training_graph(&network, &options).unwrap();

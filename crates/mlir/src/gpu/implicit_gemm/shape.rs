@@ -32,9 +32,8 @@ impl Shape {
             // A group has too few channels to fill a tile.
             && groups == 1
             && window.kernel.len() == 2
-            // Copies of 16 bytes take neighbouring channels.
             && tensors.iter().all(|ty| ty.layout == Layout::Nhwc)
-            && [x, y].iter().all(|ty| ty.shape.0[1].fixed().is_some_and(|n| n as i64 % products.copied() == 0));
+            && [x, y].iter().all(|ty| ty.shape.0[1].fixed().is_some_and(|n| n % products.channels_at_once() == 0));
         if !fits {
             return None;
         }
