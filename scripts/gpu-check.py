@@ -1,6 +1,6 @@
 """Runs the packed networks on a GPU against their float64 references, and times training steps.
 
-Prints a report in Markdown; the exit status is 1 if anything is wrong.
+Prints a report in Markdown, line by line as it is found; the exit status is 1 if anything is wrong.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +16,15 @@ import time
 import numpy as np
 
 import gpu_peers
+from gpu_bounds import Bounds, error, spread
+from gpu_report import Failure, Report, Timeout, run, short
+from gpu_timing import against_pytorch, timed, timing
 
-# Largest error of an array, in parts of its largest magnitude (at least 1e-3).
-LIMITS = {"f32": 1e-4, "tf32": 2e-2, "bf16": 1e-1}
+HERE = pathlib.Path(__file__).resolve().parent
 SGD = ["--no-shuffle", "--lr", "0.1", "--momentum", "0.9", "--weight-decay", "1e-4"]
+LIBRARY = "SYNCBN_NCCL_LIBRARY"
+# One GPU takes two ranks from NCCL 2.30 on; an older one says so in a warning.
+SHARED_GPU = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_DEBUG": "WARN"}
 
 
 def safetensors(path):
@@ -38,164 +42,195 @@ def safetensors(path):
     }
 
 
-def error(found, reference):
-    found, reference = np.asarray(found, np.float64), np.asarray(reference, np.float64)
-    if found.shape != reference.shape or not np.isfinite(found).all():
-        return float("inf")
-    return float(np.abs(found - reference).max(initial=0) / max(np.abs(reference).max(initial=0), 1e-3))
+def output(path):
+    with np.load(path) as arrays:
+        return arrays[arrays.files[0]]
 
 
-class Failure(Exception):
-    pass
+def disagreeing(statistics, ranks):
+    """The first statistic of another rank that is not that of rank 0 to the bit, or None."""
+    of_rank = [
+        {name.partition("/")[2]: array for name, array in statistics.items() if name.startswith(f"rank{rank}/")}
+        for rank in range(ranks)
+    ]
+    for rank in range(1, ranks):
+        for name in sorted(of_rank[0].keys() | of_rank[rank].keys()):
+            pair = of_rank[0].get(name), of_rank[rank].get(name)
+            if any(array is None for array in pair) or pair[0].tobytes() != pair[1].tobytes():
+                return f"rank{rank}/{name}"
+    return None if of_rank[0] else "statistics"
 
 
-def run(command, environment=None, timeout=900):
-    result = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **(environment or {})},
-    )
-    if result.returncode:
-        tail = (result.stderr or result.stdout)[-500:].strip().replace("\n", " / ")
-        raise Failure(f"exit {result.returncode}: {tail}")
-    return result.stdout + result.stderr
-
-
-def compare(executable, references, device, flags, environment=None):
-    """The largest error over everything that three steps leave, and where it is."""
+def compare(executable, references, bounds, device, ranks, flags, environment=None):
+    """The largest ratio of error to bound over inference and all that three steps leave: ratio, where, error, bound."""
     with tempfile.TemporaryDirectory() as folder:
         at = pathlib.Path(folder)
         np.savez(at / "d.npz", x=references["x"], target=references["target"])
-        common = [executable, "train", "--device", device, "--data", at / "d.npz", *SGD, *flags]
-        one = [*common, "--steps", 1, "--save", at / "w1", "--dump-gradients", at / "g", "--dump-outputs", at / "o.npz"]
+        infer = [executable, "infer", "--device", device, "--ranks", ranks, "--data", at / "d.npz"]
+        run([*infer, "-o", at / "before.npz"], environment)
+        train = [executable, "train", "--device", device, "--data", at / "d.npz", *SGD, *flags]
+        one = [*train, "--steps", 1, "--save", at / "w1", "--dump-gradients", at / "g", "--dump-outputs", at / "o.npz"]
         run(one, environment)
-        run([*common, "--steps", 3, "--save", at / "w3", "--log", at / "log"], environment)
-        infer = [executable, "infer", "--device", device, "--ranks", 1, "--data", at / "d.npz"]
-        run([*infer, "--weights", at / "w3", "-o", at / "i.npz"], environment)
+        three = [*train, "--steps", 3, "--save", at / "w3", "--log", at / "log", "--dump-statistics", at / "s"]
+        run(three, environment)
+        run([*infer, "--weights", at / "w3", "-o", at / "after.npz"], environment)
         lines = [json.loads(line) for line in (at / "log").read_text().splitlines()]
+        losses = [line["loss"] for line in lines if "epoch_end" not in line]
         groups = {"grad": safetensors(at / "g"), "stats1": safetensors(at / "w1"), "stats3": safetensors(at / "w3")}
         groups |= {"param1": groups["stats1"], "param3": groups["stats3"]}
         single = {
-            "loss": [line["loss"] for line in lines if "epoch_end" not in line],
-            "train_logits": next(iter(np.load(at / "o.npz").values())),
-            "eval_after": next(iter(np.load(at / "i.npz").values())),
+            "eval_before": output(at / "before.npz"),
+            "train_logits": output(at / "o.npz"),
+            "loss": losses,
+            "eval_after": output(at / "after.npz"),
         }
-        errors = [(error(single[name], references[name]), name) for name in single]
-        for key in references.files:
-            group, _, name = key.partition("/")
-            if group in groups:
-                found = groups[group].get(name)
-                errors.append((float("inf") if found is None else error(found, references[key]), key))
-        return max(errors)
+        rows = [(name, error(found, references[name]), bounds.array(name)) for name, found in single.items()]
+        rows.append(("loss1", error(losses[:1], references["loss"][:1]), bounds.array("loss1")))
+        for group, found in groups.items():
+            named = {key: key.partition("/")[2] for key in references.files if key.startswith(group + "/")}
+            for key, name in named.items():
+                rows.append((key, error(found.get(name), references[key]), bounds.array(key)))
+            least, most = bounds.group(group)
+            found_spread = spread((found.get(name), references[key]) for key, name in named.items())
+            rows.append((f"{group}, spread", found_spread, most))
+            if found_spread < least:
+                rows.append((f"{group}, spread below {least:.0e}: nothing was rounded", float("inf"), least))
+        apart = disagreeing(safetensors(at / "s"), ranks)
+        if apart is not None:
+            rows.append((f"{apart} is not that of rank 0", float("inf"), 0.0))
+        ratios = [(found / bound if found < float("inf") else found, key, found, bound) for key, found, bound in rows]
+        return max(ratios, key=lambda row: row[0])
 
 
-def dev(pack, device, report):
+def impossible(failure):
+    """Whether this machine cannot do it: its NCCL takes no two ranks on one GPU, is too old, or is not there."""
+    signs = ["Duplicate GPU detected", "NCCL is too old"]
+    if LIBRARY not in os.environ:
+        signs.append("no NCCL: ")
+    return any(sign in getattr(failure, "text", "") for sign in signs)
+
+
+def packed(pack):
+    """The compiled development networks with their references."""
+    return [path for path in sorted((pack / "dev").glob("*.*")) if path.suffix != ".npz"]
+
+
+def agreement(pack, device, report):
     """Every packed development network; several ranks where one GPU can hold them."""
-    report.append("| network | precision | ranks | largest error | where | |\n|---|---|---|---|---|---|")
-    bad = 0
-    shared = {"NCCL_MULTI_RANK_GPU_ENABLE": "1"}
-    for path in sorted((pack / "dev").glob("*.*")):
-        if path.suffix == ".npz":
-            continue
-        precision = path.suffix[1:]
-        references = np.load(path.with_suffix(".npz"))
-        batch = len(references["x"])
-        for ranks, flags in [("1", ["--ranks", 1, "--batch", batch]), ("2", ["--rank-batches", "5,3"])]:
+    report.table("network", "precision", "ranks", "error / bound", "where", "error", "bound", "")
+    for path in packed(pack):
+        name, precision = path.stem, path.suffix[1:]
+        for ranks in (1, 2):
             try:
-                worst, where = compare(path, references, device, flags, shared if ranks != "1" else None)
-                verdict = "ok" if worst <= LIMITS[precision] else "WRONG"
-                report.append(f"| {path.stem} | {precision} | {ranks} | {worst:.1e} | {where} | {verdict} |")
-            except Failure as failure:
-                # One GPU takes two ranks from NCCL 2.30 on.
-                skip = ranks != "1" and ("uplicate GPU" in str(failure) or "libnccl" in str(failure))
+                references = np.load(path.with_suffix(".npz"))
+                bounds = Bounds(pack / "deviation.csv", name, precision)
+                flags = ["--ranks", 1, "--batch", len(references["x"])] if ranks == 1 else ["--rank-batches", "5,3"]
+                shared = SHARED_GPU if ranks > 1 else None
+                ratio, where, found, bound = compare(path, references, bounds, device, ranks, flags, shared)
+                verdict = "ok" if ratio <= 1 else "WRONG"
+                report.bad += verdict == "WRONG"
+                report.row(name, precision, ranks, f"{ratio:.2f}", where, f"{found:.1e}", f"{bound:.1e}", verdict)
+            except Exception as failure:
+                skip = ranks > 1 and impossible(failure)
+                report.impossible += skip
+                report.bad += not skip
                 verdict = "not possible here" if skip else "FAILED"
-                report.append(f"| {path.stem} | {precision} | {ranks} | | {failure} | {verdict} |")
-            bad += verdict in ("WRONG", "FAILED")
-    return bad
+                report.row(name, precision, ranks, "", short(failure), "", "", verdict)
 
 
-def sanitize(pack, device, report):
-    """One step of each network under NVIDIA's compute-sanitizer."""
+def sanitize(pack, device, names, timeout, report):
+    """One step of some networks under NVIDIA's compute-sanitizer."""
     tool = shutil.which("compute-sanitizer")
-    if tool is None or device != "cuda":
-        report.append("compute-sanitizer was not run: " + ("it is not in the path." if tool is None else "no GPU."))
-        return 0
-    bad = 0
-    for path in sorted((pack / "dev").glob("*.*")):
-        if path.suffix == ".npz":
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            references = np.load(path.with_suffix(".npz"))
-            np.savez(folder + "/d.npz", x=references["x"], target=references["target"])
-            for check in ["memcheck", "racecheck"]:
-                step = [path, "train", "--device", device, "--ranks", 1, "--batch", 8, "--steps", 1]
-                command = [tool, "--tool", check, "--error-exitcode", 9, "--target-processes", "all", *step]
-                try:
-                    run([*command, "--data", folder + "/d.npz"])
-                    report.append(f"- {path.name} {check}: ok")
-                except Failure as failure:
-                    bad += 1
-                    report.append(f"- {path.name} {check}: FAILED, {failure}")
-    return bad
-
-
-def timing(pack, device, batches, report):
-    """Training steps of the packed networks, and of PyTorch's in the same run, for those that gpu_peers.py has."""
-    report.append("| network | precision | batch | ms | PyTorch ms | torch.compile ms | ratios |")
-    report.append("|---|---|---|---|---|---|---|")
-    bad = 0
-    for path in sorted((pack / "time").glob("*.*")):
-        precision = path.suffix[1:]
-        for batch in batches:
-            peers = [None, None]
+    paths = [path for path in packed(pack) if path.stem in names]
+    if tool is None or device != "cuda" or not paths:
+        missing = "it is not in the path" if tool is None else "none of its networks is packed"
+        why = "no GPU" if device != "cuda" else missing
+        report.say(f"compute-sanitizer was not run: {why}.")
+        report.notes.append("compute-sanitizer not run")
+        return
+    unfinished = 0
+    for path in paths:
+        for check in ["memcheck", "racecheck"]:
             try:
-                command = [path, "bench", "--json", "--device", device, "--mode", "train", "--ranks", 1, "--batch", batch]
-                text = run(command)
-                own = json.loads(next(line for line in text.splitlines() if line.startswith("{")))["median_ms"]
-                if device == "cuda":
-                    peers = [gpu_peers.milliseconds(path.stem, batch, precision, c) for c in (False, True)]
-                words = ["" if peer is None else f"{peer:.2f}" for peer in peers]
-                ratios = ", ".join(f"{peer / own:.2f}" for peer in peers if peer is not None)
-                report.append(f"| {path.stem} | {precision} | {batch} | {own:.2f} | {words[0]} | {words[1]} | {ratios} |")
-            except Failure as failure:
-                bound = "the bound" in str(failure) or "compiled for" in str(failure)
-                bad += not bound
-                report.append(f"| {path.stem} | {precision} | {batch} | {'past its bound' if bound else failure} | | | |")
-    return bad
+                with tempfile.TemporaryDirectory() as folder, np.load(path.with_suffix(".npz")) as references:
+                    np.savez(folder + "/d.npz", x=references["x"], target=references["target"])
+                    batch = len(references["x"])
+                    step = [path, "train", "--device", device, "--ranks", 1, "--batch", batch, "--steps", 1]
+                    command = [tool, "--tool", check, "--error-exitcode", 9, "--target-processes", "all", *step]
+                    run([*command, "--data", folder + "/d.npz"], timeout=timeout)
+                report.say(f"- {path.name} {check}: ok")
+            except Timeout as failure:
+                unfinished += 1
+                report.say(f"- {path.name} {check}: {short(failure)}")
+            except Exception as failure:
+                report.bad += 1
+                report.say(f"- {path.name} {check}: FAILED, {short(failure)}")
+    if unfinished:
+        report.notes.append(f"{unfinished} runs of compute-sanitizer not finished")
 
 
-def main():
+def part(report, title, function, *arguments):
+    """A part of the report, whose failure leaves the others."""
+    report.say("", f"## {title}", "")
+    try:
+        return function(*arguments, report)
+    except Exception as failure:
+        report.bad += 1
+        report.say(f"FAILED: {short(failure)}")
+        return {}
+
+
+def arguments_of(words):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=pathlib.Path, required=True)
+    listed = lambda text: [word for word in text.split(",") if word]
+    modes = gpu_peers.MODES
+    parser.add_argument("--pack", type=pathlib.Path, default=HERE)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cuda-emulated"])
-    parser.add_argument("--batches", default="8,32,128")
+    parser.add_argument("--batches", type=listed, help="of the packed executables to time (default: all)")
     parser.add_argument("--no-timing", action="store_true")
-    arguments = parser.parse_args()
-    nccl = arguments.pack / "lib" / "libnccl.so.2"
+    parser.add_argument("--warmup", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--peers", type=listed, default=list(modes), help=f"of {','.join(modes)}; '' for none")
+    small = ["mlp_bn1d", "syncbnnet_small"]
+    parser.add_argument("--sanitize", type=listed, default=small, help="networks; '' for none")
+    parser.add_argument("--sanitize-timeout", type=int, default=300, help="seconds for each run of compute-sanitizer")
+    found = parser.parse_args(words)
+    if not set(found.peers) <= set(modes):
+        parser.error(f"--peers: modes are {','.join(modes)}")
+    found.executables = timed(found.pack)
+    if found.batches:
+        packed_batches = {str(batch) for _, batch, _, _ in found.executables}
+        found.executables = [row for row in found.executables if str(row[1]) in found.batches]
+        if packed_batches and not found.executables:
+            parser.error(f"--batches: networks to time were packed for {', '.join(sorted(packed_batches, key=int))}")
+    return found
+
+
+def main(words):
+    flags = arguments_of(words)
+    pack, device = flags.pack, flags.device
+    nccl = pack / "lib" / "libnccl.so.2"
     if nccl.exists():
-        os.environ.setdefault("SYNCBN_NCCL_LIBRARY", str(nccl.resolve()))
-    report = ["# GPU check", "", f"{time.strftime('%Y-%m-%d')}, device {arguments.device}", ""]
-    if arguments.device == "cuda":
+        os.environ.setdefault(LIBRARY, str(nccl.resolve()))
+    report = Report()
+    report.say("# GPU check", "", f"{time.strftime('%Y-%m-%d')}, device {device}")
+    if device == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
         try:
-            report += [run(query).strip(), ""]
-        except (Failure, FileNotFoundError) as failure:
+            report.say("", run(query, timeout=60).strip())
+        except (Failure, OSError) as failure:
             print(f"gpu-check: no GPU here ({failure})", file=sys.stderr)
-            sys.exit(4)
-    report += ["## Agreement with the float64 references", ""]
-    bad = dev(arguments.pack, arguments.device, report)
-    report += ["", "## compute-sanitizer", ""]
-    bad += sanitize(arguments.pack, arguments.device, report)
-    if not arguments.no_timing:
-        report += ["", "## Training steps", ""]
-        batches = [int(batch) for batch in arguments.batches.split(",")]
-        bad += timing(arguments.pack, arguments.device, batches, report)
-    report += ["", "all well" if bad == 0 else f"**{bad} wrong**"]
-    print("\n".join(report))
-    sys.exit(bad != 0)
+            return 4
+    part(report, "Agreement with the float64 references", agreement, pack, device)
+    part(report, "compute-sanitizer", sanitize, pack, device, flags.sanitize, flags.sanitize_timeout)
+    if flags.executables and not flags.no_timing:
+        pace = flags.warmup, flags.steps
+        medians = part(report, "Training steps", timing, flags.executables, device, *pace)
+        if device == "cuda" and flags.peers:
+            part(report, "Against PyTorch", against_pytorch, flags.executables, medians, flags.peers, *pace)
+    report.end()
+    return int(report.bad != 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

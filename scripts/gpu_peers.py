@@ -1,6 +1,17 @@
-"""Training steps of the timed networks in PyTorch, channels_last, eager and with torch.compile."""
+"""Training steps of a network in PyTorch, channels_last, for comparison with those of a compiled executable.
 
-import statistics
+    python3 gpu_peers.py NAME BATCH PRECISION MODE [WARM_UP STEPS]
+
+prints one JSON object: `ms`, the mean time of a step between two synchronisations, and `parameters`, the number of
+trained values; or `reason`, if there is nothing to measure. MODE is eager, compile (torch.compile) or reduce-overhead
+(torch.compile with CUDA graphs). Without arguments it names PyTorch's version and the GPU.
+
+A step does what `bench` of an executable does: forward, loss, backward, the loss read back, and SGD's update enqueued.
+Its inputs lie on the GPU already.
+"""
+
+import json
+import sys
 import time
 
 try:
@@ -9,21 +20,17 @@ try:
 except ImportError:
     torch = None
 
-WARM_UP = 10
-STEPS = 30
-
-
-def available():
-    return torch is not None and torch.cuda.is_available()
-
-
-def conv_bn(c_in, c_out, kernel, stride=1):
-    convolution = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(c_out))
+MODES = ("eager", "compile", "reduce-overhead")
+PRECISIONS = ("tf32", "bf16")
+NETWORKS = ("syncbnnet", "resnet50")
 
 
 def syncbnnet(width=32, blocks=(2, 2, 2), classes=10):
     """The residual network of Conv, BatchNorm and SiLU: a 3x3 stem, stages that double the width, a linear head."""
+
+    def conv_bn(c_in, c_out, kernel, stride=1):
+        convolution = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(c_out))
 
     class Block(nn.Module):
         def __init__(self, c_in, c_out, stride):
@@ -45,46 +52,65 @@ def syncbnnet(width=32, blocks=(2, 2, 2), classes=10):
 
 
 def network(name):
-    """A network that is timed, with the shape of a sample and the number of classes; None where there is none."""
+    """A network, the shape of a sample and the number of classes."""
     if name == "syncbnnet":
         return syncbnnet(), (3, 32, 32), 10
-    if name == "resnet50":
-        try:
-            import torchvision
-        except ImportError:
-            return None
-        return torchvision.models.resnet50(), (3, 224, 224), 1000
-    return None
+    import torchvision
+
+    return torchvision.models.resnet50(), (3, 224, 224), 1000
 
 
-def milliseconds(name, batch, precision, compiled):
-    """The median time of a training step with SGD; None where PyTorch or the network is not there."""
-    found = network(name) if available() else None
-    if found is None or precision not in ("tf32", "bf16"):
-        return None
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+def measured(name, batch, precision, mode, warm_up, steps):
+    """What is printed for one measurement."""
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    module, shape, classes = found
-    module = module.cuda().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    x = torch.randn(batch, *shape, device="cuda").to(memory_format=torch.channels_last)
+    module, shape, classes = network(name)
+    module = module.cuda().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-6, momentum=0.9, weight_decay=0.0, fused=True)
+    x = (torch.rand(batch, *shape, device="cuda") * 2 - 1).to(memory_format=torch.channels_last)
     target = torch.randint(0, classes, (batch,), device="cuda")
-    forward = torch.compile(module) if compiled else module
+
+    def loss_of(x, target):
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            return nn.functional.cross_entropy(module(x), target)
+
+    if mode != "eager":
+        extra = {} if mode == "compile" else {"mode": mode}
+        loss_of = torch.compile(loss_of, dynamic=False, **extra)
 
     def step():
+        if mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            loss = nn.functional.cross_entropy(forward(x), target)
+        loss = loss_of(x, target)
         loss.backward()
+        value = loss.item()
         optimizer.step()
-        torch.cuda.synchronize()
+        return value
 
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         step()
-    times = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        step()
-        times.append((time.perf_counter() - start) * 1e3)
-    torch.cuda.empty_cache()
-    return statistics.median(times)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(steps):
+        loss = step()
+    torch.cuda.synchronize()
+    milliseconds = (time.perf_counter() - start) * 1e3 / steps
+    return {"ms": milliseconds, "parameters": sum(p.numel() for p in module.parameters()), "loss": loss}
+
+
+def main(words):
+    if torch is None or not torch.cuda.is_available():
+        return {"reason": "no PyTorch" if torch is None else "PyTorch finds no GPU"}
+    if not words:
+        return {"torch": torch.__version__, "device": torch.cuda.get_device_name()}
+    if len(words) not in (4, 6) or words[0] not in NETWORKS or words[2] not in PRECISIONS or words[3] not in MODES:
+        sys.exit(__doc__)
+    warm_up, steps = (int(word) for word in words[4:] or (10, 30))
+    return measured(words[0], int(words[1]), words[2], words[3], warm_up, steps)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1:])))

@@ -56,7 +56,9 @@ fn packed(folder: &Path) -> PathBuf {
             "--networks",
             NETWORK,
             "--precisions",
-            "f32",
+            "f32,tf32",
+            "--batches",
+            "2",
             &timed,
         ])
         .env("SYNCBN_COMPILE", compiler())
@@ -84,8 +86,12 @@ fn a_packed_network_is_compared_and_timed_where_there_is_no_compiler() {
     for words in [
         "| mlp_bn1d | f32 | 1 |",
         "| mlp_bn1d | f32 | 2 |",
+        "| mlp_bn1d | tf32 | 1 |",
+        "| mlp_bn1d | tf32 | 2 |",
         "| mlp | f32 | 2 |",
+        "| mlp | tf32 | 2 |",
         "all well",
+        "compute-sanitizer not run",
     ] {
         assert!(report.contains(words), "\"{words}\" is not in\n{report}");
     }
