@@ -113,10 +113,10 @@ pub struct Gpu {
     pub infer_constants: u64,
 }
 
-/// A kernel.
+/// A kernel, as it is launched for tensors of certain shapes: several of these may share code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuKernel {
-    /// Its symbol in the device code.
+    /// Symbol of its device code.
     pub name: String,
     /// Threads of a block; blocks are one-dimensional.
     pub block: u32,
@@ -129,6 +129,8 @@ pub struct GpuKernel {
     /// of this rank) and `total` (i64, samples of all ranks). None for the updates, which have one parameter, the
     /// pointer to their arguments, and may touch every allocation.
     pub parameters: Option<Vec<GpuParameter>>,
+    /// If not 0, one parameter more follows: so many i32, passed by value.
+    pub numbers: u32,
 }
 
 /// What a kernel may touch through one pointer parameter. The emulator refuses every other access.

@@ -1,7 +1,10 @@
 //! Kernels for the emulator: the same LLVM IR for x86-64, with NVVM's intrinsics as calls of the runtime, a check
 //! before every access, and a table of entry points.
 
+use std::collections::BTreeMap;
+
 use inkwell::AddressSpace;
+use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::builder::{Builder, BuilderError};
 use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
@@ -51,12 +54,16 @@ impl<'c> Retargeting<'_, 'c> {
                 None => self.check_accesses(function)?,
             }
         }
-        let mut table = Vec::new();
+        let mut entries = BTreeMap::new();
         for name in names {
-            let missing = || CodegenError::Llvm(format!("kernel {name} is missing"));
-            let kernel = self.module.get_function(name).ok_or_else(missing)?;
-            table.push(self.entry(kernel, name)?.as_global_value().as_pointer_value());
+            if !entries.contains_key(name) {
+                let missing = || CodegenError::Llvm(format!("kernel {name} is missing"));
+                let kernel = self.module.get_function(name).ok_or_else(missing)?;
+                let entry = self.entry(kernel, name)?.as_global_value().as_pointer_value();
+                entries.insert(name, entry);
+            }
         }
+        let table: Vec<PointerValue> = names.iter().map(|name| entries[name]).collect();
         let table = pointer.const_array(&table);
         let global = self.module.add_global(table.get_type(), None, EMULATED_KERNELS);
         global.set_initializer(&table);
@@ -179,9 +186,9 @@ impl<'c> Retargeting<'_, 'c> {
 
     /// Threads meet in these calls: LLVM must not duplicate them or move them into branches.
     fn mark_convergent(&self, function: FunctionValue<'c>) {
-        let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("convergent");
+        let kind = Attribute::get_named_enum_kind_id("convergent");
         let attribute = self.context.create_enum_attribute(kind, 0);
-        function.add_attribute(inkwell::attributes::AttributeLoc::Function, attribute);
+        function.add_attribute(AttributeLoc::Function, attribute);
     }
 
     /// `void (void* const* parameters)`, which loads the parameters and calls the kernel.
@@ -200,6 +207,8 @@ impl<'c> Retargeting<'_, 'c> {
         let Some(BasicValueEnum::PointerValue(table)) = entry.get_nth_param(0) else {
             return Err(CodegenError::Llvm("an entry has no parameter".to_string()));
         };
+        // Every thread reads the same copy of what is passed by value.
+        let by_value = Attribute::get_named_enum_kind_id("byval");
         let mut arguments: Vec<BasicMetadataValueEnum> = Vec::new();
         for (i, parameter) in kernel.get_param_iter().enumerate() {
             let offset = self.context.i64_type().const_int(8 * i as u64, false);
@@ -207,6 +216,12 @@ impl<'c> Retargeting<'_, 'c> {
             // SAFETY: the runtime passes one pointer for each parameter.
             let slot = unsafe { self.builder.build_in_bounds_gep(bytes, table, &[offset], "")? };
             let place = self.builder.build_load(pointer, slot, "")?.into_pointer_value();
+            // All other pointers are to global memory.
+            if parameter.get_type() == pointer.into() {
+                kernel.remove_enum_attribute(AttributeLoc::Param(i as u32), by_value);
+                arguments.push(place.into());
+                continue;
+            }
             arguments.push(self.builder.build_load(parameter.get_type(), place, "")?.into());
         }
         self.builder.build_call(kernel, &arguments, "")?;

@@ -158,7 +158,7 @@ impl GpuModule<'_> {
 
     /// Rewrites the host code to calls of the runtime and takes it to the LLVM dialect, without the kernels.
     pub fn lower_host(&mut self) -> Result<(), LowerError> {
-        gpu::host::rewrite(&self.session.context, &self.module, &self.kernels.kernels)?;
+        gpu::host::rewrite(&self.session.context, &self.module)?;
         self.session.verify(&self.module)?;
         self.session.run(&mut self.module, CPU_PIPELINE)
     }

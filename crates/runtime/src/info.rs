@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use syncbn_abi::{Image, Images, Model, Parameter, Target};
+use syncbn_abi::{GpuKernel, Image, Images, Model, Parameter, Target};
 
 use crate::{
     cli,
@@ -210,10 +210,18 @@ fn text(description: &Description) -> String {
         ));
     }
     if let Some(gpu) = &model.gpu {
-        lines.push(format!("\nkernels ({})", gpu.kernels.len()));
-        for kernel in &gpu.kernels {
+        let mut kernels: Vec<&GpuKernel> = gpu.kernels.iter().collect();
+        kernels.sort_by_key(|kernel| &kernel.name);
+        let alike: Vec<_> = kernels.chunk_by(|a, b| a.name == b.name).collect();
+        lines.push(format!("\nkernels ({})", alike.len()));
+        for shapes in alike {
+            let kernel = shapes[0];
+            let shared = match shapes.len() {
+                1 => String::new(),
+                count => format!(", for {count} shapes"),
+            };
             lines.push(format!(
-                "  {} {} threads a block, {} bytes of shared memory",
+                "  {} {} threads a block, {} bytes of shared memory{shared}",
                 kernel.name, kernel.block, kernel.shared
             ));
         }

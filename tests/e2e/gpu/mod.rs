@@ -9,6 +9,7 @@ mod mutants;
 mod random;
 mod rounding;
 mod scripts;
+mod sharing;
 mod steps;
 mod targets;
 

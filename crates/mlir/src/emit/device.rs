@@ -7,6 +7,7 @@
 use super::control::{Accumulate, Extent};
 use super::grid::{Blocks, THREADS, Work};
 use super::lanes::Each;
+use super::numbers::Sharing;
 use super::{Buffer, Elem, Emitter, Index, Val};
 
 /// Threads that a sum is split over, in all. Fixed, so that the order of additions depends on shapes
@@ -44,6 +45,8 @@ pub struct Device<'c> {
     pub work: Work,
     /// How its grid is made.
     pub blocks: Blocks,
+    /// How it is shared.
+    pub sharing: Sharing<'c>,
 }
 
 impl<'c> Device<'c> {
@@ -58,6 +61,7 @@ impl<'c> Device<'c> {
             scratch_bytes: 0,
             work: Work::default(),
             blocks: Blocks::of_threads(THREADS),
+            sharing: Sharing::default(),
         }
     }
 

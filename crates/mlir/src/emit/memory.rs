@@ -1,7 +1,7 @@
 //! Buffers, loads and stores.
 
 use melior::ir::Attribute;
-use melior::ir::attribute::TypeAttribute;
+use melior::ir::attribute::{FlatSymbolRefAttribute, TypeAttribute};
 
 use super::{Elem, Emitter, Index, Val};
 
@@ -50,6 +50,17 @@ impl<'c> Emitter<'c> {
             &[pointer, offset],
             (pointer.elem, offset.lanes),
             &[("elem_type", ty), ("rawConstantIndices", dynamic)],
+        )
+    }
+
+    /// The address of data of the module.
+    pub fn address_of(&mut self, symbol: &str) -> Val<'c> {
+        let name: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, symbol).into();
+        self.op1(
+            "llvm.mlir.addressof",
+            &[],
+            (Elem::Ptr, 1),
+            &[("global_name", name)],
         )
     }
 

@@ -13,6 +13,7 @@ mod integer;
 mod lanes;
 mod math;
 mod memory;
+mod numbers;
 mod warp;
 
 pub use arith::Compare;
@@ -22,6 +23,7 @@ pub use grid::{Blocks, THREADS, Work};
 pub use index::Index;
 pub use lanes::Each;
 pub use memory::Buffer;
+pub use numbers::{Divisor, Number, Numbers, Sharing};
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
 
 use std::collections::HashMap;
@@ -56,6 +58,8 @@ pub enum Elem {
     Ptr,
     /// An address in a block's shared memory.
     SharedPtr,
+    /// The address of a kernel's parameter that is passed by value.
+    ParameterPtr,
     /// A communicator, `!nccl.comm`, in host code.
     Communicator,
 }
@@ -67,7 +71,7 @@ impl Elem {
             Elem::I1 | Elem::I8 => 1,
             Elem::BF16 => 2,
             Elem::I32 | Elem::F32 | Elem::SharedPtr => 4,
-            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Communicator => 8,
+            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::ParameterPtr | Elem::Communicator => 8,
         }
     }
 
@@ -137,6 +141,16 @@ impl<'c> Emitter<'c> {
         }
     }
 
+    /// A further parameter of the function whose first block is being built.
+    fn add_parameter(&mut self, elem: Elem) -> Val<'c> {
+        let ty = self.ty(elem, 1);
+        Val {
+            value: handle::value(self.block.add_argument(ty, self.location)),
+            elem,
+            lanes: 1,
+        }
+    }
+
     /// The MLIR type of `lanes` elements.
     pub fn ty(&mut self, elem: Elem, lanes: usize) -> Type<'c> {
         let context = self.context;
@@ -152,6 +166,7 @@ impl<'c> Emitter<'c> {
                 Elem::BF16 => Type::bfloat16(context),
                 Elem::Ptr => melior::dialect::llvm::r#type::pointer(context, global),
                 Elem::SharedPtr => melior::dialect::llvm::r#type::pointer(context, 3),
+                Elem::ParameterPtr => melior::dialect::llvm::r#type::pointer(context, 0),
                 Elem::Communicator => match Type::parse(context, "!nccl.comm") {
                     Some(ty) => ty,
                     None => unreachable!("the nccl dialect is registered before it is used"),

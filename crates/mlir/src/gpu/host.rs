@@ -3,7 +3,8 @@
 //! Before:
 //!
 //! ```text
-//! gpu.launch_func <%stream : !llvm.ptr> @kernels::@conv_0 blocks in (%b, %1, %1) threads in (%t, %1, %1) args(%x, %n)
+//! gpu.launch_func <%stream : !llvm.ptr> @kernels::@conv_0 blocks in (%b, %1, %1) threads in (%t, %1, %1)
+//!     args(%x, %n, %numbers) {syncbn.kernel = 0, syncbn.numbers_by_value}
 //! nccl.all_reduce(%comm, %p, %p, %count, %stream) {datatype = f64, redop = "sum"}
 //! ```
 //!
@@ -16,43 +17,37 @@
 //! llvm.call @syncbn_rt_nccl_check(%stream, %status)
 //! ```
 //!
-//! The runtime knows a kernel by its index, so no name is looked up in a step. MLIR's own `gpu-to-llvm` would load
+//! The runtime knows a kernel by its index, so no name is looked up in a step. Launches with other open numbers of one
+//! kernel have indices of their own. The numbers lie in constant memory, and the table has their own address, since
+//! the kernel takes them by value. MLIR's own `gpu-to-llvm` would load
 //! modules in constructors that run before `main`, also on machines without a GPU.
 
-use std::collections::HashMap;
-
 use melior::Context;
-use melior::ir::attribute::TypeAttribute;
+use melior::ir::attribute::{IntegerAttribute, TypeAttribute};
 use melior::ir::block::BlockLike;
 use melior::ir::operation::{OperationLike, OperationRef};
 use melior::ir::{Attribute, BlockRef, Module, RegionLike, ValueLike};
-use syncbn_abi::{GpuKernel, NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM, gpu_symbols};
+use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM, gpu_symbols};
 
-use super::KERNELS;
 use crate::LowerError;
 use crate::emit::{Elem, Emitter, Val};
 use crate::handle;
 use crate::host::{Functions, Parameter};
 
+/// Attribute of a launch: the kernel's index, an i64.
+pub const INDEX: &str = "syncbn.kernel";
+/// Attribute of a launch: its last argument is the address of what the kernel takes by value.
+pub const BY_VALUE: &str = "syncbn.numbers_by_value";
+
 /// Rewrites all host functions of a module and removes its `gpu.module`.
-pub fn rewrite(context: &Context, module: &Module, kernels: &[GpuKernel]) -> Result<(), LowerError> {
+pub fn rewrite(context: &Context, module: &Module) -> Result<(), LowerError> {
     handle::build(context, module, |context, module| {
-        let rewriter = Rewriter {
-            context,
-            kernels: kernels
-                .iter()
-                .enumerate()
-                .map(|(i, kernel)| (format!("@{KERNELS}::@{}", kernel.name), i as i64))
-                .collect(),
-        };
-        rewriter.module(module)
+        Rewriter { context }.module(module)
     })
 }
 
 struct Rewriter<'c> {
     context: &'c Context,
-    /// Index by symbol.
-    kernels: HashMap<String, i64>,
 }
 
 impl<'c> Rewriter<'c> {
@@ -110,12 +105,12 @@ impl<'c> Rewriter<'c> {
     }
 
     fn launch(&self, e: &mut Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
-        let name = operation
-            .attribute("kernel")
-            .map(|a| a.to_string())
-            .unwrap_or_default();
-        let kernel = self.kernels.get(&name).copied();
-        let kernel = kernel.ok_or_else(|| bug(format!("{name} is launched but is no kernel")))?;
+        let kernel = operation.attribute(INDEX).ok();
+        let kernel = kernel.and_then(|index| IntegerAttribute::try_from(index).ok());
+        let kernel = kernel
+            .ok_or_else(|| bug(format!("{operation} says no kernel")))?
+            .value();
+        let by_value = operation.has_attribute(BY_VALUE);
         // Six sizes come first, the stream last.
         let last = operation.operand_count().saturating_sub(1);
         let mut values = Vec::new();
@@ -131,10 +126,15 @@ impl<'c> Rewriter<'c> {
         let count = e.index(values.len() as i64);
         let (slots, table) = (slots(e, count), slots(e, count));
         for (i, &value) in values.iter().enumerate() {
+            let is_address = by_value && i + 1 == values.len();
             let i = e.index(i as i64);
+            let entry = e.address(table, Elem::Ptr, i);
+            if is_address {
+                e.store_scalar(entry, value);
+                continue;
+            }
             let slot = e.address(slots, Elem::Ptr, i);
             e.store_scalar(slot, value);
-            let entry = e.address(table, Elem::Ptr, i);
             e.store_scalar(entry, slot);
         }
         let stream = operand(operation, last, Elem::Ptr)?;

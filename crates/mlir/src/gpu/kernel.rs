@@ -1,5 +1,7 @@
 //! Kernels: one or more for each distinct operator.
 
+use std::rc::Rc;
+
 use syncbn_abi::{GpuKernel, GpuParameter};
 use syncbn_ir::TensorType;
 use syncbn_ir::ops::Op;
@@ -7,7 +9,7 @@ use syncbn_ir::ops::Op;
 use super::Lowering;
 use crate::LowerError;
 use crate::cpu::KernelSource;
-use crate::emit::{Blocks, Device, Elem, Emitter, THREADS, Work};
+use crate::emit::{Blocks, Device, Elem, Emitter, Sharing, THREADS, Work};
 use crate::host::Parameter;
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor};
@@ -21,6 +23,15 @@ pub struct Launch {
     pub work: Work,
     /// The blocks that do it.
     pub blocks: Blocks,
+    /// Its index among the kernels' descriptions.
+    pub index: i64,
+    /// The open numbers of its code; none where that has none.
+    pub numbers: Vec<i32>,
+}
+
+/// Symbol of the open numbers of the kernel of this index, in host code.
+pub fn numbers_symbol(index: i64) -> String {
+    format!("numbers_{index}")
 }
 
 /// An operator on tensors: what kernels are made for.
@@ -61,29 +72,31 @@ impl<'c> Lowering<'c> {
         } = call;
         let key = format!("{op:?} {types:?} {overlaps:?}");
         if let Some(launches) = self.launches.get(&key) {
-            for source in &mut self.lowered.sources {
-                let used = launches.iter().any(|launch| launch.name == source.kernel);
-                if used && !source.nodes.iter().any(|node| node == label) {
-                    source.nodes.push(label.to_string());
-                }
+            let launches = launches.clone();
+            for launch in &launches {
+                self.note_source(&launch.name, op, label);
             }
-            return Ok(launches.clone());
+            return Ok(launches);
         }
         self.check_size(call)?;
         let number = self.launches.len();
         let mut launches = Vec::new();
         let (mut stage, mut stages) = (0, 1);
         while stage < stages {
-            let name = match stage {
+            let own_name = match stage {
                 0 => format!("{}_{number}", op.name()),
                 _ => format!("{}_{number}_{stage}", op.name()),
             };
-            let device = self.build(&name, stage, call)?;
+            let device = self.build(&own_name, stage, call)?;
             stages = device.stages();
             stage += 1;
             if device.work == Work::default() {
                 continue;
             }
+            let plan = device.sharing.plan.as_ref();
+            let shared = plan.and_then(|plan| self.shared.get(plan)).cloned();
+            let name = shared.unwrap_or(own_name);
+            let numbers = device.sharing.numbers.values().to_vec();
             self.lowered.scratch = self.lowered.scratch.max(device.scratch_bytes as u64);
             let mut parameters: Vec<GpuParameter> = types
                 .iter()
@@ -101,20 +114,37 @@ impl<'c> Lowering<'c> {
                 shared: device.blocks.shared,
                 cooperative: device.blocks.cooperative,
                 parameters: Some(parameters),
+                numbers: numbers.len() as u32,
             });
-            self.lowered.sources.push(KernelSource {
-                kernel: name.clone(),
-                op: op.name().to_string(),
-                nodes: vec![label.to_string()],
-            });
+            self.note_source(&name, op, label);
+            let index = self.lowered.kernels.len() as i64 - 1;
+            if !numbers.is_empty() {
+                self.functions.define_numbers(&numbers_symbol(index), &numbers);
+            }
             launches.push(Launch {
                 name,
                 work: device.work,
                 blocks: device.blocks,
+                index,
+                numbers,
             });
         }
         self.launches.insert(key, launches.clone());
         Ok(launches)
+    }
+
+    /// Notes that a node calls a kernel.
+    fn note_source(&mut self, kernel: &str, op: &Op, node: &str) {
+        let sources = &mut self.lowered.sources;
+        match sources.iter_mut().find(|source| source.kernel == kernel) {
+            Some(source) if source.nodes.iter().any(|known| known == node) => {}
+            Some(source) => source.nodes.push(node.to_string()),
+            None => sources.push(KernelSource {
+                kernel: kernel.to_string(),
+                op: op.name().to_string(),
+                nodes: vec![node.to_string()],
+            }),
+        }
     }
 
     /// Kernels count elements in i32, and the number of a thread plus that of all threads must fit too.
@@ -132,7 +162,7 @@ impl<'c> Lowering<'c> {
         }
     }
 
-    /// Builds the kernel of one stage of an operator.
+    /// Builds the kernel of one stage of an operator, unless it shares the code of another one.
     fn build(&mut self, name: &str, stage: usize, call: &Call) -> Result<Device<'c>, LowerError> {
         let &Call {
             op,
@@ -173,7 +203,10 @@ impl<'c> Lowering<'c> {
         };
         let mut e = Emitter::new(self.functions.context, location, block);
         e.index_elem = Elem::I32;
-        e.device = Some(Device::new(stage, self.batch_bound, n, scratch));
+        let mut device = Device::new(stage, self.batch_bound, n, scratch);
+        let prefix = format!("{} {operands} {overlaps:?}", op.name());
+        device.sharing = Sharing::new(&self.shared, prefix);
+        e.device = Some(device);
         ops::lower(op, &kernel, &mut e)?;
         e.op("llvm.return", &[], &[], &[]);
         let Some(device) = e.device else {
@@ -181,7 +214,15 @@ impl<'c> Lowering<'c> {
                 message: "a kernel lost its state".to_string(),
             });
         };
-        if device.work != Work::default() {
+        let mut wanted = device.work != Work::default();
+        if let Some(plan) = &device.sharing.plan {
+            wanted &= !self.shared.contains_key(plan);
+            parameters.push(Parameter::Numbers(device.sharing.numbers.values().len()));
+            Rc::make_mut(&mut self.shared)
+                .entry(plan.clone())
+                .or_insert_with(|| name.to_string());
+        }
+        if wanted {
             let readonly: Vec<bool> = (0..parameters.len())
                 .map(|i| i < operands && !overlaps[i])
                 .collect();
@@ -216,8 +257,10 @@ impl<'c> Lowering<'c> {
                 shared: 0,
                 cooperative: false,
                 parameters: None,
+                numbers: 0,
             });
-            self.update_function(function, name)?;
+            let index = self.lowered.kernels.len() as i64 - 1;
+            self.update_function(function, name, index)?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod nccl;
 mod step;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use melior::Context;
 use melior::ir::Module;
@@ -79,7 +80,7 @@ impl Products {
 /// What host code and the model's description must know of lowered kernels.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Kernels {
-    /// The kernels by index.
+    /// The kernels by index, once for each shape that they are launched for.
     pub kernels: Vec<GpuKernel>,
     /// The nodes behind them, for messages.
     pub sources: Vec<KernelSource>,
@@ -96,6 +97,8 @@ pub struct Lowering<'c> {
     batch_bound: i64,
     trained_elements: i64,
     launches: BTreeMap<String, Vec<Launch>>,
+    /// Names of the kernels that are shared, by their plans.
+    shared: Rc<BTreeMap<String, String>>,
     lowered: Kernels,
 }
 
@@ -123,6 +126,7 @@ impl<'c> Lowering<'c> {
             batch_bound: program.batch_bound as i64,
             trained_elements: program.trained_elements as i64,
             launches: BTreeMap::new(),
+            shared: Rc::default(),
             lowered: Kernels::default(),
         };
         for (name, parameters) in [

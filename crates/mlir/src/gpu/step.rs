@@ -7,7 +7,8 @@ use syncbn_abi::{GpuArguments, gpu_symbols};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Location, NodeId};
 
-use super::kernel::{Call, Launch};
+use super::host::{BY_VALUE, INDEX};
+use super::kernel::{Call, Launch, numbers_symbol};
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
@@ -150,8 +151,13 @@ impl<'c> Lowering<'c> {
         Ok(())
     }
 
-    /// The host function of an update, which launches one kernel over all trained weights.
-    pub(super) fn update_function(&mut self, function: &str, kernel: &str) -> Result<(), LowerError> {
+    /// The host function of an update, which launches one kernel, of this index, over all trained weights.
+    pub(super) fn update_function(
+        &mut self,
+        function: &str,
+        kernel: &str,
+        index: i64,
+    ) -> Result<(), LowerError> {
         let functions = self.functions;
         let empty = syncbn_ir::Graph::new("update");
         let mut step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
@@ -167,6 +173,8 @@ impl<'c> Lowering<'c> {
                 per_sample: 0,
             },
             blocks: Blocks::of_threads(THREADS),
+            index,
+            numbers: Vec::new(),
         };
         let n = step.frame.n;
         launch_kernel(&mut step.e, &launch, stream, n, &[update]);
@@ -210,9 +218,20 @@ fn launch_kernel<'c>(
     }
     let (threads, planes) = (e.index(i64::from(threads)), e.index(planes));
     let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
+    let mut arguments = arguments.to_vec();
+    let mut attributes = vec![("kernel", kernel), (INDEX, e.i64_attribute(launch.index))];
+    if !launch.numbers.is_empty() {
+        arguments.push(e.address_of(&numbers_symbol(launch.index)));
+        attributes.push((BY_VALUE, Attribute::unit(e.context)));
+    }
     let segments = e.i32_array(&[0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, arguments.len() as i32, 1]);
-    let operands = [&[blocks, one, planes, threads, one, one], arguments, &[stream]].concat();
-    let attributes = [("kernel", kernel), ("operandSegmentSizes", segments)];
+    attributes.push(("operandSegmentSizes", segments));
+    let operands = [
+        &[blocks, one, planes, threads, one, one],
+        &arguments[..],
+        &[stream],
+    ]
+    .concat();
     e.op("gpu.launch_func", &operands, &[], &attributes);
 }
 

@@ -20,6 +20,8 @@ pub enum Parameter {
     Size,
     /// An i32.
     Index,
+    /// So many i32, passed by value, in a kernel.
+    Numbers(usize),
 }
 
 /// Makes functions in a module, or in a `gpu.module` of it.
@@ -39,6 +41,7 @@ impl Parameter {
             Parameter::Exclusive | Parameter::Shared => Elem::Ptr,
             Parameter::Size => Elem::I64,
             Parameter::Index => Elem::I32,
+            Parameter::Numbers(_) => Elem::ParameterPtr,
         }
     }
 }
@@ -67,6 +70,7 @@ impl<'c> Functions<'c> {
         match elem {
             None => llvm::void(self.context),
             Some(Elem::Ptr) => llvm::pointer(self.context, self.address_space),
+            Some(Elem::ParameterPtr) => llvm::pointer(self.context, 0),
             Some(Elem::I32) => IntegerType::new(self.context, 32).into(),
             Some(Elem::F64) => Type::float64(self.context),
             Some(_) => IntegerType::new(self.context, 64).into(),
@@ -95,7 +99,7 @@ impl<'c> Functions<'c> {
             .map(|p| match p {
                 Parameter::Exclusive => "{llvm.noalias, llvm.nonnull, llvm.noundef}",
                 Parameter::Shared => "{llvm.nonnull, llvm.noundef}",
-                Parameter::Size | Parameter::Index => "{llvm.noundef}",
+                Parameter::Size | Parameter::Index | Parameter::Numbers(_) => "{llvm.noundef}",
             })
             .collect();
         let linkage = match public {
@@ -124,16 +128,22 @@ impl<'c> Functions<'c> {
         region: Region<'c>,
         location: Location<'c>,
     ) {
-        let of_parameters: Vec<&str> = parameters
+        let of_parameters: Vec<String> = parameters
             .iter()
             .enumerate()
             .map(|(i, p)| match p {
-                Parameter::Exclusive if readonly[i] => "{llvm.noalias, llvm.readonly, llvm.align = 16 : i64}",
-                Parameter::Exclusive => "{llvm.noalias, llvm.align = 16 : i64}",
-                Parameter::Shared => "{llvm.align = 16 : i64}",
-                Parameter::Size | Parameter::Index => "{}",
+                Parameter::Exclusive if readonly[i] => {
+                    "{llvm.noalias, llvm.readonly, llvm.align = 16 : i64}".to_string()
+                }
+                Parameter::Exclusive => "{llvm.noalias, llvm.align = 16 : i64}".to_string(),
+                Parameter::Shared => "{llvm.align = 16 : i64}".to_string(),
+                Parameter::Size | Parameter::Index => "{}".to_string(),
+                Parameter::Numbers(count) => {
+                    format!("{{llvm.byval = !llvm.array<{count} x i32>, llvm.align = 4 : i64}}")
+                }
             })
             .collect();
+        let of_parameters: Vec<&str> = of_parameters.iter().map(String::as_str).collect();
         let unit = Attribute::unit(self.context);
         // 3 leave 80 registers a thread. Left to itself ptxas takes 32, and spills where a kernel divides in f64.
         let resident = blocks.resident.unwrap_or(3);
@@ -207,6 +217,30 @@ impl<'c> Functions<'c> {
                 (named("global_type"), TypeAttribute::new(byte).into()),
                 (named("linkage"), self.attribute("#llvm.linkage<external>")),
                 (named("constant"), Attribute::unit(self.context)),
+            ])
+            .add_regions([Region::new()])
+            .build();
+        if let Ok(operation) = operation {
+            self.block.append_operation(operation);
+        }
+    }
+
+    /// Defines constant numbers of host code.
+    pub fn define_numbers(&self, name: &str, numbers: &[i32]) {
+        let named = |n| Identifier::new(self.context, n);
+        let values: Vec<String> = numbers.iter().map(i32::to_string).collect();
+        let count = numbers.len();
+        let value = format!("dense<[{}]> : tensor<{count}xi32>", values.join(", "));
+        let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
+            .add_attributes(&[
+                (named("sym_name"), StringAttribute::new(self.context, name).into()),
+                (
+                    named("global_type"),
+                    self.attribute(&format!("!llvm.array<{count} x i32>")),
+                ),
+                (named("linkage"), self.attribute("#llvm.linkage<internal>")),
+                (named("constant"), Attribute::unit(self.context)),
+                (named("value"), self.attribute(&value)),
             ])
             .add_regions([Region::new()])
             .build();

@@ -18,9 +18,8 @@ pub const KINDS: [&str; 8] = [
 const MULTIPLY: &str = "mma_m16n8k";
 
 impl Kernel<'_> {
-    /// All of them, in a kernel that reads square images of a side that is no size of anything else; none in a kernel
-    /// without matrix instructions.
-    pub fn cooperative(&self, side: usize) -> Vec<Mutant> {
+    /// All of them; none in a kernel without matrix instructions.
+    pub fn cooperative(&self) -> Vec<Mutant> {
         if self.with(MULTIPLY).next().is_none() {
             return Vec::new();
         }
@@ -30,7 +29,7 @@ impl Kernel<'_> {
         all.extend(self.fragments());
         all.extend(self.registers());
         all.extend(self.swizzles());
-        all.extend(self.guards(side));
+        all.extend(self.guards());
         all
     }
 
@@ -112,23 +111,42 @@ impl Kernel<'_> {
         self.lines.iter().filter_map(mutant).collect()
     }
 
-    /// Guards of one kind let one more through: those that compare with the number of rows, which is known at run
-    /// time, and those that compare with the size of the image.
-    fn guards(&self, side: usize) -> Vec<Mutant> {
-        let sizes = [format!(", {side}"), format!(", splat (i32 {side})")];
-        let of_image = |line: &str| sizes.iter().any(|size| line.ends_with(size));
-        let of_rows = |line: &str| {
-            line.rsplit_once(", ")
-                .is_some_and(|(_, right)| right.starts_with('%'))
+    /// Guards of one kind let one more through: those that compare with a size that the launch gives, and those that
+    /// compare with what was made of the number of samples.
+    fn guards(&self) -> Vec<Mutant> {
+        let limit = |line: &str| {
+            let (_, right) = line.rsplit_once(", ")?;
+            right.starts_with('%').then(|| self.is_given(right))
         };
         let wider = |line: &str| line.replace(" ult ", " ule ").replace(" slt ", " sle ");
         let guard = |line: &str| line.contains(" = icmp ") && wider(line) != line;
-        let changes = |kind: &dyn Fn(&str) -> bool| {
-            let guards = self.lines.iter().filter(|(_, l)| guard(l) && kind(l));
+        let changes = |given: bool| {
+            let guards = self
+                .lines
+                .iter()
+                .filter(|(_, l)| guard(l) && limit(l) == Some(given));
             guards.map(|(i, l)| (*i, wider(l))).collect()
         };
-        let rows = self.mutant("one row too many", changes(&of_rows));
-        let image = self.mutant("one pixel too many", changes(&of_image));
+        let rows = self.mutant("one row too many", changes(false));
+        let image = self.mutant("one pixel too many", changes(true));
         rows.into_iter().chain(image).collect()
+    }
+
+    /// Whether a value, or every lane of it, is a number that the launch gives.
+    fn is_given(&self, value: &str) -> bool {
+        let head = format!(" {value} = ");
+        let definition = self.lines.iter().find_map(|(_, l)| l.split_once(&head));
+        let Some((_, definition)) = definition else {
+            return false;
+        };
+        // A vector of one number is that number in lane 0, and then a shuffle.
+        let source = match definition.split_once(' ') {
+            Some(("shufflevector", operands)) => operands.split(", ").next(),
+            Some(("insertelement", operands)) => operands.split(", ").nth(1),
+            _ => return definition.starts_with("load i32, ptr %"),
+        };
+        source
+            .and_then(|s| s.rsplit(' ').next())
+            .is_some_and(|source| self.is_given(source))
     }
 }

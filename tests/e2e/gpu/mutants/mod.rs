@@ -142,10 +142,10 @@ const SIDE: usize = 5;
 /// Every third one; all of them where `SYNCBN_EMULATED` is set.
 #[test]
 fn every_fault_of_a_cooperative_kernel_is_noticed() {
-    // Fault and result meet everywhere: channels fill tiles, and the last step of a product is in the part of shared
-    // memory that its result takes.
-    let mut net = Net::new(&[32, SIDE as i64, SIDE as i64]);
-    let x = net.conv("x", &[32, 32, 1, 1], &[]);
+    // Fault and result meet everywhere: channels fill tiles, products have more steps than shared memory holds, and
+    // their last step is in the part of shared memory that their result takes.
+    let mut net = Net::new(&[128, SIDE as i64, SIDE as i64]);
+    let x = net.conv("x", &[32, 128, 1, 1], &[]);
     let x = net.bn(&x, 32);
     let x = net.silu(&x);
     let x = net.conv(&x, &[32, 32, 5, 5], &[("pads", Ints(&[2, 2, 2, 2]))]);
@@ -155,10 +155,10 @@ fn every_fault_of_a_cooperative_kernel_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.onnx");
     fs::write(&model, net.finish(&[&y])).unwrap();
-    let subject = Subject::new(&model, [8, 32, SIDE, SIDE]);
+    let subject = Subject::new(&model, [8, 128, SIDE, SIDE]);
     // The samples are no tile of a linear layer.
     let mutants = subject.mutants(|kernel| match kernel.name.starts_with("conv") {
-        true => kernel.cooperative(SIDE),
+        true => kernel.cooperative(),
         false => Vec::new(),
     });
     for kind in cooperative::KINDS {

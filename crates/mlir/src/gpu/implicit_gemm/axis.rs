@@ -50,11 +50,6 @@ impl Axis {
             .map(|i| [0, self.taps - 1].map(|t| self.start + i * self.stride + t * self.reach));
         self.taps > 0 && ends.iter().flatten().all(|&at| (0..self.source).contains(&at))
     }
-
-    /// Whether outputs stand in the result one after the other.
-    pub fn is_dense(&self) -> bool {
-        self.spread == 1 && self.phase == 0
-    }
 }
 
 impl Slide {
@@ -75,32 +70,81 @@ impl Slide {
     }
 
     /// Inputs gather the gradient of the output: one axis for each phase `a` of the input coordinate
-    /// `stride*i + a`. Output `o` reaches it with tap `r` where `stride*o = stride*i + a + pad - r*dilation`, so
-    /// the taps of a phase are those with `stride | a + pad - r*dilation`: none, or every `stride/g`-th with
-    /// `g = gcd(stride, dilation)`.
+    /// `stride*i + a`.
     pub fn backward(&self) -> Vec<Axis> {
-        let common = gcd(self.stride, self.dilation);
-        let phases = 0..self.stride.min(self.input);
-        phases
-            .map(|phase| {
-                let distance = |tap: i64| phase + self.pad - tap * self.dilation;
-                let mut reaching = (0..self.taps).filter(|&tap| distance(tap) % self.stride == 0);
-                let first = reaching.next();
-                Axis {
-                    source: self.output,
-                    count: (self.input - phase + self.stride - 1) / self.stride,
-                    stride: 1,
-                    reach: -(self.dilation / common),
-                    start: distance(first.unwrap_or(0)).div_euclid(self.stride),
-                    taps: first.map_or(0, |_| 1 + reaching.count() as i64),
-                    first_tap: first.unwrap_or(0),
-                    tap_stride: self.stride / common,
-                    spread: self.stride,
-                    phase,
-                }
-            })
-            .collect()
+        (0..self.phases()).map(|phase| self.phase(phase)).collect()
     }
+
+    /// Number of phases.
+    pub fn phases(&self) -> i64 {
+        self.stride.min(self.input)
+    }
+
+    /// How taps come back from phase to phase.
+    pub fn cycle(&self) -> Cycle {
+        let common = gcd(self.stride, self.dilation);
+        let length = self.stride / common;
+        let is_inverse = |n: &i64| (self.dilation / common * n) % length == 1 % length;
+        Cycle {
+            common,
+            length,
+            inverse: (0..length).find(is_inverse).unwrap_or(0),
+        }
+    }
+
+    /// The axis of phase `a`. Output `o` reaches it with tap `r` where `stride*o = stride*i + a + pad - r*dilation`,
+    /// so the taps of a phase are those with `stride | a + pad - r*dilation`: none, or every `length`-th from the first
+    /// one, which solves `r * dilation/common = (a + pad)/common` modulo `length`.
+    pub fn phase(&self, a: i64) -> Axis {
+        let Cycle {
+            common,
+            length,
+            inverse,
+        } = self.cycle();
+        let distance = a + self.pad;
+        let first = distance / common * inverse % length;
+        let taps = match distance % common {
+            0 => more_or_less(self.taps, length, first),
+            _ => 0,
+        };
+        // `dilation` is added and taken away again so that nothing negative is divided.
+        let start = distance + self.stride * self.dilation - first * self.dilation;
+        Axis {
+            source: self.output,
+            count: more_or_less(self.input, self.stride, a),
+            stride: 1,
+            reach: -(self.dilation / common),
+            start: start / self.stride - self.dilation,
+            taps,
+            first_tap: first,
+            tap_stride: length,
+            spread: self.stride,
+            phase: a,
+        }
+    }
+}
+
+/// How taps of a window come back from phase to phase of the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cycle {
+    /// Greatest common divisor of stride and dilation.
+    pub common: i64,
+    /// Taps from one of a phase to the next.
+    pub length: i64,
+    /// Inverse of `dilation/common` modulo `length`.
+    pub inverse: i64,
+}
+
+/// How many of `first`, `first + step`, ... are below `size`.
+fn more_or_less(size: i64, step: i64, first: i64) -> i64 {
+    let [more, limit] = split(size, step);
+    if first < limit { more } else { more - 1 }
+}
+
+/// Of the numbers below `size`, every `step`-th from one below the second result on are as many as the first result
+/// says; from another one below `step` on they are one less.
+pub fn split(size: i64, step: i64) -> [i64; 2] {
+    [(size + step - 1) / step, (size - 1) % step + 1]
 }
 
 fn gcd(a: i64, b: i64) -> i64 {

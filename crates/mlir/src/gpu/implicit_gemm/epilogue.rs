@@ -6,7 +6,10 @@ use super::main_loop::{Lane, Sums};
 use super::operands::Place;
 use super::statistics::{self, Statistics};
 use super::tile::{BYTES, INSTRUCTION, Tile};
-use crate::emit::{COPY_BYTES, Elem, Emitter, Index, Val};
+use crate::emit::{COPY_BYTES, Compare, Elem, Emitter, Index, Val};
+
+/// Rows of a thread that are stored in one turn of a loop.
+const UNROLLED: i64 = 4;
 
 /// What is made of a result before it is stored.
 #[derive(Default, Clone, Copy)]
@@ -17,6 +20,13 @@ pub struct Finish<'c> {
     pub residual: Option<Val<'c>>,
     /// Applied in the end.
     pub activation: Option<UnaryFunction>,
+}
+
+impl Finish<'_> {
+    /// What decides the code.
+    pub fn plan(&self) -> (bool, bool, Option<UnaryFunction>) {
+        (self.bias.is_some(), self.residual.is_some(), self.activation)
+    }
 }
 
 /// Where results go.
@@ -44,29 +54,39 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
     let (first, column) = e.index_split(at.thread, a_row);
     let column = e.index_scale(column, stored);
     let at_a_time = tile.threads() / a_row;
-    let mut seen = match to.statistics {
+    let seen = match to.statistics {
         Some(_) => statistics::start(e, stored),
         None => Vec::new(),
     };
-    for i in 0..tile.rows / at_a_time {
-        let row = e.index_offset(first, i * at_a_time);
-        let begin = e.index_scale(row, tile.staged_row());
-        let byte = e.index_scale(column, BYTES);
-        let byte = e.index_add(begin, byte);
-        let staged = e.address_at(at.memory, Elem::I8, byte);
-        let value = e.load_vector(staged, Elem::F32, stored as usize);
-        let (offset, exists) = (to.place)(e, row, column);
-        let finish = |e: &mut Emitter<'c>, seen: &[Val<'c>]| {
-            let value = finished(e, to, value, column, offset);
-            let address = e.address_at(to.pointer, to.elem, offset);
-            let value = e.store_vector(address, to.elem, value);
-            statistics::add(e, seen, value, i == 0)
-        };
-        seen = match exists {
-            Some(exists) => e.when_carrying(exists, &seen, finish),
-            None => finish(e, &seen),
-        };
-    }
+    let turns = tile.rows / at_a_time;
+    let unrolled = turns.min(UNROLLED);
+    let [none, all] = [0, turns].map(|n| e.index(n));
+    let seen = e.for_range(none, all, unrolled, &seen, |e, turn, seen| {
+        let mut seen = seen.to_vec();
+        let is_first = e.index_compare(Compare::Eq, Index::uniform(turn), Index::constant(0));
+        let passed = e.index_scale(Index::uniform(turn), at_a_time);
+        let first = e.index_add(first, passed);
+        for i in 0..unrolled {
+            let row = e.index_offset(first, i * at_a_time);
+            let begin = e.index_scale(row, tile.staged_row());
+            let byte = e.index_scale(column, BYTES);
+            let byte = e.index_add(begin, byte);
+            let staged = e.address_at(at.memory, Elem::I8, byte);
+            let value = e.load_vector(staged, Elem::F32, stored as usize);
+            let (offset, exists) = (to.place)(e, row, column);
+            let finish = |e: &mut Emitter<'c>, seen: &[Val<'c>]| {
+                let value = finished(e, to, value, column, offset);
+                let address = e.address_at(to.pointer, to.elem, offset);
+                let value = e.store_vector(address, to.elem, value);
+                statistics::add(e, seen, value, (i == 0).then_some(is_first))
+            };
+            seen = match exists {
+                Some(exists) => e.when_carrying(exists, &seen, finish),
+                None => finish(e, &seen),
+            };
+        }
+        seen
+    });
     if let Some(statistics) = &to.statistics {
         statistics.store(e, at, (tile, at_a_time), [first, column, to.column], &seen);
     }

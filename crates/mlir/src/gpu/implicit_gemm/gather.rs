@@ -1,151 +1,234 @@
 //! The kernel of the forward pass and of the gradient for the input: outputs gather a source.
 
-use super::axis::Axis;
 use super::epilogue::{Destination, Finish, store};
 use super::images::{Gather, output};
 use super::main_loop::{Lane, Sums, product};
 use super::operands::{Operand, Reduced, pixel};
+use super::shape::Shape;
+use super::spatial::{Space, Spatial};
 use super::statistics::Statistics;
-use super::tile::{self, Tile, ceil};
-use super::{Problem, set_grid};
-use crate::emit::{Compare, Elem, Emitter, Index, Val, Work};
+use super::tile::{Tile, ceil};
+use super::weights::{WeightColumns, WeightRows};
+use crate::emit::{Compare, Divisor, Elem, Emitter, Index, Number, Numbers, Val};
+use crate::gpu::Products;
 
-impl<'c> Problem<'c> {
-    /// One kernel whose planes are `phases`.
-    pub(super) fn gather<B: Operand<'c>>(
-        &self,
-        e: &mut Emitter<'c>,
-        tile: &Tile,
-        phases: &[[Axis; 2]],
-        (source, channels): (Val<'c>, i64),
-        result: &Gathered<'c>,
-        right: &dyn Fn(&[Axis; 2], Reduced, Index<'c>) -> B,
-    ) {
-        if !e.is_current() {
-            return;
+/// Which direction, and what it needs to know of the weights.
+#[derive(Debug, Clone, Copy)]
+enum Weights {
+    /// Forward: by row.
+    Rows,
+    /// Backward: by column, with the sizes of the window.
+    Columns([Number; 2]),
+}
+
+/// What decides the code of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    tile: Tile,
+    products: Products,
+    elem: Elem,
+    space: Space,
+    reduced: Reduced<Number>,
+    weights: Weights,
+    /// Height, width and channels of the result.
+    image: [Number; 3],
+    /// Tiles across.
+    across: Divisor<Number>,
+    /// Whether all columns of all tiles exist.
+    whole: bool,
+}
+
+impl Plan {
+    /// Of the forward pass.
+    pub fn forward(
+        shape: &Shape,
+        (tile, products, elem): (Tile, Products, Elem),
+        numbers: &mut Numbers,
+    ) -> Plan {
+        Plan {
+            tile,
+            products,
+            elem,
+            space: Space::forward(&shape.slides, numbers),
+            reduced: Reduced::new(shape.c, shape.taps() == 1, tile.depth, numbers),
+            weights: Weights::Rows,
+            image: [shape.slides[0].output, shape.slides[1].output, shape.k].map(|size| numbers.open(size)),
+            across: numbers.open_divisor(ceil(shape.k, tile.columns)),
+            whole: shape.k % tile.columns == 0,
         }
-        let [_, _, columns] = result.image;
-        let across = ceil(columns, tile.columns);
-        let work = Work {
-            fixed: 0,
-            per_sample: outputs(phases),
-        };
-        set_grid(e, tile, work, across, phases.len() as i64);
+    }
+
+    /// Of the gradient for the input.
+    pub fn backward(
+        shape: &Shape,
+        (tile, products, elem): (Tile, Products, Elem),
+        numbers: &mut Numbers,
+    ) -> Plan {
+        let single = shape.taps() == 1 && shape.slides.iter().all(|slide| slide.stride == 1);
+        Plan {
+            tile,
+            products,
+            elem,
+            space: Space::backward(&shape.slides, numbers),
+            reduced: Reduced::new(shape.k, single, tile.depth, numbers),
+            weights: Weights::Columns(shape.window().map(|size| numbers.number(size))),
+            image: [shape.slides[0].input, shape.slides[1].input, shape.c].map(|size| numbers.open(size)),
+            across: numbers.open_divisor(ceil(shape.c, tile.columns)),
+            whole: shape.c % tile.columns == 0,
+        }
+    }
+}
+
+/// What a gather works on.
+pub struct Arguments<'c> {
+    /// The image that is gathered.
+    pub source: Val<'c>,
+    /// The weights.
+    pub weights: Val<'c>,
+    /// The image that is made.
+    pub result: Val<'c>,
+    /// What is made of each element.
+    pub finish: Finish<'c>,
+    /// Where the moments of the result's tiles go, if anyone needs them; the space is dense then.
+    pub workspace: Option<Val<'c>>,
+    /// Samples of this rank, i32.
+    pub n: Val<'c>,
+}
+
+impl Plan {
+    /// The kernel.
+    pub fn emit<'c>(&self, e: &mut Emitter<'c>, arguments: &Arguments<'c>) {
+        let tile = &self.tile;
         let at = Lane::new(e, tile);
+        let across = e.divisor(self.across);
         let block = e.special_register("ctaid.x");
-        let (down, across) = e.index_split(block, across);
+        let (down, across) = e.index_divide_by(block, &across);
         let (first_row, first) = (
             e.index_scale(down, tile.rows),
             e.index_scale(across, tile.columns),
         );
-        let plane = e.special_register("ctaid.z");
-        for (number, axes) in phases.iter().enumerate() {
-            let rows = e.index_scale(Index::uniform(self.n), taken(axes));
-            // Phases have different numbers of rows.
-            let mut current = e.index_compare(Compare::Lt, first_row, rows);
-            if phases.len() > 1 {
-                let this = e.index_compare(Compare::Eq, plane, Index::constant(number as i64));
-                current = e.and(current, this);
-            }
-            e.when(current, |e| {
-                let reduced = Reduced {
-                    channels,
-                    taps: taps(axes),
-                    depth: tile.depth,
-                };
-                let sums = if reduced.size() == 0 {
-                    zeros(e, tile)
-                } else {
-                    let left = Gather {
-                        image: source,
-                        axes: *axes,
-                        reduced,
-                        rows,
-                        first: first_row,
-                    };
-                    let right = right(axes, reduced, first);
-                    let steps = [Index::constant(0), Index::constant(reduced.steps())];
-                    product(e, &at, (tile, self.products), (left, right), steps)
-                };
-                let place = |e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>| {
-                    let m = e.index_add(first_row, row);
-                    let mut exists = e.index_compare(Compare::Lt, m, rows);
-                    let column = e.index_add(first, column);
-                    if columns % tile.columns != 0 {
-                        let inside = e.index_below(column, columns);
-                        exists = e.and(exists, inside);
-                    }
-                    let pixel = result.pixel(e, axes, m);
-                    (e.index_add(pixel, column), Some(exists))
-                };
-                let statistics = result.workspace.map(|workspace| {
-                    let rest = e.index_subtract(rows, first_row);
-                    Statistics {
-                        workspace,
-                        tile: down,
-                        rows: e.index_least(rest, Index::constant(tile.rows)),
-                        channels: columns,
-                    }
-                });
-                let to = Destination {
-                    pointer: result.pointer,
-                    elem: result.elem,
-                    column: first,
-                    place: &place,
-                    finish: result.finish,
-                    statistics,
-                };
-                store(e, &at, tile, &sums, &to);
+        let plane = match self.space {
+            Space::Dense(_) => Index::constant(0),
+            Space::Strided(_) => e.special_register("ctaid.z"),
+        };
+        let axes = self.space.axes(e, plane);
+        let [h, w] = &axes;
+        let a_sample = e.index_product(h.count.size, w.count.size);
+        let rows = e.index_product(Index::uniform(arguments.n), a_sample);
+        // Phases have different numbers of rows.
+        let current = e.index_compare(Compare::Lt, first_row, rows);
+        e.when(current, |e| {
+            let sums = self.sums(e, &at, arguments, (&axes, rows), [first_row, first]);
+            let image = self.image.map(|size| e.number(size));
+            let columns = image[2];
+            let place = |e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>| {
+                let m = e.index_add(first_row, row);
+                let mut exists = e.index_compare(Compare::Lt, m, rows);
+                let column = e.index_add(first, column);
+                if !self.whole {
+                    let inside = e.index_compare(Compare::Below, column, columns);
+                    exists = e.and(exists, inside);
+                }
+                let pixel = self.pixel(e, &axes, image, m);
+                (e.index_add(pixel, column), Some(exists))
+            };
+            let statistics = arguments.workspace.map(|workspace| {
+                let rest = e.index_subtract(rows, first_row);
+                Statistics {
+                    workspace,
+                    tile: down,
+                    rows: e.index_least(rest, Index::constant(tile.rows)),
+                    channels: columns,
+                }
             });
+            let to = Destination {
+                pointer: arguments.result,
+                elem: self.elem,
+                column: first,
+                place: &place,
+                finish: arguments.finish,
+                statistics,
+            };
+            store(e, &at, tile, &sums, &to);
+        });
+    }
+
+    /// The product of a block.
+    fn sums<'c>(
+        &self,
+        e: &mut Emitter<'c>,
+        at: &Lane<'c>,
+        arguments: &Arguments<'c>,
+        (axes, rows): (&[Spatial<Index<'c>>; 2], Index<'c>),
+        [first_row, first]: [Index<'c>; 2],
+    ) -> Sums<'c> {
+        let reduced = self.reduced.values(e);
+        let taps = e.index_product(axes[0].taps.size, axes[1].taps.size);
+        let size = reduced.size(e, taps);
+        let steps = [Index::constant(0), reduced.steps(e, taps)];
+        let left = Gather {
+            image: arguments.source,
+            axes: *axes,
+            reduced,
+            size,
+            rows,
+            first: first_row,
+        };
+        let columns = e.number(self.image[2]);
+        match self.weights {
+            Weights::Rows => {
+                let right = WeightRows {
+                    weights: arguments.weights,
+                    reduced,
+                    size,
+                    rows: columns,
+                    first,
+                    whole: self.whole,
+                };
+                self.product(e, at, left, right, steps)
+            }
+            Weights::Columns(window) => {
+                let right = WeightColumns {
+                    weights: arguments.weights,
+                    axes: *axes,
+                    window: window.map(|size| e.number(size)),
+                    reduced,
+                    size,
+                    columns,
+                    first,
+                    whole: self.whole,
+                };
+                self.product(e, at, left, right, steps)
+            }
         }
     }
-}
 
-/// The image that a gather makes.
-pub struct Gathered<'c> {
-    /// Address of element 0.
-    pub pointer: Val<'c>,
-    /// Its element type in memory.
-    pub elem: Elem,
-    /// Height, width, channels.
-    pub image: [i64; 3],
-    /// What is made of each element.
-    pub finish: Finish<'c>,
-    /// Where the moments of its tiles go, if anyone needs them and there is one phase.
-    pub workspace: Option<Val<'c>>,
-}
+    fn product<'c, B: Operand<'c>>(
+        &self,
+        e: &mut Emitter<'c>,
+        at: &Lane<'c>,
+        left: Gather<'c>,
+        right: B,
+        steps: [Index<'c>; 2],
+    ) -> Sums<'c> {
+        product(e, at, (&self.tile, self.products), (left, right), steps)
+    }
 
-impl<'c> Gathered<'c> {
-    /// Offset of channel 0 of row `m`.
-    fn pixel(&self, e: &mut Emitter<'c>, axes: &[Axis; 2], m: Index<'c>) -> Index<'c> {
-        if axes.iter().all(Axis::is_dense) {
-            return e.index_scale(m, self.image[2]);
+    /// Offset of channel 0 of row `m` of the result.
+    fn pixel<'c>(
+        &self,
+        e: &mut Emitter<'c>,
+        axes: &[Spatial<Index<'c>>; 2],
+        image: [Index<'c>; 3],
+        m: Index<'c>,
+    ) -> Index<'c> {
+        if let Space::Dense(_) = self.space {
+            return e.index_product(m, image[2]);
         }
         let [n, i, j] = output(e, axes, m);
         let [h, w] = axes;
-        let (i, j) = (e.index_scale(i, h.spread), e.index_scale(j, w.spread));
-        let (i, j) = (e.index_offset(i, h.phase), e.index_offset(j, w.phase));
-        pixel(e, [n, i, j], self.image)
+        let (i, j) = (e.index_product(i, h.spread), e.index_product(j, w.spread));
+        let (i, j) = (e.index_add(i, h.phase), e.index_add(j, w.phase));
+        pixel(e, [n, i, j], image)
     }
-}
-
-/// Outputs of a sample in one phase.
-pub fn taken([h, w]: &[Axis; 2]) -> i64 {
-    h.count * w.count
-}
-
-/// Taps of one phase.
-pub fn taps([h, w]: &[Axis; 2]) -> i64 {
-    h.taps * w.taps
-}
-
-/// Outputs of a sample in the largest phase.
-fn outputs(phases: &[[Axis; 2]]) -> i64 {
-    phases.iter().map(taken).max().unwrap_or(0)
-}
-
-fn zeros<'c>(e: &mut Emitter<'c>, tile: &Tile) -> Sums<'c> {
-    let [height, width] = tile::INSTRUCTION;
-    let zero = e.zero(Elem::F32);
-    vec![vec![[zero; 4]; (tile.warp_columns / width) as usize]; (tile.warp_rows / height) as usize]
 }

@@ -60,13 +60,15 @@ pub fn product<'c, A: Operand<'c>, B: Operand<'c>>(
         a.copy(e, at.memory, step, stage);
         b.copy(e, at.memory, step, stage);
     };
-    for ahead in 0..tile.stages - 1 {
-        let step = e.index_offset(low, ahead);
-        let stage = Index::constant(ahead * tile.stage_bytes());
+    let [none, ahead] = [0, tile.stages - 1].map(|n| e.index(n));
+    e.for_range(none, ahead, 1, &[], |e, ahead, _| {
+        let step = e.index_add(low, Index::uniform(ahead));
+        let stage = e.index_scale(Index::uniform(ahead), tile.stage_bytes());
         let exists = before(e, step, high);
         e.when(exists, |e| copy(e, step, stage));
         e.commit_copies();
-    }
+        Vec::new()
+    });
     let zero = e.zero(Elem::F32);
     let start = vec![zero; (down * across * 4) as usize];
     let [from, to] = [low, high].map(|i| e.index_value(i));

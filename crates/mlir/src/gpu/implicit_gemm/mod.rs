@@ -9,10 +9,13 @@
 //! | backward weight | k | output (n, p, q) | (tap, c) | dy | x gathered |
 //!
 //! Images are NHWC and weights KRSC, so one copy of each serves all directions. With stride `s` the backward pass
-//! of the data has `s*s` phases (see [`axis::Slide::backward`]), in planes of one grid, and multiplies nothing in
+//! of the data has `s*s` phases (see [`axis::Slide::phase`]), in planes of one grid, and multiplies nothing in
 //! vain. The reduced index of the weights' gradient is long and its result is small: planes of the grid sum parts of
 //! it, and a second kernel adds these in order. Moments of a forward pass's result are taken as it is stored
 //! ([`statistics`]). Offsets are i32 elements.
+//!
+//! Sizes are open numbers of a plan ([`crate::emit::Numbers`]), so that layers of many shapes share a kernel: its code
+//! depends on the tile, on what borders there are, and on what is made of the result.
 //!
 //! Operands are f32, rounded to tf32 on their way to the matrix units, or bf16. Sums are f32, and so are the gradients of
 //! weights; images are stored as the graph says.
@@ -25,6 +28,7 @@ mod main_loop;
 mod operands;
 mod shape;
 mod shared;
+mod spatial;
 mod statistics;
 mod tile;
 mod weight_gradient;
@@ -34,10 +38,10 @@ pub use epilogue::Finish;
 pub use shape::{Linear, Shape, of_matmul};
 
 use super::Products;
-use crate::emit::{Blocks, Elem, Emitter, Val, Work};
-use gather::{Gathered, taken, taps};
+use crate::emit::{Blocks, Elem, Emitter, Numbers, Val, Work};
+use axis::Axis;
+use gather::{Arguments, Plan};
 use tile::{Size, Tile, choose};
-use weights::{WeightColumns, WeightRows};
 
 /// What the three directions have in common.
 #[derive(Clone, Copy)]
@@ -62,14 +66,12 @@ impl<'c> Problem<'c> {
         moments: Option<Val<'c>>,
     ) {
         let Shape { c, k, .. } = self.shape;
-        let batch_bound = self.batch_bound(e);
         let size = Size {
-            rows: batch_bound * self.shape.positions(),
+            rows: self.batch_bound(e) * self.shape.positions(),
             columns: k,
             reduced: self.shape.taps() * c,
         };
         let tile = choose(&size, self.products);
-        let image = [self.shape.slides[0].output, self.shape.slides[1].output, k];
         let workspace = match (&mut e.device, moments) {
             (Some(device), Some(_)) => {
                 let bytes = statistics::workspace_bytes(&tile, size.rows, k);
@@ -78,27 +80,15 @@ impl<'c> Problem<'c> {
             }
             _ => None,
         };
-        let result = Gathered {
-            pointer: y,
-            elem: self.result,
-            image,
-            finish,
-            workspace,
-        };
-        self.gather(
-            e,
-            &tile,
-            &[self.shape.forward()],
-            (x, c),
-            &result,
-            &|_, reduced, first| WeightRows {
-                weights: w,
-                reduced,
-                rows: k,
-                first,
-                whole: k % tile.columns == 0,
-            },
-        );
+        if e.is_current() {
+            let mut numbers = Numbers::default();
+            let plan = Plan::forward(&self.shape, (tile, self.products, self.result), &mut numbers);
+            self.set_grid(e, &tile, self.shape.positions(), k, 1);
+            if e.share(&(plan, finish.plan(), workspace.is_some()), numbers) {
+                let arguments = self.arguments([x, w, y], finish, workspace);
+                plan.emit(e, &arguments);
+            }
+        }
         if let (Some(workspace), Some(moments)) = (workspace, moments) {
             e.then();
             self.merge_tiles(e, &tile, workspace, moments);
@@ -107,39 +97,66 @@ impl<'c> Problem<'c> {
 
     /// The gradient for the input: `dy` and `w` to `dx`.
     pub fn backward_data(&self, e: &mut Emitter<'c>, [dy, w, dx]: [Val<'c>; 3]) {
+        if !e.is_current() {
+            return;
+        }
         let Shape { c, k, .. } = self.shape;
         let phases = self.shape.backward();
-        let batch_bound = self.batch_bound(e);
+        let counts = |of: fn(&[Axis; 2]) -> i64| phases.iter().map(of);
         let size = Size {
-            rows: batch_bound * phases.iter().map(taken).sum::<i64>(),
+            rows: self.batch_bound(e) * counts(taken).sum::<i64>(),
             columns: c,
-            reduced: phases.iter().map(taps).max().unwrap_or(1) * k,
+            reduced: counts(taps).max().unwrap_or(1) * k,
         };
         let tile = choose(&size, self.products);
-        let image = [self.shape.slides[0].input, self.shape.slides[1].input, c];
-        let result = Gathered {
-            pointer: dx,
-            elem: self.result,
-            image,
-            finish: Finish::default(),
-            workspace: None,
+        let mut numbers = Numbers::default();
+        let plan = Plan::backward(&self.shape, (tile, self.products, self.result), &mut numbers);
+        let most = counts(taken).max().unwrap_or(0);
+        self.set_grid(e, &tile, most, c, phases.len() as i64);
+        if e.share(&plan, numbers) {
+            let arguments = self.arguments([dy, w, dx], Finish::default(), None);
+            plan.emit(e, &arguments);
+        }
+    }
+
+    fn arguments(
+        &self,
+        [source, weights, result]: [Val<'c>; 3],
+        finish: Finish<'c>,
+        workspace: Option<Val<'c>>,
+    ) -> Arguments<'c> {
+        Arguments {
+            source,
+            weights,
+            result,
+            finish,
+            workspace,
+            n: self.n,
+        }
+    }
+
+    /// The grid of a gather that makes `outputs` pixels of `columns` channels of each sample in each plane.
+    fn set_grid(&self, e: &mut Emitter<'c>, tile: &Tile, outputs: i64, columns: i64, planes: i64) {
+        let work = Work {
+            fixed: 0,
+            per_sample: outputs,
         };
-        self.gather(e, &tile, &phases, (dy, k), &result, &|axes, reduced, first| {
-            WeightColumns {
-                weights: w,
-                axes: *axes,
-                window: self.shape.window(),
-                reduced,
-                columns: c,
-                first,
-                whole: c % tile.columns == 0,
-            }
-        });
+        set_grid(e, tile, work, tile::ceil(columns, tile.columns), planes);
     }
 
     fn batch_bound(&self, e: &Emitter<'c>) -> i64 {
         e.device.as_ref().map_or(1, |device| device.batch_bound)
     }
+}
+
+/// Outputs of a sample in one phase.
+fn taken([h, w]: &[Axis; 2]) -> i64 {
+    h.count * w.count
+}
+
+/// Taps of one phase.
+fn taps([h, w]: &[Axis; 2]) -> i64 {
+    h.taps * w.taps
 }
 
 /// Sets how the kernel under construction is launched.

@@ -3,7 +3,7 @@
 //! Tiles come in steps along the reduced index. What is known before the first step is a [`Operand::Slot`], one
 //! for each copy that a thread makes; what the slots of a step share is a [`Operand::Step`].
 
-use crate::emit::{Elem, Emitter, Index, Val};
+use crate::emit::{Divisor, Elem, Emitter, Index, Number, Numbers, Val};
 
 /// A coordinate that fails every unsigned comparison, also after a reach is added to it.
 pub const OUTSIDE: i64 = -(1 << 28);
@@ -38,46 +38,101 @@ pub trait Operand<'c> {
     fn place(&self, e: &mut Emitter<'c>, slot: &Self::Slot, step: &Self::Step) -> Place<'c>;
 }
 
-/// Along the reduced index (tap, channel): `channels` of each of `taps` taps, in steps of `depth`.
+/// Along the reduced index (tap, channel): the channels of each tap, in steps of `depth`.
 #[derive(Debug, Clone, Copy)]
-pub struct Reduced {
+pub struct Reduced<T> {
     /// Channels of a tap.
-    pub channels: i64,
-    /// Taps.
-    pub taps: i64,
+    channels: Divisor<T>,
+    /// Steps of a tap, where it has whole ones; else not used.
+    blocks: Divisor<T>,
+    /// Whether there is one tap.
+    single: bool,
     /// Elements of a step.
-    pub depth: i64,
+    depth: i64,
+    /// Whether taps have whole steps.
+    even: bool,
+    /// Whether the last step may not be whole.
+    partial: bool,
 }
 
-impl Reduced {
-    /// Number of elements.
-    pub fn size(&self) -> i64 {
-        self.channels * self.taps
+impl Reduced<Number> {
+    /// The plan of `channels` of each tap. `single` says that there is one.
+    pub fn new(channels: i64, single: bool, depth: i64, numbers: &mut Numbers) -> Reduced<Number> {
+        let even = channels % depth == 0;
+        Reduced {
+            channels: numbers.open_divisor(channels),
+            blocks: numbers.open_divisor(channels / depth),
+            single,
+            depth,
+            even,
+            partial: !even,
+        }
+    }
+
+    /// Its values.
+    pub fn values<'c>(&self, e: &mut Emitter<'c>) -> Reduced<Index<'c>> {
+        Reduced {
+            channels: e.divisor(self.channels),
+            blocks: e.divisor(self.blocks),
+            single: self.single,
+            depth: self.depth,
+            even: self.even,
+            partial: self.partial,
+        }
+    }
+}
+
+impl<'c> Reduced<Index<'c>> {
+    /// Channels of a tap.
+    pub fn channels(&self) -> Index<'c> {
+        self.channels.size
+    }
+
+    /// Elements of a step.
+    pub fn depth(&self) -> i64 {
+        self.depth
+    }
+
+    /// Whether the last step may not be whole.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// Number of elements of `taps` taps.
+    pub fn size(&self, e: &mut Emitter<'c>, taps: Index<'c>) -> Index<'c> {
+        e.index_product(taps, self.channels.size)
     }
 
     /// Number of steps.
-    pub fn steps(&self) -> i64 {
-        (self.size() + self.depth - 1) / self.depth
+    pub fn steps(&self, e: &mut Emitter<'c>, taps: Index<'c>) -> Index<'c> {
+        if self.even {
+            return e.index_product(taps, self.blocks.size);
+        }
+        let size = self.size(e, taps);
+        let above = e.index_offset(size, self.depth - 1);
+        e.index_quotient(above, self.depth)
     }
 
     /// Tap and channel of element `at` of a step, and the index that must be below [`Reduced::size`] where the
     /// last step is not whole.
-    pub fn split<'c>(
+    pub fn split(
         &self,
         e: &mut Emitter<'c>,
         step: Index<'c>,
         at: Index<'c>,
     ) -> (Index<'c>, Index<'c>, Option<Index<'c>>) {
-        if self.channels % self.depth == 0 {
-            let (tap, block) = e.index_split(step, self.channels / self.depth);
+        if self.even && !self.single {
+            let (tap, block) = e.index_divide_by(step, &self.blocks);
             let first = e.index_scale(block, self.depth);
             return (tap, e.index_add(first, at), None);
         }
         let first = e.index_scale(step, self.depth);
         let element = e.index_add(first, at);
-        let (tap, channel) = e.index_split(element, self.channels);
-        let partial = self.size() % self.depth != 0;
-        (tap, channel, partial.then_some(element))
+        let (tap, channel) = match self.single {
+            true => (Index::constant(0), element),
+            false => e.index_divide_by(element, &self.channels),
+        };
+        (tap, channel, self.partial.then_some(element))
     }
 }
 
@@ -85,13 +140,13 @@ impl Reduced {
 pub fn pixel<'c>(
     e: &mut Emitter<'c>,
     [n, i, j]: [Index<'c>; 3],
-    [height, width, channels]: [i64; 3],
+    [height, width, channels]: [Index<'c>; 3],
 ) -> Index<'c> {
-    let row = e.index_scale(n, height);
+    let row = e.index_product(n, height);
     let row = e.index_add(row, i);
-    let column = e.index_scale(row, width);
+    let column = e.index_product(row, width);
     let column = e.index_add(column, j);
-    e.index_scale(column, channels)
+    e.index_product(column, channels)
 }
 
 /// The address of an element, and whether it exists; where it does not, the address is that of element 0.

@@ -52,20 +52,11 @@ impl Shape {
         })
     }
 
-    /// The forward pass's axes.
-    pub fn forward(&self) -> [Axis; 2] {
-        self.slides.map(|slide| slide.forward())
-    }
-
-    /// Axes of each phase of the backward pass, those with the most taps first.
+    /// Axes of each phase of the backward pass.
     pub fn backward(&self) -> Vec<[Axis; 2]> {
         let [rows, columns] = self.slides.map(|slide| slide.backward());
-        let mut phases: Vec<[Axis; 2]> = rows
-            .iter()
-            .flat_map(|&h| columns.iter().map(move |&w| [h, w]))
-            .collect();
-        phases.sort_by_key(|[h, w]| -h.taps * w.taps);
-        phases
+        let pairs = rows.iter().flat_map(|&h| columns.iter().map(move |&w| [h, w]));
+        pairs.collect()
     }
 
     /// Spatial sizes of the window.

@@ -10,7 +10,7 @@
 use super::Problem;
 use super::main_loop::Lane;
 use super::tile::{BYTES, Tile, ceil};
-use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Val, Work};
+use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Number, Numbers, Val, Work};
 
 /// Channels that a block of the second kernel merges.
 const CHANNELS: i64 = 8;
@@ -32,7 +32,7 @@ pub struct Statistics<'c> {
     /// Rows of the tile that exist, at least one.
     pub rows: Index<'c>,
     /// Channels.
-    pub channels: i64,
+    pub channels: Index<'c>,
 }
 
 /// What a thread knows before it has seen a value: the pivots of its columns, and the sums and squares about them.
@@ -41,14 +41,20 @@ pub fn start<'c>(e: &mut Emitter<'c>, columns: i64) -> Vec<Val<'c>> {
     vec![e.splat(zero, columns as usize); KEPT as usize]
 }
 
-/// What a thread knows after it has seen `value`, which is its first one or not.
-pub fn add<'c>(e: &mut Emitter<'c>, seen: &[Val<'c>], value: Val<'c>, is_first: bool) -> Vec<Val<'c>> {
+/// What a thread knows after it has seen `value`, which is its first one where `is_first` says so: then it is the pivot.
+pub fn add<'c>(
+    e: &mut Emitter<'c>,
+    seen: &[Val<'c>],
+    value: Val<'c>,
+    is_first: Option<Val<'c>>,
+) -> Vec<Val<'c>> {
     let &[pivot, sum, squares] = seen else {
         return Vec::new();
     };
-    if is_first {
-        return vec![value, sum, squares];
-    }
+    let pivot = match is_first {
+        Some(is_first) => e.select(is_first, value, pivot),
+        None => pivot,
+    };
     let distance = e.sub(value, pivot);
     vec![pivot, e.add(sum, distance), e.fma(distance, distance, squares)]
 }
@@ -77,7 +83,7 @@ impl<'c> Statistics<'c> {
         e.barrier();
         let channel = e.index_add(first, at.thread);
         let inside = e.index_below(at.thread, tile.columns);
-        let exists = e.index_below(channel, self.channels);
+        let exists = e.index_compare(Compare::Below, channel, self.channels);
         let merges = e.and(inside, exists);
         e.when(merges, |e| self.merge_threads(e, at, (tile, groups), channel));
     }
@@ -124,19 +130,20 @@ impl<'c> Statistics<'c> {
             let squares = e.fma(count, product, squares);
             m2 = e.add(m2, squares);
         }
-        let workspace = Buffer::new(
-            self.workspace,
-            Elem::F32,
-            &[KEPT * self.channels, self.channels, 1],
-        );
         for (i, value) in [pivot, total, m2].into_iter().enumerate() {
-            e.store(
-                &workspace,
-                &[self.tile, Index::constant(i as i64), channel],
-                value,
-            );
+            let place = kept(e, [self.tile, channel], i as i64, self.channels);
+            let address = e.address_at(self.workspace, Elem::F32, place);
+            e.store_scalar(address, value);
         }
     }
+}
+
+/// The element of the workspace where a tile keeps number `i` of a channel.
+fn kept<'c>(e: &mut Emitter<'c>, [tile, channel]: [Index<'c>; 2], i: i64, channels: Index<'c>) -> Index<'c> {
+    let row = e.index_scale(tile, KEPT);
+    let row = e.index_offset(row, i);
+    let begin = e.index_product(row, channels);
+    e.index_add(begin, channel)
 }
 
 /// Bytes of the workspace.
@@ -151,11 +158,41 @@ impl<'c> Problem<'c> {
         if !e.is_current() {
             return;
         }
-        let (channels, positions) = (self.shape.k, self.shape.positions());
+        let positions = self.shape.positions();
         let most = ceil(self.batch_bound(e) * positions, tile.rows);
         let parts = (most / TILES).clamp(1, MOST_PARTS);
         let parts = 1 << parts.ilog2();
-        set_grid(e, channels, parts);
+        set_grid(e, self.shape.k, parts);
+        let mut numbers = Numbers::default();
+        let plan = Merge {
+            rows: tile.rows,
+            parts,
+            channels: numbers.open(self.shape.k),
+            positions: numbers.open(positions),
+        };
+        if e.share(&plan, numbers) {
+            plan.emit(e, self.n, workspace, moments);
+        }
+    }
+}
+
+/// What decides the code of the kernel that merges tiles.
+#[derive(Debug, Clone, Copy)]
+struct Merge {
+    /// Rows of a tile.
+    rows: i64,
+    /// Threads for each channel.
+    parts: i64,
+    /// Channels.
+    channels: Number,
+    /// Positions of a sample.
+    positions: Number,
+}
+
+impl Merge {
+    fn emit<'c>(&self, e: &mut Emitter<'c>, n: Val<'c>, workspace: Val<'c>, moments: Val<'c>) {
+        let parts = self.parts;
+        let [channels, positions] = [self.channels, self.positions].map(|number| e.number(number));
         let thread = e.special_register("tid.x");
         let block = e.special_register("ctaid.x");
         let memory = e.shared_memory();
@@ -163,23 +200,25 @@ impl<'c> Problem<'c> {
         let channel = e.index_scale(block, CHANNELS);
         let channel = e.index_add(channel, own);
         // Threads past the last channel meet the others; they read the last one's moments and store nothing.
-        let read = e.index_least(channel, Index::constant(channels - 1));
-        let from = Buffer::new(workspace, Elem::F32, &[KEPT * channels, channels, 1]);
+        let last = e.index_offset(channels, -1);
+        let read = e.index_least(channel, last);
         let load = |e: &mut Emitter<'c>, tile: Index<'c>, i: i64| {
-            let value = e.load(&from, &[tile, Index::constant(i), read], None);
+            let place = kept(e, [tile, read], i, channels);
+            let address = e.address_at(workspace, Elem::F32, place);
+            let value = e.load_scalar(address, Elem::F32);
             e.convert(value, Elem::F64)
         };
         let pivot = load(e, Index::constant(0), 0);
-        let rows = e.index_scale(Index::uniform(self.n), positions);
-        let above = e.index_offset(rows, tile.rows - 1);
-        let tiles = e.index_quotient(above, tile.rows);
+        let rows = e.index_product(Index::uniform(n), positions);
+        let above = e.index_offset(rows, self.rows - 1);
+        let tiles = e.index_quotient(above, self.rows);
         let (low, high, step) = (e.index_value(part), e.index_value(tiles), e.index(parts));
         let zero = e.zero(Elem::F64);
         let mut sums = e.for_steps([low, high, step], &[zero, zero], |e, number, sums| {
             let number = Index::uniform(number);
-            let begin = e.index_scale(number, tile.rows);
+            let begin = e.index_scale(number, self.rows);
             let rest = e.index_subtract(rows, begin);
-            let count = e.index_least(rest, Index::constant(tile.rows));
+            let count = e.index_least(rest, Index::constant(self.rows));
             let count = e.index_value(count);
             let count = e.convert(count, Elem::F64);
             let [own, sum, m2] = [0, 1, 2].map(|i| load(e, number, i));
@@ -211,42 +250,41 @@ impl<'c> Problem<'c> {
             e.barrier();
         }
         let is_first = e.index_below(part, 1);
-        let exists = e.index_below(channel, channels);
+        let exists = e.index_compare(Compare::Below, channel, channels);
         let stores = e.and(is_first, exists);
         e.when(stores, |e| {
-            self.store_moments(e, moments, channel, pivot, [sums[0], sums[1]])
+            store_moments(e, moments, [channel, channels, rows], pivot, [sums[0], sums[1]])
         });
     }
+}
 
-    /// Stores the moments of one channel, whose sum and squares about the pivot are given.
-    fn store_moments(
-        &self,
-        e: &mut Emitter<'c>,
-        moments: Val<'c>,
-        channel: Index<'c>,
-        pivot: Val<'c>,
-        [sum, squares]: [Val<'c>; 2],
-    ) {
-        let result = Buffer::new(moments, Elem::F64, &[1]);
-        let samples = e.convert(self.n, Elem::F64);
-        let positions = e.float(Elem::F64, self.shape.positions() as f64);
-        let m = e.mul(samples, positions);
-        let zero = e.zero(Elem::F64);
-        let some = e.compare(Compare::Gt, m, zero);
-        let shift = e.div(sum, m);
-        let mean = e.add(pivot, shift);
-        let product = e.mul(sum, shift);
-        let m2 = e.sub(squares, product);
-        let first = e.mul(m, mean);
-        let second = e.fma(first, mean, m2);
-        for (begin, value) in [(1, first), (1 + self.shape.k, second)] {
-            let at = e.index_offset(channel, begin);
-            let value = e.select(some, value, zero);
-            e.store(&result, &[at], value);
-        }
-        let is_first = e.index_below(channel, 1);
-        e.when(is_first, |e| e.store(&result, &[Index::constant(0)], m));
+/// Stores the moments of one channel of `channels`, whose sum and squares about the pivot are given.
+fn store_moments<'c>(
+    e: &mut Emitter<'c>,
+    moments: Val<'c>,
+    [channel, channels, rows]: [Index<'c>; 3],
+    pivot: Val<'c>,
+    [sum, squares]: [Val<'c>; 2],
+) {
+    let result = Buffer::new(moments, Elem::F64, &[1]);
+    let m = e.index_value(rows);
+    let m = e.convert(m, Elem::F64);
+    let zero = e.zero(Elem::F64);
+    let some = e.compare(Compare::Gt, m, zero);
+    let shift = e.div(sum, m);
+    let mean = e.add(pivot, shift);
+    let product = e.mul(sum, shift);
+    let m2 = e.sub(squares, product);
+    let first = e.mul(m, mean);
+    let second = e.fma(first, mean, m2);
+    let after = e.index_add(channel, channels);
+    for (at, value) in [(channel, first), (after, second)] {
+        let at = e.index_offset(at, 1);
+        let value = e.select(some, value, zero);
+        e.store(&result, &[at], value);
     }
+    let is_first = e.index_below(channel, 1);
+    e.when(is_first, |e| e.store(&result, &[Index::constant(0)], m));
 }
 
 fn set_grid(e: &mut Emitter, channels: i64, parts: i64) {

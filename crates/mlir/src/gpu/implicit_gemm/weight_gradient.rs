@@ -4,9 +4,11 @@ use super::epilogue::{Destination, Finish, store};
 use super::images::{Gradient, Patches};
 use super::main_loop::{Lane, product};
 use super::shape::Shape;
+use super::spatial::{Space, Spatial};
 use super::tile::{Size, Tile, ceil, choose_split};
 use super::{Problem, set_grid};
-use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val, Work};
+use crate::emit::{Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Number, Numbers, Val, Work};
+use crate::gpu::Products;
 
 impl<'c> Problem<'c> {
     /// The gradient for the weights: `x` and `dy` to `dw`. Needs two stages.
@@ -57,32 +59,83 @@ impl<'c> Problem<'c> {
         e: &mut Emitter<'c>,
         (tile, splits): (&Tile, i64),
         size: &Size,
-        [x, dy, to]: [Val<'c>; 3],
+        pointers: [Val<'c>; 3],
     ) {
-        let Size { rows: k, columns, .. } = *size;
-        let across = ceil(columns, tile.columns);
+        let across = ceil(size.columns, tile.columns);
         let work = Work {
-            fixed: k,
+            fixed: size.rows,
             per_sample: 0,
         };
         set_grid(e, tile, work, across, splits);
+        let mut numbers = Numbers::default();
+        let plan = Plan {
+            tile: *tile,
+            products: self.products,
+            axes: self
+                .shape
+                .slides
+                .map(|slide| Spatial::new(&slide.forward(), &mut numbers)),
+            channels: numbers.open_divisor(self.shape.c),
+            rows: numbers.open(size.rows),
+            columns: numbers.open(size.columns),
+            positions: numbers.open(self.shape.positions()),
+            across: numbers.open_divisor(across),
+            split: numbers.open(ceil(ceil(size.reduced, tile.depth), splits).max(1)),
+            has_planes: splits > 1,
+            whole: [size.rows % tile.rows == 0, size.columns % tile.columns == 0],
+        };
+        if e.share(&plan, numbers) {
+            plan.emit(e, self.n, pointers);
+        }
+    }
+}
+
+/// What decides the code of the kernel that sums parts.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    tile: Tile,
+    products: Products,
+    axes: [Spatial<Number>; 2],
+    /// Input channels.
+    channels: Divisor<Number>,
+    /// Output channels.
+    rows: Number,
+    /// Taps and input channels.
+    columns: Number,
+    /// Outputs of a sample.
+    positions: Number,
+    /// Tiles across.
+    across: Divisor<Number>,
+    /// Steps of a part.
+    split: Number,
+    /// Whether there are several parts.
+    has_planes: bool,
+    /// Whether all rows and columns of all tiles exist.
+    whole: [bool; 2],
+}
+
+impl Plan {
+    fn emit<'c>(&self, e: &mut Emitter<'c>, n: Val<'c>, [x, dy, to]: [Val<'c>; 3]) {
+        let tile = &self.tile;
         let at = Lane::new(e, tile);
+        let (across, channels) = (e.divisor(self.across), e.divisor(self.channels));
+        let [k, columns, positions, a_split] =
+            [self.rows, self.columns, self.positions, self.split].map(|number| e.number(number));
         let block = e.special_register("ctaid.x");
-        let (down, across) = e.index_split(block, across);
+        let (down, across) = e.index_divide_by(block, &across);
         let (first_row, first) = (
             e.index_scale(down, tile.rows),
             e.index_scale(across, tile.columns),
         );
-        let plane = match splits {
-            1 => Index::constant(0),
-            _ => e.special_register("ctaid.z"),
+        let plane = match self.has_planes {
+            false => Index::constant(0),
+            true => e.special_register("ctaid.z"),
         };
-        let outputs = e.index_scale(Index::uniform(self.n), self.shape.positions());
+        let outputs = e.index_product(Index::uniform(n), positions);
         let above = e.index_offset(outputs, tile.depth - 1);
         let steps = e.index_quotient(above, tile.depth);
-        let a_split = ceil(ceil(size.reduced, tile.depth), splits).max(1);
-        let low = e.index_scale(plane, a_split);
-        let high = e.index_offset(low, a_split);
+        let low = e.index_product(plane, a_split);
+        let high = e.index_add(low, a_split);
         let (low, high) = (e.index_least(low, steps), e.index_least(high, steps));
         let left = Gradient {
             gradient: dy,
@@ -90,24 +143,26 @@ impl<'c> Problem<'c> {
             depth: tile.depth,
             columns: k,
             first: first_row,
-            whole: k % tile.rows == 0,
+            whole: self.whole[0],
         };
         let right = Patches {
             image: x,
-            axes: self.shape.forward(),
-            channels: self.shape.c,
+            axes: Space::Dense(self.axes).axes(e, Index::constant(0)),
+            channels,
+            columns,
             rows: outputs,
             depth: tile.depth,
             first,
-            whole: columns % tile.columns == 0,
+            whole: self.whole[1],
         };
         let sums = product(e, &at, (tile, self.products), (left, right), [low, high]);
-        let begin = e.index_scale(plane, k * columns);
+        let all = e.index_product(k, columns);
+        let begin = e.index_product(plane, all);
         let place = |e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>| {
             let (row, column) = (e.index_add(first_row, row), e.index_add(first, column));
-            let inside = (k % tile.rows != 0).then(|| e.index_below(row, k));
-            let across = (columns % tile.columns != 0).then(|| e.index_below(column, columns));
-            let start = e.index_scale(row, columns);
+            let inside = (!self.whole[0]).then(|| e.index_compare(Compare::Below, row, k));
+            let across = (!self.whole[1]).then(|| e.index_compare(Compare::Below, column, columns));
+            let start = e.index_product(row, columns);
             (e.index_sum(&[begin, start, column]), e.both(inside, across))
         };
         let to = Destination {

@@ -75,7 +75,8 @@ impl Recording {
     }
 }
 
-/// The values of a kernel's parameters, each in a word of its own.
+/// The values of a kernel's parameters, each in a word of its own, and numbers that are passed by value in words that
+/// follow each other.
 ///
 /// # Safety
 /// `parameters` points to the values of the kernel's parameters, as its description says.
@@ -90,6 +91,13 @@ pub(super) unsafe fn values(kernel: &GpuKernel, parameters: *const *const c_void
     let n = unsafe { (*parameters.add(pointers)).cast::<u32>().read() };
     let mut values: Vec<u64> = (0..pointers).map(word).collect();
     values.extend([u64::from(n), word(pointers + 1)]);
+    let number = |index: usize| {
+        // SAFETY: after `n` and `total` comes the address of so many numbers.
+        unsafe { (*parameters.add(pointers + 2)).cast::<u32>().add(index).read() }
+    };
+    let numbers: Vec<u32> = (0..kernel.numbers as usize).map(number).collect();
+    let pair = |pair: &[u32]| u64::from(pair[0]) | u64::from(*pair.get(1).unwrap_or(&0)) << 32;
+    values.extend(numbers.chunks(2).map(pair));
     values
 }
 

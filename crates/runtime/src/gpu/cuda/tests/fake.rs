@@ -112,6 +112,7 @@ impl Fake {
             shared,
             cooperative: false,
             parameters: None,
+            numbers: 0,
         };
         let images = b"{\"images\":[{\"kind\":\"ptx\",\"compute_capability\":80,\"bytes\":4}]}\nCODE";
         let nccl = Some(Arc::new(Nccl::open(&self.path)?));

@@ -103,6 +103,7 @@ fn parameters_must_lie_in_device_memory() {
 fn a_kernel_without_described_parameters_may_touch_every_allocation_and_no_more() {
     let undescribed = GpuKernel {
         parameters: None,
+        numbers: 0,
         ..kernel(false, 32, 0)
     };
     let input = [3.0f32; 32];

@@ -94,6 +94,7 @@ fn kernel(cooperative: bool, block: u32, shared: u32) -> GpuKernel {
         shared,
         cooperative,
         parameters: Some(vec![parameter(false), parameter(true)]),
+        numbers: 0,
     }
 }
 
