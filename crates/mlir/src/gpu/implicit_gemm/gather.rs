@@ -22,7 +22,7 @@ enum Weights {
 }
 
 /// What decides the code of the kernel.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     tile: Tile,
     products: Products,

@@ -84,7 +84,7 @@ impl<'c> Problem<'c> {
             let mut numbers = Numbers::default();
             let plan = Plan::forward(&self.shape, (tile, self.products, self.result), &mut numbers);
             self.set_grid(e, &tile, self.shape.positions(), k, 1);
-            if e.share(&(plan, finish.plan(), workspace.is_some()), numbers) {
+            if e.share(&(&plan, finish.plan(), workspace.is_some()), numbers) {
                 let arguments = self.arguments([x, w, y], finish, workspace);
                 plan.emit(e, &arguments);
             }

@@ -49,7 +49,8 @@ impl Spatial<Number> {
         }
     }
 
-    fn values<'c>(&self, e: &mut Emitter<'c>) -> Spatial<Index<'c>> {
+    /// Its values.
+    pub fn values<'c>(&self, e: &mut Emitter<'c>) -> Spatial<Index<'c>> {
         Spatial {
             source: e.number(self.source),
             count: e.divisor(self.count),
@@ -183,33 +184,38 @@ impl Phases {
 }
 
 /// The spatial axes of a gather.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Space {
     /// The same for all blocks; outputs stand in the result one after the other.
-    Dense([Spatial<Number>; 2]),
+    Dense(Box<[Spatial<Number>; 2]>),
     /// Those of the plane's phase. Planes are numbered by height, then by width.
-    Strided([Phases; 2]),
+    Strided(Box<[Phases; 2]>),
 }
 
 impl Space {
     /// Of the forward pass.
     pub fn forward(slides: &[Slide; 2], numbers: &mut Numbers) -> Space {
-        Space::Dense([0, 1].map(|i| Spatial::new(&slides[i].forward(), numbers)))
+        Space::Dense(Box::new(
+            [0, 1].map(|i| Spatial::new(&slides[i].forward(), numbers)),
+        ))
     }
 
     /// Of the gradient for the input.
     pub fn backward(slides: &[Slide; 2], numbers: &mut Numbers) -> Space {
         if slides.iter().all(|slide| slide.stride == 1) {
-            return Space::Dense([0, 1].map(|i| Spatial::new(&slides[i].phase(0), numbers)));
+            return Space::Dense(Box::new(
+                [0, 1].map(|i| Spatial::new(&slides[i].phase(0), numbers)),
+            ));
         }
-        Space::Strided([0, 1].map(|i| Phases::new(&slides[i], numbers)))
+        Space::Strided(Box::new([0, 1].map(|i| Phases::new(&slides[i], numbers))))
     }
 
     /// The axes of a block in plane `plane`.
     pub fn axes<'c>(&self, e: &mut Emitter<'c>, plane: Index<'c>) -> [Spatial<Index<'c>>; 2] {
         match self {
-            Space::Dense([h, w]) => [h.values(e), w.values(e)],
-            Space::Strided([h, w]) => {
+            Space::Dense(axes) => axes.map(|axis| axis.values(e)),
+            Space::Strided(phases) => {
+                let [h, w] = phases.as_ref();
                 let across = e.divisor(w.phases);
                 let (down, across) = e.index_divide_by(plane, &across);
                 [h.at(e, down), w.at(e, across)]

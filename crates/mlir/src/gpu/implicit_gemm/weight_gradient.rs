@@ -4,7 +4,7 @@ use super::epilogue::{Destination, Finish, store};
 use super::images::{Gradient, Patches};
 use super::main_loop::{Lane, product};
 use super::shape::Shape;
-use super::spatial::{Space, Spatial};
+use super::spatial::Spatial;
 use super::tile::{Size, Tile, ceil, choose_split};
 use super::{Problem, set_grid};
 use crate::emit::{Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Number, Numbers, Val, Work};
@@ -147,7 +147,7 @@ impl Plan {
         };
         let right = Patches {
             image: x,
-            axes: Space::Dense(self.axes).axes(e, Index::constant(0)),
+            axes: self.axes.map(|axis| axis.values(e)),
             channels,
             columns,
             rows: outputs,

@@ -123,6 +123,7 @@ fn kernels(width: u64) -> Vec<GpuKernel> {
         shared,
         cooperative: false,
         parameters,
+        numbers: 0,
     };
     vec![
         kernel("unused_kernel", 128, 512, Some(vec![])),
