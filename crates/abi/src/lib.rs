@@ -61,7 +61,7 @@ pub mod symbols {
     /// Sums the segments over the ranks of the collective's scope, in place, in rank order.
     pub const ALL_REDUCE: &str = "syncbn_rt_all_reduce";
     /// Provided by the runtime: `void (void* context, i64 node, i64 output, const void* data, i64 elements)`.
-    /// Called after every node, only when [`crate::StepArguments::trace`] is not 0. `output` is what
+    /// Called after every node of a training step, only when [`crate::StepArguments::trace`] is not 0. `output` is what
     /// [`crate::trace_output`] makes of the output's index and element type; a bare index means the
     /// model's element type.
     pub const TRACE: &str = "syncbn_rt_trace";

@@ -89,9 +89,11 @@ impl<'c> Lowering<'c> {
                 }
                 _ => self.call_kernel(&mut step, id)?,
             }
-            step.trace(id, index as i64, |step, arguments| {
-                step.call(symbols::TRACE, &arguments, None);
-            })?;
+            if has_loss {
+                step.trace(id, index as i64, |step, arguments| {
+                    step.call(symbols::TRACE, &arguments, None);
+                })?;
+            }
         }
         if has_loss {
             let from = step.loss()?;

@@ -28,8 +28,21 @@ impl<'c> Emitter<'c> {
     /// An integer constant.
     pub fn int(&mut self, elem: Elem, value: i64) -> Val<'c> {
         let ty = self.ty(elem, 1);
-        let attribute = IntegerAttribute::new(ty, value).into();
-        self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)])
+        let attribute: Attribute<'c> = IntegerAttribute::new(ty, value).into();
+        let Some(pool) = &self.constants else {
+            return self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)]);
+        };
+        if let Some(&known) = pool.known.get(&(elem, value)) {
+            return known;
+        }
+        let outer = (self.block, self.before);
+        (self.block, self.before) = (pool.block, pool.first);
+        let constant = self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)]);
+        (self.block, self.before) = outer;
+        if let Some(pool) = &mut self.constants {
+            pool.known.insert((elem, value), constant);
+        }
+        constant
     }
 
     /// A constant of the type of indices.

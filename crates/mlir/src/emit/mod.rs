@@ -116,6 +116,14 @@ pub struct Emitter<'c> {
     /// Present in a GPU's kernel.
     pub device: Option<Device<'c>>,
     types: HashMap<(Elem, usize), Type<'c>>,
+    constants: Option<Constants<'c>>,
+}
+
+/// Integer constants that stand once in a function, in front of everything in its first block.
+struct Constants<'c> {
+    block: BlockRef<'c, 'c>,
+    first: Option<OperationRef<'c, 'c>>,
+    known: HashMap<(Elem, i64), Val<'c>>,
 }
 
 impl<'c> Emitter<'c> {
@@ -130,7 +138,19 @@ impl<'c> Emitter<'c> {
             index_elem: Elem::I64,
             device: None,
             types: HashMap::new(),
+            constants: None,
         }
+    }
+
+    /// From now on every integer constant stands once in the function, whose first block this must be, in front of what
+    /// comes next.
+    pub fn share_constants(&mut self) {
+        let zero = self.index(0);
+        self.constants = Some(Constants {
+            block: self.block,
+            first: handle::defining(zero.value),
+            known: HashMap::from([((self.index_elem, 0), zero)]),
+        });
     }
 
     /// An emitter that inserts in front of an operation of `block`.

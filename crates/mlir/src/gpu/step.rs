@@ -67,6 +67,9 @@ impl<'c> Lowering<'c> {
                 }
                 _ => self.launch_node(&mut step, &queue, id)?,
             }
+            if !has_loss {
+                continue;
+            }
             let stream = match crate::schedule::sums_gradients(part.graph, id) {
                 true => queue.gradient_stream,
                 false => queue.stream,
@@ -199,23 +202,26 @@ fn launch_kernel<'c>(
         ..
     } = launch.blocks;
     let one = e.index(1);
-    let mut work = e.index(launch.work.fixed);
-    if launch.work.per_sample > 0 {
+    let blocks = if launch.work.per_sample == 0 {
+        e.index((launch.work.fixed + takes - 1) / takes * columns)
+    } else {
         let per = e.index(launch.work.per_sample);
-        let of_samples = e.mul(per, n);
-        work = if launch.work.fixed > 0 {
-            e.max(of_samples, work)
-        } else {
-            of_samples
-        };
-    }
-    let (size, above) = (e.index(takes), e.index(takes - 1));
-    let blocks = e.add(work, above);
-    let mut blocks = e.div(blocks, size);
-    if columns > 1 {
-        let columns = e.index(columns);
-        blocks = e.mul(blocks, columns);
-    }
+        let mut work = e.mul(per, n);
+        if launch.work.fixed > 0 {
+            let fixed = e.index(launch.work.fixed);
+            work = e.max(work, fixed);
+        }
+        let (size, above) = (e.index(takes), e.index(takes - 1));
+        let blocks = e.add(work, above);
+        let blocks = e.div(blocks, size);
+        match columns {
+            1 => blocks,
+            _ => {
+                let columns = e.index(columns);
+                e.mul(blocks, columns)
+            }
+        }
+    };
     let (threads, planes) = (e.index(i64::from(threads)), e.index(planes));
     let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
     let mut arguments = arguments.to_vec();

@@ -93,6 +93,7 @@ impl<'c, 'g> Step<'c, 'g> {
         let location = functions.unknown();
         let (region, block, arguments) = functions.body(&[Parameter::Exclusive], location);
         let mut e = Emitter::new(functions.context, location, block);
+        e.share_constants();
         let constants = constants(&mut e, arguments[0]);
         let frame = Frame::new(&mut e, arguments[0], constants);
         Step {
