@@ -49,7 +49,7 @@ fn usage(name: &str, precision: &str) -> Option<Vec<String>> {
 fn every_kernel_assembles_without_spills() {
     let of_all = NETWORKS
         .iter()
-        .flat_map(|name| ["f32", "bf16"].map(|precision| (name, precision)));
+        .flat_map(|name| ["f32", "tf32", "bf16"].map(|precision| (name, precision)));
     for (name, precision) in of_all {
         let Some(lines) = usage(name, precision) else {
             return;
