@@ -191,7 +191,8 @@ impl<'c> Retargeting<'_, 'c> {
         function.add_attribute(AttributeLoc::Function, attribute);
     }
 
-    /// `void (void* const* parameters)`, which loads the parameters and calls the kernel.
+    /// `void (void* const* parameters)`, which loads the parameters and calls the kernel. What a kernel takes by value
+    /// it gets by address here.
     fn entry(&self, kernel: FunctionValue<'c>, name: &str) -> Result<FunctionValue<'c>, CodegenError> {
         if kernel.get_call_conventions() == PTX_KERNEL {
             kernel.set_call_conventions(0);

@@ -210,15 +210,18 @@ fn text(description: &Description) -> String {
         ));
     }
     if let Some(gpu) = &model.gpu {
-        let mut kernels: Vec<&GpuKernel> = gpu.kernels.iter().collect();
-        kernels.sort_by_key(|kernel| &kernel.name);
-        let alike: Vec<_> = kernels.chunk_by(|a, b| a.name == b.name).collect();
+        let mut alike: Vec<(&GpuKernel, usize)> = Vec::new();
+        for kernel in &gpu.kernels {
+            match alike.iter_mut().find(|(known, _)| known.name == kernel.name) {
+                Some((_, shapes)) => *shapes += 1,
+                None => alike.push((kernel, 1)),
+            }
+        }
         lines.push(format!("\nkernels ({})", alike.len()));
-        for shapes in alike {
-            let kernel = shapes[0];
-            let shared = match shapes.len() {
+        for (kernel, shapes) in alike {
+            let shared = match shapes {
                 1 => String::new(),
-                count => format!(", for {count} shapes"),
+                _ => format!(", for {shapes} shapes"),
             };
             lines.push(format!(
                 "  {} {} threads a block, {} bytes of shared memory{shared}",

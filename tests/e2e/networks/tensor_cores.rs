@@ -114,6 +114,26 @@ fn stride_beyond_window() {
     behind_stem("tensor_cores_stride_beyond_window", &layers, SPLITS);
 }
 
+/// Strides that have factors in common with dilations, an image smaller than the stride, and more padding than window.
+#[test]
+fn phases_of_every_kind() {
+    let layers: [(&[i64], Attributes); 2] = [
+        (
+            &[12, 8, 3, 3],
+            &[
+                ("pads", Ints(&[4, 4, 4, 4])),
+                ("dilations", Ints(&[2, 4])),
+                ("strides", Ints(&[4, 6])),
+            ],
+        ),
+        (
+            &[16, 12, 3, 2],
+            &[("pads", Ints(&[3, 2, 3, 2])), ("strides", Ints(&[5, 3]))],
+        ),
+    ];
+    behind_stem("tensor_cores_phases_of_every_kind", &layers, SPLITS);
+}
+
 #[test]
 fn several_tiles() {
     let layers: [(&[i64], Attributes); 2] = [

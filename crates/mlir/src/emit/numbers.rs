@@ -20,9 +20,9 @@ pub enum Number {
 
 /// A number that indices are divided by.
 ///
-/// For `0 <= x < 2^31`, `x / size = (high(x * multiplier) + x) >> shift`, where `high` is the upper word of a product of
-/// two words: with `2^(shift - 1) < size <= 2^shift` and `multiplier = floor(2^32 (2^shift - size) / size) + 1` (Granlund
-/// and Montgomery, "Division by invariant integers using multiplication", 1994, figure 4.1).
+/// For `0 <= x < 2^31`, `x / size = (high(x * multiplier) + x) >> shift`, where `high` is the upper word of a product
+/// of two words: with `2^(shift - 1) < size <= 2^shift` and `multiplier = floor(2^32 (2^shift - size) / size) + 1`
+/// (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994, figure 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Divisor<T> {
     /// The number.
@@ -50,7 +50,7 @@ impl Numbers {
         Number::Open(self.0.len() - 1)
     }
 
-    /// A number that code leaves open unless it is -1, 0 or 1, which make it shorter.
+    /// A number that code leaves open unless it is -1, 0 or 1: with these, code is shorter.
     pub fn number(&mut self, value: i64) -> Number {
         match value {
             -1..=1 => Number::Fixed(value),
@@ -115,8 +115,8 @@ pub struct Sharing<'c> {
 }
 
 impl Sharing<'_> {
-    /// For a kernel whose code depends on `prefix` besides its plan. `known` are the names of the kernels that there are,
-    /// by their plans.
+    /// For a kernel whose code depends on `prefix` besides its plan. `known` are the names of the kernels that there
+    /// are, by their plans.
     pub fn new(known: &Rc<BTreeMap<String, String>>, prefix: String) -> Self {
         Sharing {
             known: Rc::clone(known),
@@ -124,11 +124,17 @@ impl Sharing<'_> {
             ..Sharing::default()
         }
     }
+
+    /// Lets go of the names of other kernels, once the code is there.
+    pub fn close(&mut self) {
+        self.known = Rc::default();
+    }
 }
 
 impl<'c> Emitter<'c> {
-    /// Shares the kernel under construction with all launches of this plan, which must say all that its code depends on
-    /// besides `numbers`. Whether its code is wanted: it is not where there is such a kernel.
+    /// Shares the kernel under construction with all launches of this plan, which must say all that its code depends
+    /// on besides `numbers`, of which there is at least one. Whether its code is wanted: it is not where there is such a
+    /// kernel.
     pub fn share(&mut self, plan: &dyn fmt::Debug, numbers: Numbers) -> bool {
         let count = numbers.values().len();
         let Some(sharing) = self.device.as_mut().map(|device| &mut device.sharing) else {

@@ -1,4 +1,4 @@
-//! Kernels: one or more for each distinct operator.
+//! Kernels: one or more for each distinct operator, or for all that have a plan in common.
 
 use std::rc::Rc;
 
@@ -209,11 +209,12 @@ impl<'c> Lowering<'c> {
         e.device = Some(device);
         ops::lower(op, &kernel, &mut e)?;
         e.op("llvm.return", &[], &[], &[]);
-        let Some(device) = e.device else {
+        let Some(mut device) = e.device else {
             return Err(LowerError::Internal {
                 message: "a kernel lost its state".to_string(),
             });
         };
+        device.sharing.close();
         let mut wanted = device.work != Work::default();
         if let Some(plan) = &device.sharing.plan {
             wanted &= !self.shared.contains_key(plan);

@@ -111,42 +111,43 @@ impl Kernel<'_> {
         self.lines.iter().filter_map(mutant).collect()
     }
 
-    /// Guards of one kind let one more through: those that compare with a size that the launch gives, and those that
-    /// compare with what was made of the number of samples.
+    /// Guards of one kind let one more through: all that compare with one of the sizes that the launch gives, and those
+    /// that compare with what was made of the number of samples.
     fn guards(&self) -> Vec<Mutant> {
-        let limit = |line: &str| {
-            let (_, right) = line.rsplit_once(", ")?;
-            right.starts_with('%').then(|| self.is_given(right))
-        };
         let wider = |line: &str| line.replace(" ult ", " ule ").replace(" slt ", " sle ");
         let guard = |line: &str| line.contains(" = icmp ") && wider(line) != line;
-        let changes = |given: bool| {
-            let guards = self
-                .lines
-                .iter()
-                .filter(|(_, l)| guard(l) && limit(l) == Some(given));
-            guards.map(|(i, l)| (*i, wider(l))).collect()
+        let guards: Vec<_> = self.lines.iter().filter(|(_, l)| guard(l)).collect();
+        let changes = |size: Option<&str>| {
+            let same = guards.iter().filter(|(_, l)| self.limit(l) == Some(size));
+            same.map(|(i, l)| (*i, wider(l))).collect()
         };
-        let rows = self.mutant("one row too many", changes(false));
-        let image = self.mutant("one pixel too many", changes(true));
-        rows.into_iter().chain(image).collect()
+        let mut sizes: Vec<&str> = guards.iter().filter_map(|(_, l)| self.limit(l)?).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let rows = self.mutant("one row too many", changes(None));
+        let of_size = |size| self.mutant(&format!("one pixel too many of {size}"), changes(Some(size)));
+        rows.into_iter()
+            .chain(sizes.into_iter().filter_map(of_size))
+            .collect()
     }
 
-    /// Whether a value, or every lane of it, is a number that the launch gives.
-    fn is_given(&self, value: &str) -> bool {
+    /// What the last operand of a line, if it is a value, is: a number of the launch, or none.
+    fn limit<'l>(&'l self, line: &'l str) -> Option<Option<&'l str>> {
+        let (_, right) = line.rsplit_once(", ")?;
+        right.starts_with('%').then(|| self.given(right))
+    }
+
+    /// The number of the launch that a value is, or every lane of it; None if it is none.
+    fn given<'v>(&'v self, value: &'v str) -> Option<&'v str> {
         let head = format!(" {value} = ");
         let definition = self.lines.iter().find_map(|(_, l)| l.split_once(&head));
-        let Some((_, definition)) = definition else {
-            return false;
-        };
+        let (_, definition) = definition?;
         // A vector of one number is that number in lane 0, and then a shuffle.
         let source = match definition.split_once(' ') {
             Some(("shufflevector", operands)) => operands.split(", ").next(),
             Some(("insertelement", operands)) => operands.split(", ").nth(1),
-            _ => return definition.starts_with("load i32, ptr %"),
+            _ => return definition.starts_with("load i32, ptr %").then_some(value),
         };
-        source
-            .and_then(|s| s.rsplit(' ').next())
-            .is_some_and(|source| self.is_given(source))
+        self.given(source?.rsplit(' ').next()?)
     }
 }

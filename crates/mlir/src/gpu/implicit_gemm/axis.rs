@@ -82,14 +82,24 @@ impl Slide {
 
     /// How taps come back from phase to phase.
     pub fn cycle(&self) -> Cycle {
-        let common = gcd(self.stride, self.dilation);
+        let (common, factor) = gcd(self.dilation, self.stride);
         let length = self.stride / common;
-        let is_inverse = |n: &i64| (self.dilation / common * n) % length == 1 % length;
         Cycle {
             common,
             length,
-            inverse: (0..length).find(is_inverse).unwrap_or(0),
+            inverse: factor.rem_euclid(length),
         }
+    }
+
+    /// Whether kernels can compute with it in i32 (see [`Slide::phase`]).
+    pub fn fits(&self) -> bool {
+        let numbers = [self.stride, self.dilation, self.pad, self.input, self.taps];
+        let products = [
+            (self.stride + self.pad) * self.stride,
+            self.stride + self.pad + self.stride * self.dilation,
+            self.pad + self.input + self.taps * self.dilation,
+        ];
+        numbers.iter().all(|n| *n < 1 << 28) && products.iter().all(|n| *n < 1 << 28)
     }
 
     /// The axis of phase `a`. Output `o` reaches it with tap `r` where `stride*o = stride*i + a + pad - r*dilation`,
@@ -141,14 +151,21 @@ fn more_or_less(size: i64, step: i64, first: i64) -> i64 {
     if first < limit { more } else { more - 1 }
 }
 
-/// Of the numbers below `size`, every `step`-th from one below the second result on are as many as the first result
-/// says; from another one below `step` on they are one less.
+/// How many numbers below `size` one gets in steps of `step`: the first result where one starts below the second one,
+/// and one less where one starts between that and `step`.
 pub fn split(size: i64, step: i64) -> [i64; 2] {
     [(size + step - 1) / step, (size - 1) % step + 1]
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// The greatest common divisor of `a` and `b`, and what `a` is multiplied by to give it modulo `b` (Euclid's extended
+/// algorithm).
+fn gcd(a: i64, b: i64) -> (i64, i64) {
+    let (mut last, mut rest) = ((a, 1), (b, 0));
+    while rest.0 != 0 {
+        let quotient = last.0 / rest.0;
+        (last, rest) = (rest, (last.0 - quotient * rest.0, last.1 - quotient * rest.1));
+    }
+    last
 }
 
 #[cfg(test)]
@@ -172,10 +189,10 @@ mod tests {
 
     #[test]
     fn phases_have_every_pair_once() {
-        for (stride, dilation, taps, pad) in
-            (0..256).map(|i| (1 + i % 4, 1 + i / 4 % 4, 1 + i / 16 % 4, i / 64))
-        {
-            let input = 9;
+        let five = |i: i64, place: u32| 1 + i / 5_i64.pow(place) % 5;
+        for i in 0..5_i64.pow(5) {
+            let [stride, dilation, taps, pad] = [0, 1, 2, 3].map(|place| five(i, place));
+            let (stride, pad, input) = (stride + stride / 5, pad - 1, [1, 2, 5, 9, 12][i as usize % 5]);
             let free = input + 2 * pad - dilation * (taps - 1) - 1;
             if free < 0 {
                 continue;

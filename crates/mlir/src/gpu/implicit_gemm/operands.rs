@@ -51,8 +51,6 @@ pub struct Reduced<T> {
     depth: i64,
     /// Whether taps have whole steps.
     even: bool,
-    /// Whether the last step may not be whole.
-    partial: bool,
 }
 
 impl Reduced<Number> {
@@ -65,7 +63,6 @@ impl Reduced<Number> {
             single,
             depth,
             even,
-            partial: !even,
         }
     }
 
@@ -77,7 +74,6 @@ impl Reduced<Number> {
             single: self.single,
             depth: self.depth,
             even: self.even,
-            partial: self.partial,
         }
     }
 }
@@ -95,7 +91,7 @@ impl<'c> Reduced<Index<'c>> {
 
     /// Whether the last step may not be whole.
     pub fn is_partial(&self) -> bool {
-        self.partial
+        !self.even
     }
 
     /// Number of elements of `taps` taps.
@@ -132,7 +128,7 @@ impl<'c> Reduced<Index<'c>> {
             true => (Index::constant(0), element),
             false => e.index_divide_by(element, &self.channels),
         };
-        (tap, channel, self.partial.then_some(element))
+        (tap, channel, self.is_partial().then_some(element))
     }
 }
 

@@ -42,11 +42,16 @@ impl Shape {
             output: fixed(y.shape.0[2 + i]),
             taps: window.kernel[i] as i64,
             stride: window.strides[i] as i64,
-            dilation: window.dilations[i] as i64,
+            dilation: match window.kernel[i] {
+                // The distance of one tap to the next does not matter where there is one.
+                1 => 1,
+                _ => window.dilations[i] as i64,
+            },
             pad: window.pad_begin(i) as i64,
         };
-        Some(Shape {
-            slides: [slide(0), slide(1)],
+        let slides = [slide(0), slide(1)];
+        slides.iter().all(Slide::fits).then(|| Shape {
+            slides,
             c: fixed(x.shape.0[1]),
             k: fixed(y.shape.0[1]),
         })

@@ -27,13 +27,13 @@ pub struct Spatial<T> {
     pub spread: T,
     /// As [`Axis::phase`].
     pub phase: T,
-    /// Whether every output and tap read inside the source.
+    /// Whether it is known that every output and tap read inside the source.
     pub inside: bool,
 }
 
 impl Spatial<Number> {
-    /// The plan of an axis.
-    pub fn new(axis: &Axis, numbers: &mut Numbers) -> Spatial<Number> {
+    /// The plan of an axis. `inside` says whether the code may know that nothing outside the source is read.
+    pub fn new(axis: &Axis, inside: bool, numbers: &mut Numbers) -> Spatial<Number> {
         Spatial {
             source: numbers.number(axis.source),
             count: numbers.divisor(axis.count),
@@ -45,7 +45,7 @@ impl Spatial<Number> {
             tap_stride: numbers.number(axis.tap_stride),
             spread: numbers.number(axis.spread),
             phase: numbers.number(axis.phase),
-            inside: axis.is_inside(),
+            inside: inside && axis.is_inside(),
         }
     }
 
@@ -192,11 +192,13 @@ pub enum Space {
     Strided(Box<[Phases; 2]>),
 }
 
+// A gather looks at the height of every pixel, since rows past the last one lie outside it, and at the width only where
+// it must.
 impl Space {
     /// Of the forward pass.
     pub fn forward(slides: &[Slide; 2], numbers: &mut Numbers) -> Space {
         Space::Dense(Box::new(
-            [0, 1].map(|i| Spatial::new(&slides[i].forward(), numbers)),
+            [0, 1].map(|i| Spatial::new(&slides[i].forward(), i == 1, numbers)),
         ))
     }
 
@@ -204,7 +206,7 @@ impl Space {
     pub fn backward(slides: &[Slide; 2], numbers: &mut Numbers) -> Space {
         if slides.iter().all(|slide| slide.stride == 1) {
             return Space::Dense(Box::new(
-                [0, 1].map(|i| Spatial::new(&slides[i].phase(0), numbers)),
+                [0, 1].map(|i| Spatial::new(&slides[i].phase(0), i == 1, numbers)),
             ));
         }
         Space::Strided(Box::new([0, 1].map(|i| Phases::new(&slides[i], numbers))))

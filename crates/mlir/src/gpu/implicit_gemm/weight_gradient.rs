@@ -74,7 +74,7 @@ impl<'c> Problem<'c> {
             axes: self
                 .shape
                 .slides
-                .map(|slide| Spatial::new(&slide.forward(), &mut numbers)),
+                .map(|slide| Spatial::new(&slide.forward(), false, &mut numbers)),
             channels: numbers.open_divisor(self.shape.c),
             rows: numbers.open(size.rows),
             columns: numbers.open(size.columns),
