@@ -13,3 +13,4 @@ mod resampling;
 mod residual;
 mod slices;
 mod tensor_cores;
+mod vectors;

@@ -64,11 +64,17 @@ impl<'c> Emitter<'c> {
         if lanes == 1 {
             return self.index(0);
         }
-        // Only the CPU has lanes, and its indices are i64.
-        let ty = self.ty(Elem::I64, lanes);
-        let values: Vec<i64> = (0..lanes as i64).map(|i| i * stride).collect();
-        let attribute: Attribute<'c> = DenseElementsAttribute::i64_values(ty, &values).into();
-        self.op1("arith.constant", &[], (Elem::I64, lanes), &[("value", attribute)])
+        let elem = self.index_elem;
+        let ty = self.ty(elem, lanes);
+        let values = (0..lanes as i64).map(|i| i * stride);
+        let attribute: Attribute<'c> = match elem {
+            Elem::I32 => {
+                let values: Vec<i32> = values.map(|v| v as i32).collect();
+                DenseElementsAttribute::i32_values(ty, &values).into()
+            }
+            _ => DenseElementsAttribute::i64_values(ty, &values.collect::<Vec<i64>>()).into(),
+        };
+        self.op1("arith.constant", &[], (elem, lanes), &[("value", attribute)])
     }
 
     /// A scalar in every lane; vectors stay as they are.

@@ -20,7 +20,7 @@ pub enum Extent<'c> {
 pub type Accumulate<'c, 'b> = &'b mut dyn FnMut(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
 
 impl<'c> Emitter<'c> {
-    fn in_block<R>(&mut self, block: &Block<'c>, body: impl FnOnce(&mut Self) -> R) -> R {
+    pub(super) fn in_block<R>(&mut self, block: &Block<'c>, body: impl FnOnce(&mut Self) -> R) -> R {
         let outer = std::mem::replace(&mut self.block, handle::block(block));
         let result = body(self);
         self.block = outer;
@@ -71,6 +71,9 @@ impl<'c> Emitter<'c> {
             .collect();
         self.in_block(&block, |e| {
             let next = body(e, i, &inner);
+            if next.iter().zip(&inner).any(|(v, old)| v.lanes > old.lanes) {
+                e.refuse_lanes();
+            }
             let next: Vec<Val<'c>> = next
                 .iter()
                 .zip(&inner)
@@ -179,6 +182,9 @@ impl<'c> Emitter<'c> {
         carried: &[Val<'c>],
         body: impl FnOnce(&mut Self, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
+        if condition.lanes > 1 {
+            self.refuse_lanes();
+        }
         let shapes: Vec<(Elem, usize)> = carried.iter().map(|v| (v.elem, v.lanes)).collect();
         let (then, otherwise) = (Region::new(), Region::new());
         let block = Block::new(&[]);

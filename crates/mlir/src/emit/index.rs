@@ -20,9 +20,16 @@ pub enum Index<'c> {
         base: Val<'c>,
         /// Added for each further lane.
         stride: i64,
+        /// A power of two that divides the base.
+        divisor: i64,
     },
     /// One value for each lane.
     Lanes(Val<'c>),
+}
+
+/// The largest power of two that divides `value`, up to the lanes of any vector.
+fn power_of_two_in(value: i64) -> i64 {
+    1 << value.trailing_zeros().min(4)
 }
 
 impl<'c> Index<'c> {
@@ -31,9 +38,33 @@ impl<'c> Index<'c> {
         Index::Const { base, stride: 0 }
     }
 
-    /// A scalar, the same in all lanes.
+    /// A scalar, the same in all lanes; what has lanes has one value for each.
     pub fn uniform(base: Val<'c>) -> Index<'c> {
-        Index::Scalar { base, stride: 0 }
+        if base.lanes > 1 {
+            return Index::Lanes(base);
+        }
+        Index::Scalar {
+            base,
+            stride: 0,
+            divisor: 1,
+        }
+    }
+
+    /// A power of two that divides the value in lane 0.
+    fn divisor(self) -> i64 {
+        match self {
+            Index::Const { base, .. } => power_of_two_in(base),
+            Index::Scalar { divisor, .. } => divisor,
+            Index::Lanes(_) => 1,
+        }
+    }
+
+    /// Whether `lanes` lanes are neighbours, of which the first one has a multiple of `lanes`.
+    pub(super) fn is_whole_vector(self, lanes: usize) -> bool {
+        let (Index::Const { stride, .. } | Index::Scalar { stride, .. }) = self else {
+            return false;
+        };
+        stride == 1 && self.divisor() % lanes as i64 == 0
     }
 
     fn is_uniform(self) -> bool {
@@ -90,10 +121,26 @@ impl<'c> Emitter<'c> {
                 let (a, b) = (self.index_lanes(a), self.index_lanes(b));
                 Index::Lanes(self.add(a, b))
             }
-            (Index::Scalar { base, stride: s }, Index::Const { base: 0, stride: t })
-            | (Index::Const { base: 0, stride: t }, Index::Scalar { base, stride: s }) => {
-                Index::Scalar { base, stride: s + t }
-            }
+            (
+                Index::Scalar {
+                    base,
+                    stride: s,
+                    divisor,
+                },
+                Index::Const { base: 0, stride: t },
+            )
+            | (
+                Index::Const { base: 0, stride: t },
+                Index::Scalar {
+                    base,
+                    stride: s,
+                    divisor,
+                },
+            ) => Index::Scalar {
+                base,
+                stride: s + t,
+                divisor,
+            },
             (
                 Index::Const { stride: s, .. } | Index::Scalar { stride: s, .. },
                 Index::Const { stride: t, .. } | Index::Scalar { stride: t, .. },
@@ -102,6 +149,7 @@ impl<'c> Emitter<'c> {
                 Index::Scalar {
                     base: self.add(p, q),
                     stride: s + t,
+                    divisor: a.divisor().min(b.divisor()),
                 }
             }
         }
@@ -121,11 +169,16 @@ impl<'c> Emitter<'c> {
                 base: base * k,
                 stride: stride * k,
             },
-            Index::Scalar { base, stride } => {
+            Index::Scalar {
+                base,
+                stride,
+                divisor,
+            } => {
                 let factor = self.index(k);
                 Index::Scalar {
                     base: self.mul(base, factor),
                     stride: stride * k,
+                    divisor: power_of_two_in(divisor * power_of_two_in(k)),
                 }
             }
             Index::Lanes(v) => {
@@ -145,12 +198,7 @@ impl<'c> Emitter<'c> {
         let (factor, zero) = (self.index(k), self.index(0));
         let (quotient, rest) = (self.div(v, factor), self.rem(v, factor));
         let exact = self.compare(Compare::Eq, rest, zero);
-        let quotient = if v.lanes == 1 {
-            Index::uniform(quotient)
-        } else {
-            Index::Lanes(quotient)
-        };
-        (quotient, Some(exact))
+        (Index::uniform(quotient), Some(exact))
     }
 
     /// `(a / k, a % k)` of an index that is not negative.
@@ -160,16 +208,38 @@ impl<'c> Emitter<'c> {
             Index::Const { base, stride: 0 } => {
                 return (Index::constant(base / k), Index::constant(base % k));
             }
+            // No multiple of k lies inside a whole vector.
+            Index::Const { base, stride } if self.is_inside(a, k) => {
+                let rest = Index::Const {
+                    base: base % k,
+                    stride,
+                };
+                return (Index::constant(base / k), rest);
+            }
+            Index::Scalar {
+                base,
+                stride,
+                divisor,
+            } if self.is_inside(a, k) => {
+                let factor = self.index(k);
+                let rest = Index::Scalar {
+                    base: self.rem(base, factor),
+                    stride,
+                    divisor: divisor.min(power_of_two_in(k)),
+                };
+                return (Index::uniform(self.div(base, factor)), rest);
+            }
             _ => {}
         }
         let v = self.index_value(a);
         let factor = self.index(k);
-        let index = |v: Val<'c>| match v.lanes {
-            1 => Index::uniform(v),
-            _ => Index::Lanes(v),
-        };
         let (quotient, rest) = (self.div(v, factor), self.rem(v, factor));
-        (index(quotient), index(rest))
+        (Index::uniform(quotient), Index::uniform(rest))
+    }
+
+    /// Whether all lanes of a GPU's thread have the same quotient by `k`.
+    fn is_inside(&self, a: Index<'c>, k: i64) -> bool {
+        self.device.is_some() && a.is_whole_vector(self.lanes) && k % self.lanes as i64 == 0
     }
 
     /// `0 <= a < limit`, in one unsigned comparison.

@@ -8,7 +8,7 @@ pub type Each<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>]);
 
 impl<'c> Emitter<'c> {
     /// The `Map` schedule: runs `body` for every index of the axes, with lanes along the last one, of which a
-    /// scalar loop does the rest.
+    /// scalar loop does the rest. On a GPU a `width` other than 1 says that `body` may have lanes.
     pub fn map(&mut self, extents: &[Extent<'c>], width: usize, body: Each<'c, '_>) {
         fn nest<'c>(
             e: &mut Emitter<'c>,
@@ -27,7 +27,7 @@ impl<'c> Emitter<'c> {
             }
         }
         if self.device.is_some() {
-            return self.map_threads(extents, body);
+            return self.map_threads(extents, width, body);
         }
         let outer = std::mem::replace(&mut self.lanes, 1);
         nest(self, extents, &[], width, body);

@@ -124,6 +124,12 @@ impl<'c> Emitter<'c> {
 
     fn load_lanes(&mut self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
         let (elem, lanes) = (buffer.elem, self.lanes);
+        if self.device.is_some() {
+            if guard.is_none_or(|g| g.lanes == 1) && self.is_whole_vector(flat, elem) {
+                return self.load_whole(buffer, flat, guard);
+            }
+            self.refuse_lanes();
+        }
         let contiguous = matches!(
             flat,
             Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. }
@@ -169,10 +175,40 @@ impl<'c> Emitter<'c> {
         )
     }
 
+    /// Loads a whole vector on a GPU; zeros where `guard` is false.
+    fn load_whole(&mut self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
+        let (elem, lanes) = (buffer.elem, self.lanes);
+        let mut base = self.index_base(flat);
+        if let Some(guard) = guard {
+            // The first vector of the buffer always exists, so it is read where the guard is false.
+            let zero = self.index(0);
+            base = self.select(guard, base, zero);
+        }
+        let address = self.address(buffer.pointer, elem, base);
+        let loaded = self.load_vector(address, elem, lanes);
+        match guard {
+            Some(guard) => {
+                let other = self.zero(loaded.elem);
+                self.select(guard, loaded, other)
+            }
+            None => loaded,
+        }
+    }
+
     /// Stores at a logical index, which must be uniform for a scalar; a scalar is splat when the index varies.
     pub fn store(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
         let flat = self.flat(buffer, at);
         let (elem, lanes) = (buffer.elem, self.lanes);
+        if self.device.is_some() && lanes > 1 {
+            if self.is_whole_vector(flat, elem) {
+                let base = self.index_base(flat);
+                let address = self.address(buffer.pointer, elem, base);
+                let value = self.splat(value, lanes);
+                self.store_vector(address, elem, value);
+                return;
+            }
+            self.refuse_lanes();
+        }
         let value = self.rounded(value, elem);
         match flat {
             Index::Const { stride, .. } | Index::Scalar { stride, .. }

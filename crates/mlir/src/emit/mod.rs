@@ -13,17 +13,21 @@ mod integer;
 mod lanes;
 mod math;
 mod memory;
+mod merge;
 mod numbers;
+mod sums;
+mod threads;
 mod warp;
 
 pub use arith::Compare;
 pub use control::Extent;
-pub use device::{Device, Inner};
+pub use device::Device;
 pub use grid::{Blocks, THREADS, Work};
 pub use index::Index;
 pub use lanes::Each;
 pub use memory::Buffer;
 pub use numbers::{Divisor, Number, Numbers, Sharing};
+pub use sums::Inner;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
 
 use std::collections::HashMap;
@@ -109,7 +113,7 @@ pub struct Emitter<'c> {
     block: BlockRef<'c, 'c>,
     /// In front of what in that block; None is its end.
     before: Option<OperationRef<'c, 'c>>,
-    /// Lanes of the vectors that schedules use now; 1 in scalar tails and on a GPU.
+    /// Lanes of the vectors that schedules use now; 1 in scalar tails.
     pub lanes: usize,
     /// Type of indices: i64 on the CPU, i32 on a GPU.
     pub index_elem: Elem,

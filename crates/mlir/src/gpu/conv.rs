@@ -1,10 +1,10 @@
 //! Convolution in its three directions: on tensor cores where [`Shape::of_conv`] says so, else in the plain form that
-//! takes every attribute, one thread an element.
+//! takes every attribute, where a thread takes one element or neighbouring channels.
 
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
 use super::implicit_gemm::{Finish, Problem, Shape};
-use crate::emit::{Emitter, Extent, Index, Inner, Val};
+use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Val};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
 use crate::ops::moments::moments;
@@ -13,8 +13,35 @@ use crate::ops::moments::moments;
 fn group_of<'c>(e: &mut Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group: i64) -> Index<'c> {
     match g.groups {
         1 => Index::constant(0),
-        _ => e.index_divide(channel, per_group).0,
+        _ => e.index_split(channel, per_group).0,
     }
+}
+
+/// Whether neighbours in memory are channels.
+fn channels_are_innermost(image: &Buffer) -> bool {
+    image.strides[1] == 1
+}
+
+/// A copy of a weight in scratch memory with its output channels innermost, so that a thread reads those of several
+/// channels at once. The kernel that makes it is a stage of its own.
+fn with_channels_innermost<'c>(e: &mut Emitter<'c>, g: &Geometry, w: &Tensor<'c>) -> Buffer<'c> {
+    let from = g.w_buffer(w);
+    let channels = g.groups * g.k;
+    let inner = [&[g.c], &g.slide.kernel()[..]].concat();
+    let mut strides = vec![1];
+    let mut elements = channels;
+    for &size in inner.iter().rev() {
+        strides.insert(1, elements);
+        elements *= size;
+    }
+    let to = e.scratch(w.memory_elem(), &strides, elements);
+    e.map(&extents(&[&inner[..], &[channels]].concat()), 1, &|e, at| {
+        let own: Vec<Index<'c>> = [&at[inner.len()..], &at[..inner.len()]].concat();
+        let v = e.load(&from, &own, None);
+        e.store(&to, &own, v);
+    });
+    e.then();
+    to
 }
 
 /// The convolution from x to y with weights w, if it is for tensor cores.
@@ -70,7 +97,12 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
 fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<'c>) {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(window, op.groups, &x.ty, &y.ty);
-    let (xb, wb, yb) = (g.x_buffer(x), g.w_buffer(w), g.y_buffer(y));
+    let (xb, yb) = (g.x_buffer(x), g.y_buffer(y));
+    let lanes = g.k % 2 == 0 || (g.k == 1 && g.c == 1);
+    let wb = match lanes && channels_are_innermost(&yb) {
+        true => with_channels_innermost(e, &g, w),
+        false => g.w_buffer(w),
+    };
     let bias = k.operands.get(2).map(Tensor::flat);
     let residual = k.operands.get(3).map(|r| g.y_buffer(r));
     let elem = y.elem();
@@ -80,13 +112,14 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<
     ]
     .concat();
     let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
-    e.map_along(&axes, &yb.strides, 1, &|e, at| {
+    e.map_along(&axes, &yb.strides, k.width(elem), &|e, at| {
         let (n, channel, out) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.k);
         let start = match &bias {
             Some(bias) => e.load(bias, &[channel], None),
             None => e.zero(elem),
         };
+        let start = e.splat(start, e.lanes);
         let sum = e.fold_nest(&taps, &[start], &mut |e, tap, sum| {
             let c = in_group(e, group, g.c, tap[0]);
             let (xi, guard) = g.slide.read_by(e, [n, c], out, &tap[1..]);
@@ -115,7 +148,12 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
         return Ok(());
     }
     let g = Geometry::new(window, op.groups, &dx.ty, &dy.ty);
-    let (dyb, wb, dxb) = (g.y_buffer(dy), g.w_buffer(w), g.x_buffer(dx));
+    let (dyb, dxb) = (g.y_buffer(dy), g.x_buffer(dx));
+    // Otherwise neighbouring channels are in one group, and neighbours in the weight as it is.
+    let wb = match g.k == 1 && g.c == 1 && channels_are_innermost(&dxb) {
+        true => with_channels_innermost(e, &g, w),
+        false => g.w_buffer(w),
+    };
     let elem = dx.elem();
     let axes = [
         &[k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups * g.c)],
@@ -123,13 +161,14 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
     ]
     .concat();
     let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
-    e.map_along(&axes, &dxb.strides, 1, &|e, at| {
+    e.map_along(&axes, &dxb.strides, k.width(elem), &|e, at| {
         let (n, channel, input) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.c);
         let first = e.index_scale(group, -g.c);
         let c = e.index_add(channel, first);
         let zero = e.zero(elem);
-        let sum = e.fold_nest(&taps, &[zero], &mut |e, tap, sum| {
+        let start = e.splat(zero, e.lanes);
+        let sum = e.fold_nest(&taps, &[start], &mut |e, tap, sum| {
             let out_channel = in_group(e, group, g.k, tap[0]);
             let (oi, guard) = g.slide.written_by(e, [n, out_channel], input, &tap[1..]);
             let dyv = e.load(&dyb, &oi, guard);
@@ -155,11 +194,27 @@ pub fn backward_weight<'c>(
     let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));
     let elem = dw.elem();
-    let kept = extents(&[&[g.groups * g.k, g.c], &g.slide.kernel()[..]].concat());
+    // Neighbouring threads take neighbouring channels: those of a group, or the groups where they have one.
+    let sizes = [&[g.groups * g.k, g.c], &g.slide.kernel()[..]].concat();
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    if channels_are_innermost(&xb) {
+        order.rotate_left(1);
+        if g.c > 1 {
+            order = [&[0], &(2..sizes.len()).collect::<Vec<usize>>()[..], &[1]].concat();
+        }
+    }
+    let kept: Vec<Extent<'c>> = order.iter().map(|&axis| Extent::Fixed(sizes[axis])).collect();
+    let logical = |at: &[Index<'c>]| {
+        let mut own = vec![Index::constant(0); order.len()];
+        for (&axis, &index) in order.iter().zip(at) {
+            own[axis] = index;
+        }
+        own
+    };
     let summed = [&[k.extent(x.ty.shape.0[0])], &extents(&g.slide.output)[..]].concat();
     let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (own, rest) = at.split_at(kept.len());
-        let (n, out) = (rest[0], &rest[1..]);
+        let (own, n, out) = (logical(own), rest[0], &rest[1..]);
         let group = group_of(e, &g, own[0], g.k);
         let c = in_group(e, group, g.c, own[1]);
         let (xi, guard) = g.slide.read_by(e, [n, c], out, &own[2..]);
@@ -169,7 +224,7 @@ pub fn backward_weight<'c>(
     };
     e.sum_in_threads(&kept, &summed, Inner::Kept, &[elem], &mut add, &|e, at, sums| {
         let sum = e.convert(sums[0], elem);
-        e.store(&dwb, at, sum);
+        e.store(&dwb, &logical(at), sum);
     });
     Ok(())
 }

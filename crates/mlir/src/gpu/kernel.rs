@@ -9,7 +9,7 @@ use syncbn_ir::ops::Op;
 use super::Lowering;
 use crate::LowerError;
 use crate::cpu::KernelSource;
-use crate::emit::{Blocks, Device, Elem, Emitter, Sharing, THREADS, Work};
+use crate::emit::{Blocks, COPY_BYTES, Device, Elem, Emitter, Sharing, THREADS, Work};
 use crate::host::Parameter;
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor};
@@ -198,7 +198,7 @@ impl<'c> Lowering<'c> {
             results: (operands..types.len()).map(tensor).collect(),
             n,
             total,
-            vector_bytes: 1,
+            vector_bytes: COPY_BYTES as usize,
             products: self.products,
         };
         let mut e = Emitter::new(self.functions.context, location, block);
@@ -247,7 +247,8 @@ impl<'c> Lowering<'c> {
             let mut e = Emitter::new(self.functions.context, location, block);
             e.index_elem = Elem::I32;
             e.device = Some(Device::new(0, 1, arguments[0], arguments[0]));
-            build(&mut e, arguments[0], ops::kernel::elem(self.dtype), 1);
+            let elem = ops::kernel::elem(self.dtype);
+            build(&mut e, arguments[0], elem, (COPY_BYTES / elem.bytes()) as usize);
             e.op("llvm.return", &[], &[], &[]);
             let blocks = Blocks::of_threads(THREADS);
             self.device

@@ -2,8 +2,8 @@
 //!
 //! Kernels are `llvm.func`s at the level of `scf`, `arith`, `math`, `llvm` and `nvvm` on pointers to global and shared
 //! memory, with i32 indices. Convolutions and matrix products whose shape allows it run on tensor cores
-//! ([`implicit_gemm`]), everything else with one thread an element. Host functions keep `gpu.launch_func` and
-//! `nccl.all_reduce` until [`host`] rewrites them to calls of the runtime.
+//! ([`implicit_gemm`]), everything else in threads of their own, each with as many neighbours as one access holds. Host
+//! functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of the runtime.
 
 pub(crate) mod conv;
 pub mod host;

@@ -12,7 +12,7 @@ use super::kernel::{Call, Launch, numbers_symbol};
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
-use crate::emit::{Blocks, Elem, Emitter, THREADS, Val, Work};
+use crate::emit::{Blocks, COPY_BYTES, Elem, Emitter, THREADS, Val, Work};
 use crate::host::Step;
 
 /// Reads a field of [`GpuArguments`].
@@ -172,7 +172,7 @@ impl<'c> Lowering<'c> {
         let launch = Launch {
             name: kernel.to_string(),
             work: Work {
-                fixed: self.trained_elements,
+                fixed: (self.trained_elements * self.dtype.bytes() as i64 + COPY_BYTES - 1) / COPY_BYTES,
                 per_sample: 0,
             },
             blocks: Blocks::of_threads(THREADS),

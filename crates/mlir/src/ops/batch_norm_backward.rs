@@ -86,11 +86,20 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>)
     let (sums, count) = (k.operands[5].flat(), k.operands[6].flat());
     let result = k.results[0].image();
     let n = e.load(&count, &[Index::constant(0)], None);
+    // On a GPU divisions in f64 would be most of what a thread does.
+    let inverse = e.device.is_some().then(|| {
+        let one = e.float(Elem::F64, 1.0);
+        e.div(one, n)
+    });
+    let per_element = |e: &mut Emitter<'c>, sum: Val<'c>| match inverse {
+        Some(inverse) => e.mul(sum, inverse),
+        None => e.div(sum, n),
+    };
     let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {
         let channel = backward.statistics.channel(e, c);
         let g_at = e.index_offset(c, image.channels);
         let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));
-        let (b, g) = (e.div(b, n), e.div(g, n));
+        let (b, g) = (per_element(e, b), per_element(e, g));
         let (b, b_low) = e.split(b, elem);
         let g = e.convert(g, elem);
         let factor = match channel.scale {

@@ -9,7 +9,7 @@ type Add<'c, 'b, P> = &'b dyn Fn(&mut Emitter<'c>, &P, &[Index<'c>], &[Val<'c>])
 type Store<'c, 'b, P> = &'b dyn Fn(&mut Emitter<'c>, Index<'c>, &P, &[Val<'c>]);
 
 /// Runs `body` over `[n, channels, positions]` with what `channel` prepares once a channel. Lanes run over
-/// positions, or over channels where there is one position.
+/// positions, or over channels where there is one position or (on a GPU) where they are innermost.
 pub fn per_channel<'c, P>(
     e: &mut Emitter<'c>,
     image: Image<'c>,
@@ -22,8 +22,14 @@ pub fn per_channel<'c, P>(
         Extent::Fixed(image.channels),
         Extent::Fixed(image.positions),
     ];
+    if e.device.is_some() && (image.positions == 1 || image.strides[1] < image.strides[2]) {
+        let rows = [axes[0], axes[2]];
+        return e.map_rows(&rows, image.channels, channel, &|e, prepared, at| {
+            body(e, prepared, &[at[0], at[2], at[1]]);
+        });
+    }
     if e.device.is_some() {
-        return e.map_along(&axes, &image.strides, 1, &|e, at| {
+        return e.map_along(&axes, &image.strides, width, &|e, at| {
             let prepared = channel(e, at[1]);
             body(e, &prepared, at);
         });
@@ -58,13 +64,14 @@ pub fn channel_sums<'c, P>(
     if e.device.is_some() {
         let kept = [Extent::Fixed(image.channels)];
         let summed = [image.n, Extent::Fixed(image.positions)];
-        let inner = if image.strides[1] < image.strides[2] {
+        let inner = if image.positions == 1 || image.strides[1] < image.strides[2] {
             Inner::Kept
         } else {
             Inner::Summed
         };
         let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
-            let prepared = channel(e, at[0]);
+            // This does not depend on the term, so it leaves the loop.
+            let prepared = e.prepared(|e| channel(e, at[0]));
             body(e, &prepared, &[at[1], at[0], at[2]], sums)
         };
         return e.sum_in_threads(&kept, &summed, inner, &elems, &mut add, &|e, at, sums| {

@@ -224,7 +224,7 @@ pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     };
     if e.device.is_some() {
         let (xb, yb) = (x.buffer(), y.buffer());
-        return k.each(e, y, 1, &|e, at| {
+        return k.each(e, y, k.width(y.elem()), &|e, at| {
             let (read, guard) = source(e, at, axis);
             let v = e.load(&xb, &read, guard);
             e.store(&yb, at, v);

@@ -173,7 +173,7 @@ pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
         e.store(&result, at, d);
     };
     if on_device {
-        return k.each(e, &k.results[0], 1, &element);
+        return k.each(e, &k.results[0], k.width(result.elem), &element);
     }
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(count)];
     e.map(&axes, k.width(result.elem), &element);

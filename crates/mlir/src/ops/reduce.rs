@@ -76,8 +76,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         vec![e.add(sum, v)]
     };
     let width = k.width(Elem::F64);
-    let samples_are_kept = kept.iter().any(|extent| matches!(extent, Extent::Batch(_)));
-    if e.device.is_some() && !samples_are_kept {
+    if e.device.is_some() {
         let inner = match axes.iter().min_by_key(|axis| axis.stride) {
             Some(innermost) if innermost.reduced => Inner::Summed,
             _ => Inner::Kept,
@@ -91,7 +90,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         });
     }
     match (axes.last().map(|a| (a.reduced, a.extent)), summed.split_last()) {
-        (Some((true, Extent::Fixed(row))), Some((_, outer))) if e.device.is_none() => {
+        (Some((true, Extent::Fixed(row))), Some((_, outer))) => {
             e.fold_nest(&kept, &[], &mut |e, at, _| {
                 let sums = e.sum_over(outer, row, width, &[Elem::F64], &mut |e, r, s| {
                     add(e, at, r, s[0])

@@ -13,15 +13,6 @@ fn spatial(tensor: &Tensor) -> Vec<usize> {
         .collect()
 }
 
-/// An index that was computed as data.
-fn index<'c>(v: Val<'c>) -> Index<'c> {
-    if v.lanes == 1 {
-        Index::uniform(v)
-    } else {
-        Index::Lanes(v)
-    }
-}
-
 /// The numerator of the source coordinate of an output, held inside the input.
 fn numerator<'c>(e: &mut Emitter<'c>, c: Coordinates, out: Index<'c>) -> Val<'c> {
     let n = e.index_scale(out, c.slope);
@@ -44,7 +35,7 @@ pub fn forward<'c>(op: &Resize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
             let n = numerator(e, c, out);
             let divisor = e.index(c.divisor);
             let low = e.div(n, divisor);
-            let mut neighbours = vec![(index(low), None)];
+            let mut neighbours = vec![(Index::uniform(low), None)];
             if op.mode == ResizeMode::Linear && c.divisor > 1 {
                 let whole = e.mul(low, divisor);
                 let rest = e.sub(n, whole);
@@ -55,7 +46,10 @@ pub fn forward<'c>(op: &Resize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
                 let (step, last) = (e.index(1), e.index(c.input - 1));
                 let high = e.add(low, step);
                 let high = e.min(high, last);
-                neighbours = vec![(index(low), Some(other)), (index(high), Some(share))];
+                neighbours = vec![
+                    (Index::uniform(low), Some(other)),
+                    (Index::uniform(high), Some(share)),
+                ];
             }
             let mut next = Vec::new();
             for (place, weight) in &reads {
@@ -106,7 +100,7 @@ fn first_output<'c>(e: &mut Emitter<'c>, c: Coordinates, mode: ResizeMode, i: In
     let first = e.div(n, slope);
     let i = e.index_value(i);
     let is_first = e.compare(Compare::Eq, i, zero);
-    index(e.select(is_first, zero, first))
+    Index::uniform(e.select(is_first, zero, first))
 }
 
 /// How many outputs from the first one on must be looked at, for the input for which these are most.

@@ -114,8 +114,8 @@ pub fn adamw<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usi
     });
 }
 
-/// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest; on a
-/// GPU in one thread each.
+/// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest. On a GPU
+/// a thread takes a vector, and `begin` is a multiple of its elements.
 fn for_elements<'c>(
     e: &mut Emitter<'c>,
     [begin, end]: [Val<'c>; 2],
@@ -124,7 +124,7 @@ fn for_elements<'c>(
 ) {
     if e.device.is_some() {
         let range = [begin, end].map(|v| e.convert(v, e.index_elem));
-        return e.range_in_threads(range, |e, i| one(e, i));
+        return e.range_in_threads(range, width, one);
     }
     let count = e.sub(end, begin);
     let lanes = e.index(width as i64);

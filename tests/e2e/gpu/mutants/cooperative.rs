@@ -117,37 +117,61 @@ impl Kernel<'_> {
         let wider = |line: &str| line.replace(" ult ", " ule ").replace(" slt ", " sle ");
         let guard = |line: &str| line.contains(" = icmp ") && wider(line) != line;
         let guards: Vec<_> = self.lines.iter().filter(|(_, l)| guard(l)).collect();
-        let changes = |size: Option<&str>| {
+        let changes = |size: Option<usize>| {
             let same = guards.iter().filter(|(_, l)| self.limit(l) == Some(size));
             same.map(|(i, l)| (*i, wider(l))).collect()
         };
-        let mut sizes: Vec<&str> = guards.iter().filter_map(|(_, l)| self.limit(l)?).collect();
+        let mut sizes: Vec<usize> = guards.iter().filter_map(|(_, l)| self.limit(l)?).collect();
         sizes.sort_unstable();
         sizes.dedup();
         let rows = self.mutant("one row too many", changes(None));
-        let of_size = |size| self.mutant(&format!("one pixel too many of {size}"), changes(Some(size)));
+        let of_size = |size| {
+            self.mutant(
+                &format!("one pixel too many of number {size}"),
+                changes(Some(size)),
+            )
+        };
         rows.into_iter()
             .chain(sizes.into_iter().filter_map(of_size))
             .collect()
     }
 
-    /// What the last operand of a line, if it is a value, is: a number of the launch, or none.
-    fn limit<'l>(&'l self, line: &'l str) -> Option<Option<&'l str>> {
+    /// What the last operand of a line is, if it is a value: a number of the launch, by its place, or something else.
+    fn limit(&self, line: &str) -> Option<Option<usize>> {
         let (_, right) = line.rsplit_once(", ")?;
         right.starts_with('%').then(|| self.given(right))
     }
 
-    /// The number of the launch that a value is, or every lane of it; None if it is none.
-    fn given<'v>(&'v self, value: &'v str) -> Option<&'v str> {
-        let head = format!(" {value} = ");
-        let definition = self.lines.iter().find_map(|(_, l)| l.split_once(&head));
-        let (_, definition) = definition?;
+    /// The place of the launch's number that a value is, or every lane of it; None if it is none.
+    fn given(&self, value: &str) -> Option<usize> {
+        let definition = self.definition(value)?;
         // A vector of one number is that number in lane 0, and then a shuffle.
         let source = match definition.split_once(' ') {
             Some(("shufflevector", operands)) => operands.split(", ").next(),
             Some(("insertelement", operands)) => operands.split(", ").nth(1),
-            _ => return definition.starts_with("load i32, ptr %").then_some(value),
+            _ => {
+                let address = definition.strip_prefix("load i32, ptr ")?;
+                return self.place(address.split(',').next()?);
+            }
         };
         self.given(source?.rsplit(' ').next()?)
+    }
+
+    /// The place of the number at an address in the numbers that a kernel takes.
+    fn place(&self, address: &str) -> Option<usize> {
+        let Some(definition) = self.definition(address) else {
+            // The parameter itself.
+            return Some(0);
+        };
+        let offset: usize = definition.rsplit(' ').next()?.parse().ok()?;
+        match definition.contains(" i8, ptr ") {
+            true => Some(offset / 4),
+            false => Some(offset),
+        }
+    }
+
+    fn definition(&self, value: &str) -> Option<&str> {
+        let head = format!(" {value} = ");
+        self.lines.iter().find_map(|(_, l)| Some(l.split_once(&head)?.1))
     }
 }

@@ -50,7 +50,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// A network with inputs of the given sizes and four classes.
+    /// A network with inputs of the given sizes and at least four classes.
     fn new(model: &Path, sizes: [usize; 4]) -> Subject {
         let folder = tempfile::tempdir().unwrap();
         let text = folder.path().join("kernels.ll");
@@ -111,19 +111,20 @@ fn difference(found: &Trained, reference: &Trained) -> f64 {
     pairs.fold(error(&found.loss, &reference.loss), f64::max)
 }
 
-/// Changes that change nothing: an element beyond the last writes the only element again.
-const EQUIVALENT: [&str; 2] = [
+/// Changes that change nothing: an element beyond the last writes the only element again, or is in no block.
+const EQUIVALENT: [&str; 3] = [
+    "reduce_3_1: one element too many",
     "softmax_cross_entropy_8_1: one element too many",
     "identity_14: one element too many",
 ];
 
 #[test]
 fn every_fault_of_a_plain_kernel_is_noticed() {
-    // Groups are not for matrix instructions.
+    // Groups are not for matrix instructions. Six channels are no whole number of blocks that merge sums.
     let mut net = Net::new(&[4, 8, 8]);
     let attributes = [("pads", Ints(&[1, 1, 1, 1])), ("group", Int(2))];
-    let x = net.conv("x", &[4, 2, 3, 3], &attributes);
-    let x = net.bn(&x, 4);
+    let x = net.conv("x", &[6, 2, 3, 3], &attributes);
+    let x = net.bn(&x, 6);
     let x = net.silu(&x);
     let x = net.node("GlobalAveragePool", &[&x], &[]);
     let y = net.node("Flatten", &[&x], &[]);
@@ -137,7 +138,7 @@ fn every_fault_of_a_plain_kernel_is_noticed() {
 }
 
 /// Of the images.
-const SIDE: usize = 5;
+const SIDE: usize = 7;
 
 /// Every third one; all of them where `SYNCBN_EMULATED` is set.
 #[test]

@@ -33,12 +33,11 @@ impl Kernel<'_> {
         self.mutant("one turn less", vec![(*i, format!("{head}, {}", count - 1))])
     }
 
-    /// The sum of a product is a difference.
+    /// The sum of a product is a difference. What is added to 0 may be subtracted from it as well.
     fn sign(&self) -> Option<Mutant> {
-        let (i, line) = self
-            .lines
-            .iter()
-            .find(|(_, l)| l.contains(" = fadd ") || l.contains(" = fsub "))?;
+        let is_sum = |l: &str| l.contains(" = fadd ") || l.contains(" = fsub ");
+        let with_zero = |l: &str| l.contains(" 0.000000e+00") || l.contains("zeroinitializer");
+        let (i, line) = self.lines.iter().find(|(_, l)| is_sum(l) && !with_zero(l))?;
         let changed = match line.contains(" = fadd ") {
             true => line.replace(" = fadd ", " = fsub "),
             false => line.replace(" = fsub ", " = fadd "),

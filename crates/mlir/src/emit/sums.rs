@@ -1,0 +1,212 @@
+//! Sums on a GPU, in two stages: partial sums of many threads, and their sum in a fixed order.
+
+use super::control::{Accumulate, Extent};
+use super::device::elements;
+use super::{Buffer, Elem, Emitter, Index, Val};
+
+/// Threads that a sum is split over, in all. Fixed, so that the order of additions depends on shapes
+/// and the largest batch alone.
+const SUM_THREADS: i64 = 1 << 16;
+/// Terms that a thread adds at least, if so many threads have work then.
+const LEAST_TERMS: i64 = 16;
+const LEAST_THREADS: i64 = 1 << 10;
+/// Fewer parts are not worth a second stage.
+const LEAST_PARTS: i64 = 4;
+/// Partial sums of one result.
+const MOST_PARTS: i64 = 1 << 14;
+/// Lanes of a sum at most: it has several f64 values for each.
+pub(super) const LANES: usize = 4;
+
+/// Adds a term to the sums that it belongs to.
+type Add<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
+
+/// Stores the sums that belong to an index.
+pub type Finish<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]);
+
+/// What neighbouring threads of a sum differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inner {
+    /// In what they sum up for.
+    Kept,
+    /// In what they add.
+    Summed,
+}
+
+/// A sum to be taken.
+pub(super) struct Sum<'c, 'b> {
+    pub(super) kept: &'b [Extent<'c>],
+    pub(super) summed: &'b [Extent<'c>],
+    pub(super) inner: Inner,
+    pub(super) elems: &'b [Elem],
+    pub(super) body: Add<'c, 'b>,
+    pub(super) store: Finish<'c, 'b>,
+    /// Results and terms of each, at the largest batch.
+    pub(super) results: i64,
+    pub(super) terms: i64,
+}
+
+impl Sum<'_, '_> {
+    /// Threads that share a result, where each adds up `lanes` results.
+    fn parts(&self, lanes: usize) -> i64 {
+        let share = |threads: i64| threads * lanes as i64 / self.results.max(1);
+        let least = share(LEAST_THREADS).min(self.terms);
+        match share(SUM_THREADS).min(least.max(self.terms / LEAST_TERMS)) {
+            ..LEAST_PARTS => 1,
+            parts => parts.min(MOST_PARTS),
+        }
+    }
+}
+
+impl<'c> Emitter<'c> {
+    /// Sums over `summed` for every index of `kept`: partial sums of many threads, and in the next stage their sum in
+    /// f64, in a fixed order. `body` gets the indices of `kept` and then those of `summed`; `store` gets an index of
+    /// `kept` and its sums. Where one thread is enough for a result there is one stage.
+    pub fn sum_in_threads(
+        &mut self,
+        kept: &[Extent<'c>],
+        summed: &[Extent<'c>],
+        inner: Inner,
+        elems: &[Elem],
+        body: Accumulate<'c, '_>,
+        store: Finish<'c, '_>,
+    ) {
+        let Some(device) = &self.device else { return };
+        let bound = |extents: &[Extent<'c>]| match elements(extents) {
+            (true, per) => per * device.batch_bound,
+            (false, all) => all,
+        };
+        let (results, terms) = (bound(kept), bound(summed));
+        let body = std::cell::RefCell::new(body);
+        let sum = Sum {
+            kept,
+            summed,
+            inner,
+            elems,
+            body: &|e, at, sums| (body.borrow_mut())(e, at, sums),
+            store,
+            results,
+            terms,
+        };
+        let lanes = self.lanes_of_sum(&sum, MOST_PARTS);
+        let parts = sum.parts(lanes);
+        if parts == 1 {
+            if self.is_current() {
+                let lanes = self.lanes_of_sum(&sum, 1);
+                self.add_in_threads(&sum, lanes, 1);
+            }
+            return;
+        }
+        if self.is_current() {
+            self.add_in_threads(&sum, lanes, parts);
+        }
+        self.then();
+        if self.is_current() {
+            let buffers = self.partial_sums(&sum, parts);
+            self.merge(&sum, parts, &buffers);
+        }
+    }
+
+    /// How many neighbouring results a thread adds up.
+    fn lanes_of_sum(&mut self, sum: &Sum<'c, '_>, parts: i64) -> usize {
+        match (sum.inner, sum.kept.last()) {
+            (Inner::Kept, Some(&Extent::Fixed(size))) => {
+                self.lanes_for_threads(size, LANES, &|e| e.add_parts(sum, parts))
+            }
+            _ => 1,
+        }
+    }
+
+    /// The first stage.
+    fn add_in_threads(&mut self, sum: &Sum<'c, '_>, lanes: usize, parts: i64) {
+        let (batch, per) = elements(sum.kept);
+        if let Some(device) = &mut self.device {
+            device.needs(batch, per * parts / lanes as i64);
+        }
+        self.with_lanes(lanes, |e| e.add_parts(sum, parts));
+    }
+
+    /// Adds every `parts`-th term of a result, for every part and result.
+    fn add_parts(&mut self, sum: &Sum<'c, '_>, parts: i64) {
+        let buffers = self.partial_sums(sum, parts);
+        let mut kept = sum.kept.to_vec();
+        if let Some(Extent::Fixed(size)) = kept.last_mut() {
+            *size /= self.lanes as i64;
+        }
+        let split = [Extent::Fixed(parts)];
+        let order = match sum.inner {
+            Inner::Kept => [&split, &kept[..]].concat(),
+            Inner::Summed => [&kept[..], &split].concat(),
+        };
+        let [id, threads] = self.thread();
+        let count = self.count(&order);
+        self.for_steps([id, count, threads], &[], |e, i, _| {
+            let mut at = e.unflatten(&order, Index::uniform(i));
+            let part = match sum.inner {
+                Inner::Kept => at.remove(0),
+                Inner::Summed => at.pop().unwrap_or(Index::constant(0)),
+            };
+            if let Some(last) = at.last_mut() {
+                *last = e.lanes_of(*last);
+            }
+            let zeros = sum.elems.iter().map(|&elem| e.zero(elem));
+            let zeros: Vec<Val<'c>> = zeros.collect();
+            let start: Vec<Val<'c>> = zeros.into_iter().map(|zero| e.splat(zero, e.lanes)).collect();
+            let (low, high, step) = (e.index_value(part), e.count(sum.summed), e.index(parts));
+            let sums = e.for_steps([low, high, step], &start, |e, term, sums| {
+                let term = e.unflatten(sum.summed, Index::uniform(term));
+                (sum.body)(e, &[at.as_slice(), &term].concat(), sums)
+            });
+            e.prepared(|e| {
+                if parts == 1 {
+                    let sums: Vec<Val<'c>> = sums.iter().map(|&v| e.convert(v, Elem::F64)).collect();
+                    return (sum.store)(e, &at, &sums);
+                }
+                let result = e.flatten(sum.kept, &at);
+                for (buffer, &sum) in buffers.iter().zip(&sums) {
+                    e.store(buffer, &[part, result], sum);
+                }
+            });
+            Vec::new()
+        });
+    }
+
+    /// Row-major number of an index along `extents`.
+    pub(super) fn flatten(&mut self, extents: &[Extent<'c>], at: &[Index<'c>]) -> Index<'c> {
+        let mut flat = Index::constant(0);
+        for (&i, extent) in at.iter().zip(extents) {
+            if let Extent::Fixed(n) = *extent {
+                flat = self.index_scale(flat, n);
+            }
+            flat = self.index_add(flat, i);
+        }
+        flat
+    }
+
+    /// Buffers `[part, result]` in scratch memory, one for each sum.
+    fn partial_sums(&mut self, sum: &Sum<'c, '_>, parts: i64) -> Vec<Buffer<'c>> {
+        let strides = match sum.inner {
+            Inner::Kept => [sum.results, 1],
+            Inner::Summed => [1, parts],
+        };
+        let Some(device) = &mut self.device else {
+            return Vec::new();
+        };
+        let scratch = device.scratch;
+        let mut used: i64 = 0;
+        let mut offsets = Vec::new();
+        for elem in sum.elems {
+            let offset = (used + 255) / 256 * 256;
+            offsets.push(offset);
+            used = offset + sum.results * parts * elem.bytes();
+        }
+        if parts > 1 && device.trial.is_none() {
+            device.scratch_bytes = device.scratch_bytes.max(used);
+        }
+        let buffer = |(offset, &elem): (i64, &Elem)| {
+            let mut buffer = Buffer::new(scratch, elem, &strides);
+            buffer.offset = offset / elem.bytes();
+            buffer
+        };
+        offsets.into_iter().zip(sum.elems).map(buffer).collect()
+    }
+}
