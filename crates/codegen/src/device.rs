@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use inkwell::OptimizationLevel;
 use inkwell::context::Context;
 use inkwell::memory_buffer::MemoryBuffer;
 use inkwell::module::Module;
@@ -12,7 +11,7 @@ use inkwell::support::LLVMString;
 use inkwell::targets::{CodeModel, FileType, RelocMode, Target, TargetMachine, TargetTriple};
 use inkwell::values::BasicValue;
 
-use crate::{CodegenError, PASSES, STACK_BYTES, initialize_targets, text_of};
+use crate::{CodegenError, STACK_BYTES, effort, initialize_targets, text_of};
 
 /// The lowest GPU that device code is for, and PTX's version: CUDA 12.0, and every later driver.
 const CHIP: &str = "sm_80";
@@ -124,7 +123,7 @@ pub fn optimize(kernels: &Module) -> Result<TargetMachine, CodegenError> {
             &triple,
             CHIP,
             FEATURES,
-            OptimizationLevel::Aggressive,
+            effort::DEVICE.level,
             RelocMode::Default,
             CodeModel::Default,
         )
@@ -133,7 +132,7 @@ pub fn optimize(kernels: &Module) -> Result<TargetMachine, CodegenError> {
     kernels.set_data_layout(&machine.get_target_data().get_data_layout());
     kernels.verify().map_err(failed)?;
     kernels
-        .run_passes(PASSES, &machine, PassBuilderOptions::create())
+        .run_passes(effort::DEVICE.passes, &machine, PassBuilderOptions::create())
         .map_err(failed)?;
     Ok(machine)
 }

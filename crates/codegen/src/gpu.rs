@@ -7,7 +7,7 @@ use syncbn_mlir::gpu::Kernels;
 use syncbn_mlir::{GpuModule, with_gpu_module};
 
 use crate::device::{device_code, optimize};
-use crate::{CodegenError, Cpu, Emit, emulated, from_llvm};
+use crate::{CodegenError, Cpu, Emit, effort, emulated, from_llvm};
 
 /// What a GPU program is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,10 +54,11 @@ pub fn generate_gpu(
             let kernels = translate_kernels(module, &context)?;
             let names: Vec<&str> = code.kernels.kernels.iter().map(|k| k.name.as_str()).collect();
             emulated::retarget(&context, &kernels, &names)?;
-            code.emulated = Some(from_llvm(&kernels, cpu, Emit::Object)?);
+            code.emulated = Some(from_llvm(&kernels, cpu, effort::EMULATED, Emit::Object)?);
         }
         let context = Context::create();
-        code.host = from_llvm(&translate_host(module, &context)?, cpu, Emit::Object)?;
+        let host = translate_host(module, &context)?;
+        code.host = from_llvm(&host, cpu, effort::HOST, Emit::Object)?;
         Ok(code)
     })?
 }
@@ -86,7 +87,7 @@ pub fn emit_gpu(
                 let all = &module.kernels().kernels;
                 let names: Vec<&str> = all.iter().map(|k| k.name.as_str()).collect();
                 emulated::retarget(&context, &kernels, &names)?;
-                return from_llvm(&kernels, cpu, emit);
+                return from_llvm(&kernels, cpu, effort::EMULATED, emit);
             }
             optimize(&kernels)?;
             Ok(kernels.print_to_string().to_bytes().to_vec())

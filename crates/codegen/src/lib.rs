@@ -2,12 +2,12 @@
 
 mod cpu;
 mod device;
+mod effort;
 mod emulated;
 mod gpu;
 
 use std::sync::Once;
 
-use inkwell::OptimizationLevel;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::{AsContextRef, Context};
 use inkwell::module::{Linkage, Module};
@@ -16,11 +16,10 @@ use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Tar
 use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
+use effort::Effort;
+
 pub use cpu::{Cpu, CpuFlag};
 pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu};
-
-/// LLVM's optimisation passes. Index-heavy kernels need the whole of -O2.
-const PASSES: &str = "default<O2>";
 
 /// Makes LLVM's code generators known, once in a process: threads that generate code read what this writes.
 fn initialize_targets() {
@@ -84,7 +83,7 @@ pub fn generate(
             note(lowered.kernels());
             let context = Context::create();
             let module = translate(lowered, &context)?;
-            from_llvm(&module, cpu, emit)
+            from_llvm(&module, cpu, effort::CPU, emit)
         }
     })?
 }
@@ -100,7 +99,7 @@ fn translate<'c>(lowered: &syncbn_mlir::Lowered, context: &'c Context) -> Result
     }
 }
 
-fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+fn from_llvm(module: &Module, cpu: &Cpu, effort: Effort, emit: Emit) -> Result<Vec<u8>, CodegenError> {
     initialize_targets();
     let failed = |e: inkwell::support::LLVMString| CodegenError::Llvm(e.to_string());
     let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
@@ -110,7 +109,7 @@ fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenE
             &triple,
             &cpu.name,
             &cpu.feature_string(),
-            OptimizationLevel::Default,
+            effort.level,
             RelocMode::PIC,
             CodeModel::Default,
         )
@@ -138,13 +137,10 @@ fn from_llvm(module: &Module, cpu: &Cpu, emit: Emit) -> Result<Vec<u8>, CodegenE
         .filter(|f| f.get_linkage() == Linkage::Internal);
     kernels.for_each(|function| function.add_attribute(AttributeLoc::Function, noinline));
     module.verify().map_err(failed)?;
-    // Kernels come with their vectors and blocks chosen; LLVM's own loop transformations would only copy code.
-    let passes = PassBuilderOptions::create();
-    passes.set_loop_vectorization(false);
-    passes.set_loop_slp_vectorization(false);
-    passes.set_loop_unrolling(false);
-    passes.set_loop_interleaving(false);
-    module.run_passes(PASSES, &machine, passes).map_err(failed)?;
+    let options = PassBuilderOptions::create();
+    module
+        .run_passes(effort.passes, &machine, options)
+        .map_err(failed)?;
     let buffer = |file_type| machine.write_to_memory_buffer(module, file_type).map_err(failed);
     match emit {
         Emit::Asm => Ok(text_of(buffer(FileType::Assembly)?.as_slice())),

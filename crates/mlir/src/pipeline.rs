@@ -54,6 +54,8 @@ impl Session {
         let registry = DialectRegistry::new();
         register_all_dialects(&registry);
         let context = Context::new();
+        // The targets have a context and a thread each, and passes see one module: locks would only cost time.
+        context.enable_multi_threading(false);
         context.append_dialect_registry(&registry);
         context.load_all_available_dialects();
         register_all_llvm_translations(&context);
@@ -83,6 +85,8 @@ impl Session {
 
     fn run(&self, module: &mut Module, pipeline: &str) -> Result<(), LowerError> {
         let manager = PassManager::new(&self.context);
+        // What goes in is verified, and LLVM verifies what comes out.
+        manager.enable_verifier(false);
         parse_pass_pipeline(manager.as_operation_pass_manager(), pipeline).map_err(|error| {
             LowerError::Mlir {
                 message: format!("{pipeline}: {error}"),

@@ -11,16 +11,20 @@
 //! After:
 //!
 //! ```text
-//! %values = llvm.alloca ...               // one slot a parameter, and a table of their addresses
+//! %values, %table = llvm.alloca ...       // once a function: one slot a parameter, and a table of their addresses
+//! llvm.store ...                          // the arguments
 //! llvm.call @syncbn_rt_launch(%stream, 0, %b, %1, %1, %table)
 //! %status = llvm.call @ncclAllReduce(%p, %p, %count, 8, 0, %comm, %stream)
 //! llvm.call @syncbn_rt_nccl_check(%stream, %status)
 //! ```
 //!
 //! The runtime knows a kernel by its index, so no name is looked up in a step. Launches with other open numbers of one
-//! kernel have indices of their own. The numbers lie in constant memory, and the table has their own address, since
-//! the kernel takes them by value. MLIR's own `gpu-to-llvm` would load
+//! kernel have indices of their own. The numbers lie in constant memory, and the table has their own address
+//! for the launch, since the kernel takes them by value. A launch reads its arguments before it returns, so all launches
+//! of a function share slots and table. MLIR's own `gpu-to-llvm` would load
 //! modules in constructors that run before `main`, also on machines without a GPU.
+
+use std::ops::Range;
 
 use melior::Context;
 use melior::ir::attribute::{IntegerAttribute, TypeAttribute};
@@ -69,24 +73,50 @@ impl<'c> Rewriter<'c> {
                 continue;
             }
             for region in operation.regions() {
+                let mut blocks = Vec::new();
                 let mut block = region.first_block();
                 while let Some(current) = block {
-                    self.block(handle::block(&*current))?;
+                    blocks.push(handle::block(&*current));
                     block = current.next_in_region();
+                }
+                let room = self.room(&blocks);
+                for block in blocks {
+                    self.block(block, room.as_ref())?;
                 }
             }
         }
         Ok(())
     }
 
-    fn block(&self, block: BlockRef<'c, 'c>) -> Result<(), LowerError> {
+    /// Room for the arguments of any launch of a function; None where it launches nothing.
+    fn room(&self, blocks: &[BlockRef<'c, 'c>]) -> Option<Room<'c>> {
+        let mut most = None;
+        for block in blocks {
+            let mut next = block.first_operation();
+            while let Some(operation) = next {
+                next = operation.next_in_block();
+                if is(&operation, LAUNCH) {
+                    most = most.max(Some(arguments(&operation).len()));
+                }
+            }
+        }
+        let entry = blocks.first()?;
+        let first = handle::operation(entry.first_operation()?);
+        let mut e = Emitter::before(self.context, *entry, first);
+        Some(Room::new(&mut e, most?))
+    }
+
+    fn block(&self, block: BlockRef<'c, 'c>, room: Option<&Room<'c>>) -> Result<(), LowerError> {
         let mut next = block.first_operation();
         while let Some(operation) = next {
             next = operation.next_in_block();
             let operation = handle::operation(operation);
             let mut e = Emitter::before(self.context, block, operation);
             match operation.name().as_string_ref().as_str() {
-                Ok("gpu.launch_func") => self.launch(&mut e, operation)?,
+                Ok(LAUNCH) => {
+                    let room = room.ok_or_else(|| bug("no room for a launch's arguments".to_string()))?;
+                    launch(&mut e, operation, room)?;
+                }
                 Ok("nccl.all_reduce") => all_reduce(&mut e, operation)?,
                 Ok("nccl.group_start") => {
                     e.call(gpu_symbols::NCCL_GROUP_START, &[], Some(Elem::I32));
@@ -103,58 +133,88 @@ impl<'c> Rewriter<'c> {
         }
         Ok(())
     }
+}
 
-    fn launch(&self, e: &mut Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
-        let kernel = operation.attribute(INDEX).ok();
-        let kernel = kernel.and_then(|index| IntegerAttribute::try_from(index).ok());
-        let kernel = kernel
-            .ok_or_else(|| bug(format!("{operation} says no kernel")))?
-            .value();
-        let by_value = operation.has_attribute(BY_VALUE);
-        // Six sizes come first, the stream last.
-        let last = operation.operand_count().saturating_sub(1);
-        let mut values = Vec::new();
-        for i in 6..last {
-            let value = operation.operand(i).map_err(|e| bug(e.to_string()))?;
-            let elem = match value.r#type().to_string().as_str() {
-                "i32" => Elem::I32,
-                "i64" => Elem::I64,
-                _ => Elem::Ptr,
-            };
-            values.push(operand(operation, i, elem)?);
-        }
-        let count = e.index(values.len() as i64);
-        let (slots, table) = (slots(e, count), slots(e, count));
-        for (i, &value) in values.iter().enumerate() {
-            let is_address = by_value && i + 1 == values.len();
-            let i = e.index(i as i64);
+const LAUNCH: &str = "gpu.launch_func";
+
+/// The operands of a launch that are its kernel's arguments. Six sizes come first, the stream last.
+fn arguments(launch: &OperationRef) -> Range<usize> {
+    6..launch.operand_count().saturating_sub(1).max(6)
+}
+
+/// Where the launches of a function put their arguments.
+struct Room<'c> {
+    /// Addresses of an argument, and of this address in the table.
+    slots: Vec<(Val<'c>, Val<'c>)>,
+    /// Address of the arguments' addresses.
+    table: Val<'c>,
+}
+
+impl<'c> Room<'c> {
+    fn new(e: &mut Emitter<'c>, most: usize) -> Room<'c> {
+        let count = e.index(most as i64);
+        let (values, table) = (on_stack(e, count), on_stack(e, count));
+        let slots = (0..most as i64).map(|i| {
+            let i = e.index(i);
+            let slot = e.address(values, Elem::Ptr, i);
             let entry = e.address(table, Elem::Ptr, i);
-            if is_address {
-                e.store_scalar(entry, value);
-                continue;
-            }
-            let slot = e.address(slots, Elem::Ptr, i);
-            e.store_scalar(slot, value);
             e.store_scalar(entry, slot);
-        }
-        let stream = operand(operation, last, Elem::Ptr)?;
-        let mut arguments = vec![stream, e.index(kernel)];
-        for i in 0..3 {
-            arguments.push(operand(operation, i, Elem::I64)?);
-        }
-        arguments.push(table);
-        e.call(gpu_symbols::LAUNCH, &arguments, None);
-        Ok(())
+            (slot, entry)
+        });
+        let slots = slots.collect();
+        Room { slots, table }
     }
 }
 
-/// Room for `count` pointers on the stack.
-fn slots<'c>(e: &mut Emitter<'c>, count: Val<'c>) -> Val<'c> {
+/// An array of `count` pointers on the stack.
+fn on_stack<'c>(e: &mut Emitter<'c>, count: Val<'c>) -> Val<'c> {
     let pointer = e.ty(Elem::Ptr, 1);
     let elem_type: Attribute<'c> = TypeAttribute::new(pointer).into();
     let alignment = e.i64_attribute(8);
     let attributes = [("elem_type", elem_type), ("alignment", alignment)];
     e.op1("llvm.alloca", &[count], (Elem::Ptr, 1), &attributes)
+}
+
+fn launch<'c>(
+    e: &mut Emitter<'c>,
+    operation: OperationRef<'c, 'c>,
+    room: &Room<'c>,
+) -> Result<(), LowerError> {
+    let kernel = operation.attribute(INDEX).ok();
+    let kernel = kernel.and_then(|index| IntegerAttribute::try_from(index).ok());
+    let kernel = kernel
+        .ok_or_else(|| bug(format!("{operation} says no kernel")))?
+        .value();
+    let by_value = operation.has_attribute(BY_VALUE);
+    let arguments = arguments(&operation);
+    let last = arguments.end - 1;
+    let mut borrowed = None;
+    for (i, &(slot, entry)) in arguments.clone().zip(&room.slots) {
+        let value = operation.operand(i).map_err(|e| bug(e.to_string()))?;
+        let elem = match value.r#type() {
+            ty if ty == e.ty(Elem::I32, 1) => Elem::I32,
+            ty if ty == e.ty(Elem::I64, 1) => Elem::I64,
+            _ => Elem::Ptr,
+        };
+        let value = operand(operation, i, elem)?;
+        if by_value && i == last {
+            e.store_scalar(entry, value);
+            borrowed = Some((slot, entry));
+        } else {
+            e.store_scalar(slot, value);
+        }
+    }
+    let stream = operand(operation, arguments.end, Elem::Ptr)?;
+    let mut values = vec![stream, e.index(kernel)];
+    for i in 0..3 {
+        values.push(operand(operation, i, Elem::I64)?);
+    }
+    values.push(room.table);
+    e.call(gpu_symbols::LAUNCH, &values, None);
+    if let Some((slot, entry)) = borrowed {
+        e.store_scalar(entry, slot);
+    }
+    Ok(())
 }
 
 fn all_reduce<'c>(e: &mut Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
