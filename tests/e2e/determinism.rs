@@ -91,6 +91,11 @@ fn info_agrees_with_itself_and_with_the_network() {
     assert_eq!(info["collectives_per_step"], list.len());
     let bytes: u64 = list.iter().map(|c| c["bytes"].as_u64().unwrap()).sum();
     assert_eq!(info["collective_bytes_per_step"], bytes);
+    // One for each of 11 BatchNorms in either direction, and the gradients. Both shortcuts with a BatchNorm share theirs
+    // with the main branch, which changes no bytes.
+    assert_eq!(info["collectives_per_step_uncombined"], 2 * 11 + 1);
+    assert_eq!(list.len(), 2 * (11 - 2) + 1);
+    assert_eq!(info["collective_bytes_per_step_uncombined"], bytes);
     let names = |list: &serde_json::Value| -> BTreeSet<String> {
         let list = list.as_array().unwrap();
         list.iter().map(|n| n.as_str().unwrap().to_string()).collect()

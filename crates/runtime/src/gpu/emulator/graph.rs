@@ -125,3 +125,49 @@ impl Replay for EmulatedGraph {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use syncbn_abi::GpuParameter;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_passed_by_value_are_copied() {
+        let parameter = GpuParameter {
+            bytes: 4,
+            bytes_per_sample: 0,
+            written: false,
+        };
+        let kernel = GpuKernel {
+            name: "k".into(),
+            block: 1,
+            shared: 0,
+            cooperative: false,
+            parameters: Some(vec![parameter; 2]),
+            numbers: 3,
+        };
+        let (pointers, n, total) = ([8_u64, 16], 5_i32, 7_i64);
+        let mut numbers = [1_i32, -2, 3];
+        let parameters: [*const c_void; 5] = [
+            (&raw const pointers[0]).cast(),
+            (&raw const pointers[1]).cast(),
+            (&raw const n).cast(),
+            (&raw const total).cast(),
+            (&raw const numbers).cast(),
+        ];
+        // SAFETY: two pointers, the samples of the rank and of all, and three numbers, as the kernel says.
+        let values = unsafe { values(&kernel, parameters.as_ptr()) };
+        numbers.fill(0);
+        assert_eq!(values[..4], [8, 16, 5, 7]);
+        let words: Vec<u8> = values[4..].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let copied: Vec<i32> = words
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&n| i32::from_le_bytes(n))
+            .collect();
+        assert_eq!(copied[..3], [1, -2, 3]);
+        assert_eq!(numbers, [0; 3]);
+    }
+}
