@@ -39,10 +39,12 @@ pub mod gpu_symbols {
     pub const EMULATED_SHARED: &str = "syncbn_emulated_shared";
     /// Prefix of the runtime's functions that stand for NVVM intrinsics: `llvm.nvvm.a.b` becomes `syncbn_emu_a_b`.
     /// Special registers (`read.ptx.sreg.*`) are `i32 ()`; all others are `void (const void* arguments, void*
-    /// result)`, where the arguments lie as in a C structure and so does a structure result.
+    /// result)`, where the arguments lie as in a C structure and so does a structure result. After the last argument
+    /// comes, as i64, the `base` of each argument that points to global memory, as in [`EMULATED_ACCESS`].
     pub const EMULATED_INTRINSIC: &str = "syncbn_emu_";
-    /// Provided by the runtime: `void (const void* address, i64 bytes, i64 alignment, i64 write)`, called before
-    /// every access of emulated kernels to global or shared memory.
+    /// Provided by the runtime: `void (const void* address, i64 bytes, i64 alignment, i64 write, i64 base)`, called
+    /// before every access of emulated kernels to global or shared memory. `base` is the number of the kernel's
+    /// parameter that the address is based on, [`super::BASE_UNKNOWN`] or [`super::BASE_SHARED`].
     pub const EMULATED_ACCESS: &str = "syncbn_emu_access";
 
     /// Provided by the runtime: `void (void* stream, i64 kernel, i64 grid_x, i64 grid_y, i64 grid_z,
@@ -73,6 +75,11 @@ pub const NCCL_FLOAT32: i32 = 7;
 pub const NCCL_FLOAT64: i32 = 8;
 /// `ncclSum` of NCCL's `ncclRedOp_t`.
 pub const NCCL_SUM: i32 = 0;
+
+/// What an address is based on: global memory, but no single parameter, such as a pointer that the kernel has loaded.
+pub const BASE_UNKNOWN: i64 = -1;
+/// What an address is based on: shared memory.
+pub const BASE_SHARED: i64 = -2;
 
 /// Bytes of shared memory of an emulated block: what sm_90 allows.
 pub const SHARED_LIMIT: u64 = 232_448;
@@ -133,7 +140,7 @@ pub struct GpuKernel {
     pub numbers: u32,
 }
 
-/// What a kernel may touch through one pointer parameter. The emulator refuses every other access.
+/// What a kernel may touch through one pointer parameter. The emulator refuses every other access through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuParameter {
     /// Bytes that do not depend on the batch.

@@ -23,8 +23,8 @@ mod model;
 use serde::{Deserialize, Serialize};
 
 pub use gpu::{
-    Gpu, GpuArguments, GpuKernel, GpuParameter, Image, Images, NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM,
-    SHARED_LIMIT, gpu_symbols,
+    BASE_SHARED, BASE_UNKNOWN, Gpu, GpuArguments, GpuKernel, GpuParameter, Image, Images, NCCL_FLOAT32,
+    NCCL_FLOAT64, NCCL_SUM, SHARED_LIMIT, gpu_symbols,
 };
 pub use model::{
     Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor, Uncombined,

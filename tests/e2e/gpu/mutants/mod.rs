@@ -137,6 +137,17 @@ fn every_fault_of_a_plain_kernel_is_noticed() {
     assert_eq!(subject.missed(mutants.iter()), EQUIVALENT, "not noticed");
 }
 
+/// Changes that change nothing. A window of one pixel reads nothing outside the image, whose sizes are these numbers
+/// of its kernels; where it must not read at all it is far outside. And where channels fill the tile, no thread that
+/// merges moments is past the last one.
+const HARMLESS: [&str; 5] = [
+    "conv_1: one pixel too many of number 0",
+    "conv_1: one pixel too many of number 16",
+    "conv_4: one pixel too many of number 25",
+    "conv_backward_weight_25: one pixel too many of number 0",
+    "conv_backward_weight_25: one pixel too many of number 4",
+];
+
 /// Of the images.
 const SIDE: usize = 7;
 
@@ -173,6 +184,12 @@ fn every_fault_of_a_cooperative_kernel_is_noticed() {
     } else {
         3
     };
-    let missed = subject.missed(mutants.iter().step_by(every));
-    assert!(missed.is_empty(), "not noticed of {}: {missed:#?}", mutants.len());
+    let planted: Vec<&Mutant> = mutants.iter().step_by(every).collect();
+    let harmless: Vec<&str> = planted
+        .iter()
+        .map(|mutant| mutant.what.as_str())
+        .filter(|what| HARMLESS.contains(what))
+        .collect();
+    let missed = subject.missed(planted.into_iter());
+    assert_eq!(missed, harmless, "not noticed of {}", mutants.len());
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::{
+    access::Access,
     launch::{Launch, intrinsic},
     shared::Shared,
 };
@@ -18,7 +19,7 @@ pub(super) struct Copies {
 }
 
 /// A copy under way.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Copy {
     to: *mut u8,
     from: *const u8,
@@ -34,16 +35,27 @@ impl Copies {
     }
 }
 
-fn begin(launch: &Launch, to: *mut u8, from: *const u8, bytes: usize, read: u32) -> Result<(), String> {
-    let read = (read as usize).min(bytes);
+fn begin(launch: &Launch, copy: Copy, base: i64) -> Result<(), String> {
+    let Copy {
+        to,
+        from,
+        bytes,
+        read,
+    } = copy;
     if !(to as usize).is_multiple_of(bytes) || !(from as usize).is_multiple_of(bytes) {
         return Err(format!(
             "cp.async of {bytes} bytes from {from:p} to {to:p}, which are not both aligned to {bytes}"
         ));
     }
     if read > 0 {
+        let access = Access {
+            address: from as usize,
+            bytes: read,
+            write: false,
+            base,
+        };
         launch
-            .access(from as usize, read, 1, false)
+            .access(access, 1)
             .map_err(|reason| format!("cp.async {reason}"))?;
     }
     let Some(offset) = Shared::offset(to as usize) else {
@@ -55,12 +67,7 @@ fn begin(launch: &Launch, to: *mut u8, from: *const u8, bytes: usize, read: u32)
         .begin_copy(launch.thread.get(), offset, bytes)
         .map_err(|reason| format!("cp.async writes {bytes} bytes of {reason}"))?;
     let slot = launch.slot();
-    launch.threads.borrow_mut()[slot].copies.open.push(Copy {
-        to,
-        from,
-        bytes,
-        read,
-    });
+    launch.threads.borrow_mut()[slot].copies.open.push(copy);
     Ok(())
 }
 
@@ -87,22 +94,31 @@ fn wait(launch: &Launch, pending: usize) {
     }
 }
 
+/// The arguments of a copy, and what its source is based on.
+#[repr(C)]
+struct Arguments(*mut u8, *const u8, i64);
+
+/// Those of a copy of which only so many bytes are read.
+#[repr(C)]
+struct PartialArguments(*mut u8, *const u8, u32, i64);
+
 macro_rules! copies {
     ($($name:ident $with_size:ident: $bytes:literal;)*) => { $(
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(arguments: *const u8, _: *mut u8) {
-            // SAFETY: the arguments are the destination and the source.
-            let [to, from] = unsafe { arguments.cast::<[*mut u8; 2]>().read_unaligned() };
-            intrinsic(|launch| begin(launch, to, from, $bytes, $bytes));
+            // SAFETY: generated code passes these.
+            let Arguments(to, from, base) = unsafe { arguments.cast::<Arguments>().read_unaligned() };
+            let copy = Copy { to, from, bytes: $bytes, read: $bytes };
+            intrinsic(|launch| begin(launch, copy, base));
         }
 
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $with_size(arguments: *const u8, _: *mut u8) {
-            // SAFETY: as above, and the number of bytes to read.
-            let ([to, from], read) = unsafe {
-                (arguments.cast::<[*mut u8; 2]>().read_unaligned(), arguments.add(16).cast::<u32>().read_unaligned())
-            };
-            intrinsic(|launch| begin(launch, to, from, $bytes, read));
+            // SAFETY: as above.
+            let PartialArguments(to, from, read, base) =
+                unsafe { arguments.cast::<PartialArguments>().read_unaligned() };
+            let copy = Copy { to, from, bytes: $bytes, read: (read as usize).min($bytes) };
+            intrinsic(|launch| begin(launch, copy, base));
         }
     )* };
 }

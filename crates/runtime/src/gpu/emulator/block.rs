@@ -181,7 +181,7 @@ fn meet(launch: &Launch) -> bool {
                 .all(|thread| matches!(thread.wait, Wait::Barrier(other) if other == number)) =>
         {
             threads.iter_mut().for_each(|thread| thread.wait = Wait::Nothing);
-            launch.shared.borrow_mut().barrier();
+            launch.pass_barrier();
             false
         }
         Wait::Ended => threads.iter().all(|thread| matches!(thread.wait, Wait::Ended)),

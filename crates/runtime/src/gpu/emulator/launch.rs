@@ -9,9 +9,10 @@ use std::{
 use syncbn_abi::GpuKernel;
 
 use super::{
+    access::Bounds,
     asynchronous::Copies,
     fiber::{Call, Way},
-    memory::{self, Range},
+    races::Races,
     shared::Shared,
     warp::Request,
 };
@@ -26,9 +27,9 @@ pub(super) struct Launch<'a> {
     pub call: Call,
     pub grid: [u32; 3],
     /// What the kernel may touch.
-    pub ranges: Vec<Range>,
-    /// The range of the last access.
-    recent: Cell<Range>,
+    pub bounds: Bounds,
+    /// What its threads have touched in global memory.
+    pub races: RefCell<&'a mut Races>,
     pub shared: RefCell<Shared>,
     /// The current block.
     pub block: Cell<[u32; 3]>,
@@ -77,18 +78,19 @@ thread_local! {
 
 impl<'a> Launch<'a> {
     /// A launch that has not begun.
-    pub fn new(kernel: &'a GpuKernel, call: Call, grid: [u32; 3], ranges: Vec<Range>) -> Self {
-        let nothing = Range {
-            begin: 0,
-            end: 0,
-            written: false,
-        };
+    pub fn new(
+        kernel: &'a GpuKernel,
+        call: Call,
+        grid: [u32; 3],
+        bounds: Bounds,
+        races: &'a mut Races,
+    ) -> Self {
         Launch {
             kernel,
             call,
             grid,
-            ranges,
-            recent: Cell::new(nothing),
+            bounds,
+            races: RefCell::new(races),
             shared: RefCell::new(Shared::lock()),
             block: Cell::new([0; 3]),
             thread: Cell::new(0),
@@ -115,9 +117,16 @@ impl<'a> Launch<'a> {
         let [x, y, _] = self.grid.map(u64::from);
         self.block
             .set([index % x, index / x % y, index / x / y].map(|coordinate| coordinate as u32));
+        self.races.borrow_mut().start_block(self.kernel.block);
         if self.kernel.shared > 0 {
             self.shared.borrow_mut().start_block(self.kernel.shared as usize);
         }
+    }
+
+    /// All threads of the block have met.
+    pub fn pass_barrier(&self) {
+        self.races.borrow_mut().start_interval(self.kernel.block);
+        self.shared.borrow_mut().barrier();
     }
 
     /// Where the current thread's entry in `threads` is.
@@ -190,47 +199,6 @@ impl<'a> Launch<'a> {
             unsafe { &*way }.suspend(());
         }
     }
-
-    /// Whether the kernel may make an access to global memory.
-    fn allows(&self, address: usize, bytes: usize, write: bool) -> bool {
-        if self.recent.get().allows(address, bytes, write) {
-            return true;
-        }
-        let mut ranges = self.ranges.iter();
-        let allowing = ranges.find(|range| range.allows(address, bytes, write));
-        if let Some(range) = allowing {
-            self.recent.set(*range);
-        }
-        allowing.is_some()
-    }
-
-    /// Checks an access of the current thread to global or shared memory.
-    pub fn access(&self, address: usize, bytes: usize, alignment: usize, write: bool) -> Result<(), String> {
-        let verb = if write { "writes" } else { "reads" };
-        if !address.is_multiple_of(alignment.max(1)) {
-            return Err(format!(
-                "{verb} {bytes} bytes at {address:#x}, which is not aligned to {alignment}"
-            ));
-        }
-        if let Some(offset) = Shared::offset(address) {
-            let mut shared = self.shared.borrow_mut();
-            return shared
-                .access(self.thread.get(), offset, bytes, write)
-                .map_err(|reason| format!("{verb} {bytes} bytes of {reason}"));
-        }
-        if self.allows(address, bytes, write) {
-            return Ok(());
-        }
-        let what = if self.kernel.parameters.is_some() {
-            "parameter"
-        } else {
-            "allocation"
-        };
-        Err(format!(
-            "{verb} {bytes} bytes at {address:#x}, outside what it may touch; {}",
-            memory::explain(&self.ranges, what, address, bytes)
-        ))
-    }
 }
 
 /// The launch of the current kernel; None outside one.
@@ -238,7 +206,7 @@ impl<'a> Launch<'a> {
 /// The reference must not outlive the intrinsic that asks.
 pub(super) fn current<'a>() -> Option<&'a Launch<'a>> {
     // SAFETY: `enter` keeps the pointer only while it borrows the launch.
-    unsafe { CURRENT.get().as_ref() }
+    unsafe { CURRENT.get().cast::<Launch<'a>>().as_ref() }
 }
 
 /// Does what an intrinsic does. If it fails or panics, the current thread stops for good and the launch fails.
@@ -250,16 +218,4 @@ pub(super) fn intrinsic(body: impl FnOnce(&Launch) -> Result<(), String>) {
     if let Err(reason) = outcome {
         launch.abandon(reason);
     }
-}
-
-/// [`syncbn_abi::gpu_symbols::EMULATED_ACCESS`].
-#[unsafe(no_mangle)]
-extern "C" fn syncbn_emu_access(address: usize, bytes: i64, alignment: i64, write: i64) {
-    let (bytes, alignment, write) = (bytes as usize, alignment as usize, write != 0);
-    let Some(launch) = current() else { return };
-    let aligned = address & alignment.wrapping_sub(1) == 0;
-    if aligned && launch.allows(address, bytes, write) {
-        return;
-    }
-    intrinsic(|launch| launch.access(address, bytes, alignment, write));
 }

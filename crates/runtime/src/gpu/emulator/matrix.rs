@@ -1,6 +1,9 @@
 //! `ldmatrix` and `mma.sync`: fragments of matrices across the lanes of a warp. Layouts after the PTX ISA.
 
+use syncbn_abi::BASE_SHARED;
+
 use super::{
+    access::Access,
     launch::Launch,
     shared::WARP,
     warp::{ALL, Failure, Lanes, Operation, Request, meet},
@@ -36,8 +39,14 @@ pub(super) fn load(
         // SAFETY: the address is the only argument.
         let address = unsafe { request.argument::<*const [u16; 8]>(0) };
         launch.thread.set(first + lane);
+        let access = Access {
+            address: address as usize,
+            bytes: 16,
+            write: false,
+            base: BASE_SHARED,
+        };
         launch
-            .access(address as usize, 16, 16, false)
+            .access(access, 16)
             .map_err(|reason| (lane, format!("ldmatrix {reason}")))?;
         // SAFETY: `access` has checked the address.
         rows[lane] = unsafe { address.read() };

@@ -39,8 +39,8 @@ impl Range {
             .max((address + bytes).saturating_sub(self.end))
     }
 
-    /// What is wrong with an access outside.
-    fn explain(&self, address: usize, bytes: usize) -> String {
+    /// What is wrong with an access that it does not allow.
+    pub fn explain(&self, address: usize, bytes: usize) -> String {
         let size = self.end - self.begin;
         if address < self.begin {
             format!("begins {} bytes before its start", self.begin - address)
@@ -52,8 +52,8 @@ impl Range {
     }
 }
 
-/// The closest of `ranges` to an access that none of them allows, as `parameter 2 (ends 4 bytes past its 64
-/// bytes)`.
+/// The closest of `ranges` to an access that none of them allows, as `parameter 2 is closest: ends 4 bytes past its
+/// 64 bytes`.
 pub(super) fn explain(ranges: &[Range], what: &str, address: usize, bytes: usize) -> String {
     let closest = ranges
         .iter()
@@ -108,8 +108,8 @@ impl Memory {
         Err(Error::internal("a copy's host memory is not the device's"))
     }
 
-    /// Every allocation.
-    fn allocated(&self) -> Vec<Range> {
+    /// Every allocation, in the order in which they were made.
+    pub fn allocated(&self) -> Vec<Range> {
         let range = |arena: &Arena| Range {
             begin: arena.as_ptr() as usize,
             end: arena.as_ptr() as usize + arena.len(),

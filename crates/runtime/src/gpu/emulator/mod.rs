@@ -2,15 +2,17 @@
 //!
 //! A *block* runs at a time, its threads as fibers that give way where threads meet: at barriers (`block`) and
 //! in the operations of a warp (`warp`). Kernels whose threads never meet run as a plain loop. Every access to
-//! memory is checked (`launch`, `memory`, `shared`): alignment, bounds, direction, and for shared memory
-//! also that it was written, that a barrier lies between threads of different warps, and that asynchronous
-//! copies were waited for. A kernel that does something wrong ends its launch with an error that says where;
-//! the process goes on.
+//! memory is checked (`access`): alignment, bounds and direction, in global memory against the parameter that the
+//! address is based on; that no other thread of the launch touches what a thread writes, unless a barrier lies
+//! between (`races`); and for shared memory (`shared`) that it was written, that a barrier lies between threads of
+//! different warps, and that asynchronous copies were waited for. A kernel that does something wrong ends its launch
+//! with an error that says where; the process goes on.
 //!
 //! Everything that is enqueued happens at once, so streams are in order by themselves; [`timeline`] checks that events
 //! order them where a GPU needs that. A capture keeps what is enqueued ([`graph`]) and does it at each replay, with the
 //! same checks.
 
+mod access;
 mod asynchronous;
 mod block;
 mod communicator;
@@ -20,6 +22,7 @@ mod graph;
 mod launch;
 mod matrix;
 mod memory;
+mod races;
 mod registers;
 mod root;
 mod scalar;
@@ -42,11 +45,13 @@ pub use self::{
 };
 
 use self::{
+    access::Bounds,
     block::Order,
     fiber::{Call, Stacks},
     graph::{Recording, Work},
     launch::Launch,
     memory::{Memory, Range},
+    races::Races,
     timeline::Timeline,
 };
 use crate::error::{Error, Result};
@@ -62,6 +67,7 @@ pub(super) struct Emulator {
     kernels: Vec<GpuKernel>,
     entries: Vec<EmulatedKernel>,
     memory: Memory,
+    races: RefCell<Races>,
     stacks: RefCell<Stacks>,
     order: RefCell<Order>,
     timeline: RefCell<Timeline>,
@@ -76,6 +82,7 @@ impl Emulator {
             kernels,
             entries,
             memory: Memory::default(),
+            races: RefCell::default(),
             stacks: RefCell::default(),
             order: RefCell::new(Order::new(seed)),
             timeline: RefCell::default(),
@@ -173,11 +180,14 @@ impl Emulator {
             let ordered = self.timeline.borrow_mut().launch(stream, &ranges);
             ordered.map_err(|text| Error::internal(format!("kernel \"{}\" {text}", kernel.name)))?;
         }
+        let mut races = self.races.borrow_mut();
+        races.start_launch(&self.memory.allocated())?;
         let launch = Launch::new(
             kernel,
             Call { entry, parameters },
             grid.map(|size| size as u32),
-            ranges,
+            Bounds::new(kernel, ranges, &races),
+            &mut races,
         );
         let (mut stacks, mut order) = (self.stacks.borrow_mut(), self.order.borrow_mut());
         if kernel.cooperative {

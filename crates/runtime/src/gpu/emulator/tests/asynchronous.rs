@@ -11,9 +11,9 @@ unsafe extern "C" {
 }
 
 #[repr(C)]
-struct Copy4(*mut f32, *const f32);
+struct Copy4(*mut f32, *const f32, i64);
 #[repr(C)]
-struct CopySome(*mut f32, *const f32, u32);
+struct CopySome(*mut f32, *const f32, u32, i64);
 
 fn commit() {
     call::<_, ()>(syncbn_emu_cp_async_commit_group, ());
@@ -35,7 +35,7 @@ unsafe fn stages(parameters: *const *const c_void, before: impl Fn()) {
             let place = 64 * stage + thread();
             call::<_, ()>(
                 syncbn_emu_cp_async_ca_shared_global_4,
-                Copy4(shared::<f32>().add(place), input.add(place)),
+                Copy4(shared::<f32>().add(place), input.add(place), 0),
             );
             commit();
         }
@@ -79,7 +79,7 @@ unsafe extern "C" fn never_waited(parameters: *const *const c_void) {
         let input = parameter::<*const f32>(parameters, 0).add(thread());
         call::<_, ()>(
             syncbn_emu_cp_async_ca_shared_global_4,
-            Copy4(shared::<f32>().add(thread()), input),
+            Copy4(shared::<f32>().add(thread()), input, 0),
         );
         commit();
     }
@@ -97,7 +97,7 @@ unsafe fn some(parameters: *const *const c_void, elements: u32) {
         let from = input.add(4 * thread());
         call::<_, ()>(
             syncbn_emu_cp_async_cg_shared_global_16_s,
-            CopySome(place, from, 4 * elements),
+            CopySome(place, from, 4 * elements, 0),
         );
         call::<_, ()>(syncbn_emu_cp_async_wait_all, ());
         if thread() < 8 {
@@ -124,8 +124,30 @@ unsafe extern "C" fn misaligned(parameters: *const *const c_void) {
         let input = parameter::<*const f32>(parameters, 0).add(1);
         call::<_, ()>(
             syncbn_emu_cp_async_cg_shared_global_16_s,
-            CopySome(shared(), input, 16),
+            CopySome(shared(), input, 16, 0),
         );
+    }
+}
+
+unsafe extern "C" fn past_the_input(parameters: *const *const c_void) {
+    // SAFETY: the parameters of `kernel`; the emulator refuses the last copy.
+    unsafe {
+        let from = parameter::<*const f32>(parameters, 0).add(thread() + 1);
+        let place = shared::<f32>().add(thread());
+        call::<_, ()>(syncbn_emu_cp_async_ca_shared_global_4, Copy4(place, from, 0));
+        call::<_, ()>(syncbn_emu_cp_async_wait_all, ());
+    }
+}
+
+unsafe extern "C" fn of_anothers_output(parameters: *const *const c_void) {
+    // SAFETY: the parameters of `kernel`; the emulator refuses the second copy.
+    unsafe {
+        let output = parameter::<*mut f32>(parameters, 1).add(thread());
+        store_of(1, output, 1.0);
+        let place = shared::<f32>().add(thread());
+        let from = output.sub(thread().min(1));
+        call::<_, ()>(syncbn_emu_cp_async_ca_shared_global_4, Copy4(place, from, 1));
+        call::<_, ()>(syncbn_emu_cp_async_wait_all, ());
     }
 }
 
@@ -195,4 +217,26 @@ fn copies_are_checked_for_bounds_and_alignment() {
     assert_fails(outcome, &["thread 8:", "cp.async reads 4 bytes", "parameter 0"]);
     let outcome = run(kernel(true, 32, 512), misaligned, 1, &input(), 0);
     assert_fails(outcome, &["cp.async of 16 bytes", "not both aligned to 16"]);
+}
+
+#[test]
+fn a_copy_from_the_parameter_behind_its_own_fails() {
+    let outcome = run_side_by_side(kernel(true, 32, 128), past_the_input, 1, &input()[..32]);
+    let texts = [
+        "thread 31:",
+        "cp.async reads 4 bytes",
+        "parameter 0 (ends 4 bytes past its 128 bytes)",
+    ];
+    assert_fails(outcome, &texts);
+}
+
+#[test]
+fn a_copy_of_what_another_thread_has_written_fails() {
+    let outcome = run(kernel(true, 32, 128), of_anothers_output, 1, &input()[..32], 0);
+    let texts = [
+        "thread 1:",
+        "cp.async reads 4 bytes",
+        "no barrier since thread 0 has written it",
+    ];
+    assert_fails(outcome, &texts);
 }

@@ -1,15 +1,17 @@
 //! Kernels written by hand, right and wrong, on the emulated device.
 
 mod asynchronous;
+mod bounds;
 mod collectives;
 mod launches;
 mod matrices;
+mod races;
 mod shared_memory;
 mod warps;
 
 use std::ffi::c_void;
 
-use syncbn_abi::{GpuKernel, GpuParameter};
+use syncbn_abi::{BASE_UNKNOWN, GpuKernel, GpuParameter};
 
 use super::{EmulatedDevice, EmulatedKernel};
 use crate::{
@@ -21,7 +23,7 @@ unsafe extern "C" {
     fn syncbn_emu_read_ptx_sreg_tid_x() -> i32;
     fn syncbn_emu_read_ptx_sreg_ntid_x() -> i32;
     fn syncbn_emu_read_ptx_sreg_ctaid_x() -> i32;
-    fn syncbn_emu_access(address: *const c_void, bytes: i64, alignment: i64, write: i64);
+    fn syncbn_emu_access(address: *const c_void, bytes: i64, alignment: i64, write: i64, base: i64);
     fn syncbn_emu_barrier0(arguments: *const c_void, result: *mut c_void);
 }
 
@@ -37,22 +39,34 @@ fn global_thread() -> usize {
     unsafe { (syncbn_emu_read_ptx_sreg_ctaid_x() * syncbn_emu_read_ptx_sreg_ntid_x()) as usize + thread() }
 }
 
-/// A load as generated code does it.
+/// A load as generated code does it where it does not know what the address is based on.
 unsafe fn load<T: Copy>(from: *const T) -> T {
+    // SAFETY: passed on from the caller.
+    unsafe { load_of(BASE_UNKNOWN, from) }
+}
+
+/// A store as generated code does it where it does not know what the address is based on.
+unsafe fn store<T>(to: *mut T, value: T) {
+    // SAFETY: passed on from the caller.
+    unsafe { store_of(BASE_UNKNOWN, to, value) };
+}
+
+/// A load as generated code does it, from an address with this base.
+unsafe fn load_of<T: Copy>(base: i64, from: *const T) -> T {
     let size = size_of::<T>() as i64;
     // SAFETY: the emulator checks the address and does not return if it is wrong.
     unsafe {
-        syncbn_emu_access(from.cast(), size, align_of::<T>() as i64, 0);
+        syncbn_emu_access(from.cast(), size, align_of::<T>() as i64, 0, base);
         from.read()
     }
 }
 
-/// A store as generated code does it.
-unsafe fn store<T>(to: *mut T, value: T) {
+/// A store as generated code does it, to an address with this base.
+unsafe fn store_of<T>(base: i64, to: *mut T, value: T) {
     let size = size_of::<T>() as i64;
-    // SAFETY: as in `load`.
+    // SAFETY: as in `load_of`.
     unsafe {
-        syncbn_emu_access(to.cast(), size, align_of::<T>() as i64, 1);
+        syncbn_emu_access(to.cast(), size, align_of::<T>() as i64, 1, base);
         to.write(value);
     }
 }
@@ -114,6 +128,31 @@ fn run_on<T: Copy + Default>(device: &EmulatedDevice, blocks: i64, input: &[T]) 
     let size = size_of_val(input);
     let from = device.allocate(size as u64, "the input").unwrap();
     let to = device.allocate(size as u64, "the output").unwrap();
+    run_between(device, blocks, input, from, to)
+}
+
+/// As [`run`], where the output begins right behind the input.
+fn run_side_by_side<T: Copy + Default>(
+    kernel: GpuKernel,
+    entry: EmulatedKernel,
+    blocks: i64,
+    input: &[T],
+) -> Result<Vec<T>> {
+    let device = EmulatedDevice::with_seed(vec![kernel], vec![entry], 0).unwrap();
+    let size = size_of_val(input);
+    let from = device.allocate(2 * size as u64, "all").unwrap();
+    run_between(&device, blocks, input, from, from.wrapping_add(size))
+}
+
+/// As [`run`], with input and output at these places.
+fn run_between<T: Copy + Default>(
+    device: &EmulatedDevice,
+    blocks: i64,
+    input: &[T],
+    from: *mut u8,
+    to: *mut u8,
+) -> Result<Vec<T>> {
+    let size = size_of_val(input);
     // SAFETY: plain numbers.
     let bytes = unsafe { std::slice::from_raw_parts(input.as_ptr().cast::<u8>(), size) };
     device.upload(from, bytes).unwrap();
