@@ -9,7 +9,7 @@ use inkwell::AddressSpace;
 use inkwell::builder::{Builder, BuilderError};
 use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
-use inkwell::types::{BasicType, BasicTypeEnum};
+use inkwell::types::{BasicMetadataTypeEnum, BasicType, BasicTypeEnum};
 use inkwell::values::{
     BasicMetadataValueEnum, BasicValue, BasicValueEnum, FunctionValue, InstructionOpcode, InstructionValue,
     PointerValue,
@@ -97,8 +97,8 @@ impl<'c> Retargeting<'_, 'c> {
     fn check_accesses(&self, function: FunctionValue<'c>) -> Result<(), CodegenError> {
         let i64_type = self.context.i64_type();
         let pointer = self.context.ptr_type(AddressSpace::default());
-        let mut parameters = vec![pointer.into()];
-        parameters.extend([i64_type.into(); 4]);
+        let number: BasicMetadataTypeEnum = i64_type.into();
+        let parameters = [pointer.into(), number, number, number, number];
         let check = self.module.get_function(EMULATED_ACCESS).unwrap_or_else(|| {
             let ty = self.context.void_type().fn_type(&parameters, false);
             self.module.add_function(EMULATED_ACCESS, ty, None)
