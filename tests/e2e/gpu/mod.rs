@@ -1,6 +1,7 @@
 //! The GPU target without a GPU: its kernels and host code run under the emulator, a process for each rank.
 
 mod assembly;
+mod bases;
 mod corpus;
 mod devices;
 mod dialect;

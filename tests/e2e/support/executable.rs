@@ -90,6 +90,11 @@ impl Executable {
         (outcome.code == Some(0)).then(|| Trained::read(folder))
     }
 
+    /// What a run that may fail says.
+    pub fn attempt(&self, data: &Path, flags: &[&str]) -> Outcome {
+        self.training(data, flags).0
+    }
+
     fn training(&self, data: &Path, flags: &[&str]) -> (Outcome, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let mut arguments = vec!["train", "--no-shuffle", "--data", data.to_str().unwrap()];

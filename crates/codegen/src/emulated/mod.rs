@@ -104,8 +104,8 @@ impl<'c> Retargeting<'_, 'c> {
     fn check_accesses(&self, function: FunctionValue<'c>) -> Result<(), CodegenError> {
         let i64_type = self.context.i64_type();
         let pointer = self.context.ptr_type(AddressSpace::default());
-        let mut parameters: Vec<BasicMetadataTypeEnum> = vec![pointer.into()];
-        parameters.extend([BasicMetadataTypeEnum::from(i64_type); 4]);
+        let number: BasicMetadataTypeEnum = i64_type.into();
+        let parameters = [pointer.into(), number, number, number, number];
         let check = self.module.get_function(EMULATED_ACCESS).unwrap_or_else(|| {
             let ty = self.context.void_type().fn_type(&parameters, false);
             self.module.add_function(EMULATED_ACCESS, ty, None)

@@ -129,6 +129,18 @@ impl Launch<'_> {
         self.access_global(&access)
     }
 
+    /// Whether an access to global memory is right; false also where that takes some thought.
+    fn passes(&self, access: &Access) -> bool {
+        let Some((_, place)) = self.bounds.allowing(access) else {
+            return false;
+        };
+        !place.changes
+            || self
+                .races
+                .try_borrow_mut()
+                .is_ok_and(|mut races| races.note_quickly(place.allocation, access, self.thread.get()))
+    }
+
     fn access_global(&self, access: &Access) -> Result<(), String> {
         let &Access {
             address,
@@ -147,10 +159,7 @@ impl Launch<'_> {
             return Ok(());
         }
         let mut races = self.races.borrow_mut();
-        let noted = match write {
-            true => races.write(place.allocation, address, bytes, self.thread.get()),
-            false => races.read(place.allocation, address, bytes, self.thread.get()),
-        };
+        let noted = races.note(place.allocation, access, self.thread.get());
         noted.map_err(|conflict| {
             let (kind, offset) = (self.bounds.kind(), address - place.range.begin);
             format!("{verb} {bytes} bytes at offset {offset} of {kind} {index}: {conflict}")
@@ -169,15 +178,9 @@ extern "C" fn syncbn_emu_access(address: usize, bytes: i64, alignment: i64, writ
         base,
     };
     let alignment = alignment as usize;
-    // Most accesses read what their kernel does not write: these end here, without the cost of catching panics.
+    // Almost all accesses end here, without the cost of catching panics.
     let aligned = address & alignment.wrapping_sub(1) == 0;
-    if aligned
-        && base >= 0
-        && launch
-            .bounds
-            .allowing(&access)
-            .is_some_and(|(_, place)| !place.changes)
-    {
+    if aligned && base != BASE_SHARED && launch.passes(&access) {
         return;
     }
     intrinsic(|launch| launch.access(access, alignment));

@@ -26,6 +26,7 @@ mod races;
 mod registers;
 mod root;
 mod scalar;
+mod shadow;
 mod shared;
 mod shuffle;
 mod stream;

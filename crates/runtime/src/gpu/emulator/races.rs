@@ -2,45 +2,17 @@
 //! lies between.
 //!
 //! Every thread has a *mark* for the time between two barriers of its block. Marks only grow: those of a launch are
-//! larger than all before, and so are those of a block and of an interval within it. Every byte keeps the mark of its last
-//! writer and of its readers, so that nothing need be cleared between launches.
+//! larger than all before, and so are those of a block and of an interval within it. Every piece of memory keeps the mark
+//! of its last writer and of its readers, so that nothing need be cleared between launches.
 
 use std::fmt;
 
-use super::memory::Range;
-use crate::{arena::Arena, error::Result};
-
-/// A thread between two barriers of its block. 0 is none.
-type Mark = u32;
-
-/// One mark for each byte of an allocation. Pages that nobody touches take no memory.
-#[derive(Debug)]
-struct Marks(Arena);
-
-impl Marks {
-    fn new(bytes: usize) -> Result<Self> {
-        let arena = Arena::zeroed(
-            (bytes * size_of::<Mark>()) as u64,
-            "the emulator's record of accesses",
-        )?;
-        Ok(Marks(arena))
-    }
-
-    fn all(&mut self) -> &mut [Mark] {
-        // SAFETY: the arena is aligned to pages, every bit pattern is a mark, and `self` is borrowed as long.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr().cast(), self.0.len() / size_of::<Mark>()) }
-    }
-}
-
-/// What is known of an allocation.
-#[derive(Debug)]
-struct Shadow {
-    begin: usize,
-    bytes: usize,
-    writers: Marks,
-    /// The reader's mark, or that of several threads of an interval.
-    readers: Marks,
-}
+use super::{
+    access::Access,
+    memory::Range,
+    shadow::{Mark, Shadow, layer},
+};
+use crate::error::Result;
 
 /// Who has touched which byte of global memory.
 #[derive(Debug, Default)]
@@ -49,8 +21,6 @@ pub(super) struct Races {
     now: Now,
     /// The first mark that nobody has.
     next: Mark,
-    /// Whether a read was noted in the launch.
-    reads: bool,
 }
 
 /// The interval that runs. Its first mark stands for several of its threads; that of thread `t` is `t + 1` more.
@@ -105,20 +75,16 @@ impl Races {
     /// A launch begins on a device with these allocations, which are those of the launch before and perhaps more.
     pub fn start_launch(&mut self, allocated: &[Range]) -> Result<()> {
         for range in allocated.iter().skip(self.shadows.len()) {
-            let bytes = range.end - range.begin;
-            self.shadows.push(Shadow {
-                begin: range.begin,
-                bytes,
-                writers: Marks::new(bytes)?,
-                readers: Marks::new(bytes)?,
-            });
+            self.shadows.push(Shadow::new(range)?);
+        }
+        for layer in self.shadows.iter_mut().flat_map(|shadow| &mut shadow.layers) {
+            (layer.used, layer.reads) = (false, false);
         }
         if self.next > Mark::MAX / 2 {
             self.forget();
         }
         self.next = self.next.max(1);
         self.now.launch = self.next;
-        self.reads = false;
         Ok(())
     }
 
@@ -145,9 +111,9 @@ impl Races {
     }
 
     fn forget(&mut self) {
-        for shadow in &mut self.shadows {
-            shadow.writers.all().fill(0);
-            shadow.readers.all().fill(0);
+        for layer in self.shadows.iter_mut().flat_map(|shadow| &mut shadow.layers) {
+            layer.writers.all().fill(0);
+            layer.readers.all().fill(0);
         }
         self.next = 0;
     }
@@ -158,40 +124,28 @@ impl Races {
         self.shadows.iter().position(inside)
     }
 
-    /// Notes that `thread` writes bytes of an allocation, or says who else has touched them.
-    pub fn write(
-        &mut self,
-        allocation: usize,
-        address: usize,
-        bytes: usize,
-        thread: usize,
-    ) -> Result<(), Conflict> {
+    /// Notes that `thread` accesses an allocation, or says who else has touched the same bytes.
+    pub fn note(&mut self, allocation: usize, access: &Access, thread: usize) -> Result<(), Conflict> {
         let (now, own) = (self.now, self.own(thread));
         let shadow = &mut self.shadows[allocation];
-        let touched = address - shadow.begin..address - shadow.begin + bytes;
-        let writers = &mut shadow.writers.all()[touched.clone()];
-        now.check(writers, own, "written")?;
-        if self.reads {
-            now.check(&shadow.readers.all()[touched], own, "read")?;
+        let begin = access.address - shadow.begin;
+        let bytes = begin..begin + access.bytes;
+        for layer in shadow.layers.iter_mut().filter(|layer| layer.used) {
+            let pieces = layer.pieces(&bytes);
+            now.check(&layer.writers.all()[pieces.clone()], own, "written")?;
+            if access.write && layer.reads {
+                now.check(&layer.readers.all()[pieces], own, "read")?;
+            }
         }
-        writers.fill(own);
-        Ok(())
-    }
-
-    /// Notes that `thread` reads bytes of an allocation, or says who else has written them.
-    pub fn read(
-        &mut self,
-        allocation: usize,
-        address: usize,
-        bytes: usize,
-        thread: usize,
-    ) -> Result<(), Conflict> {
-        let (now, own) = (self.now, self.own(thread));
-        let shadow = &mut self.shadows[allocation];
-        let touched = address - shadow.begin..address - shadow.begin + bytes;
-        now.check(&shadow.writers.all()[touched.clone()], own, "written")?;
-        self.reads = true;
-        for mark in &mut shadow.readers.all()[touched] {
+        let layer = &mut shadow.layers[layer(access)];
+        let pieces = layer.pieces(&bytes);
+        layer.used = true;
+        if access.write {
+            layer.writers.all()[pieces].fill(own);
+            return Ok(());
+        }
+        layer.reads = true;
+        for mark in &mut layer.readers.all()[pieces] {
             // What a block before has read conflicts with every write to come, so that its mark stays.
             if now.is_before(*mark, own) {
                 *mark = own;
@@ -200,6 +154,59 @@ impl Races {
             }
         }
         Ok(())
+    }
+
+    /// As [`Races::note`] where that takes no thought; false, with nothing noted, where it may.
+    pub fn note_quickly(&mut self, allocation: usize, access: &Access, thread: usize) -> bool {
+        match (layer(access), access.bytes) {
+            (1, 2) => self.note_pieces::<1>(allocation, access, 1, thread),
+            (2, 4) => self.note_pieces::<1>(allocation, access, 2, thread),
+            (2, 8) => self.note_pieces::<2>(allocation, access, 2, thread),
+            (2, 16) => self.note_pieces::<4>(allocation, access, 2, thread),
+            _ => false,
+        }
+    }
+
+    fn note_pieces<const N: usize>(
+        &mut self,
+        allocation: usize,
+        access: &Access,
+        layer: usize,
+        thread: usize,
+    ) -> bool {
+        let (now, own) = (self.now, self.own(thread));
+        let Some(shadow) = self.shadows.get_mut(allocation) else {
+            return false;
+        };
+        let begin = access.address.wrapping_sub(shadow.begin) >> layer;
+        let mixed = (0..3).any(|other| other != layer && shadow.layers[other].used);
+        let layer = &mut shadow.layers[layer];
+        let (Some(writers), Some(readers)) = (layer.writers.some::<N>(begin), layer.readers.some::<N>(begin))
+        else {
+            return false;
+        };
+        // No branch for each mark, so that all are compared at once.
+        let free = |marks: &[Mark; N]| {
+            let each = marks.iter().map(|&mark| (mark < now.launch) | (mark == own));
+            each.fold(true, |all, one| all & one)
+        };
+        if mixed || !free(writers) {
+            return false;
+        }
+        if access.write {
+            if layer.reads && !free(readers) {
+                return false;
+            }
+            layer.used = true;
+            *writers = [own; N];
+            return true;
+        }
+        (layer.used, layer.reads) = (true, true);
+        if free(readers) {
+            *readers = [own; N];
+            return true;
+        }
+        *readers == [now.interval; N]
     }
 
     fn own(&self, thread: usize) -> Mark {
@@ -218,6 +225,12 @@ mod tests {
             end: 4096 + 64,
             written: true,
         };
+        let write = |address| Access {
+            address,
+            bytes: 4,
+            write: true,
+            base: 0,
+        };
         let mut races = Races::default();
         races.start_launch(&[range]).unwrap();
         races.next = Mark::MAX - 100;
@@ -225,10 +238,10 @@ mod tests {
         for block in 0..10 {
             let at = 4096 + 4 * block;
             races.start_block(32);
-            races.write(0, at, 4, 0).unwrap();
+            races.note(0, &write(at), 0).unwrap();
             races.start_interval(32);
-            races.write(0, at, 4, 1).unwrap();
-            assert!(races.write(0, at, 4, 2).is_err());
+            races.note(0, &write(at), 1).unwrap();
+            assert!(races.note(0, &write(at), 2).is_err());
         }
         assert!(races.next < 1000, "marks did not run out");
     }
