@@ -115,8 +115,8 @@ macro_rules! copies {
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $with_size(arguments: *const u8, _: *mut u8) {
             // SAFETY: as above.
-            let PartialArguments(to, from, read, base) =
-                unsafe { arguments.cast::<PartialArguments>().read_unaligned() };
+            let passed = unsafe { arguments.cast::<PartialArguments>().read_unaligned() };
+            let PartialArguments(to, from, read, base) = passed;
             let copy = Copy { to, from, bytes: $bytes, read: (read as usize).min($bytes) };
             intrinsic(|launch| begin(launch, copy, base));
         }
