@@ -84,16 +84,16 @@ unsafe extern "C" fn through_a_number(parameters: *const *const c_void) {
 
 const INPUT: [f32; 32] = [1.0; 32];
 
+fn fails(kernel: GpuKernel, entry: EmulatedKernel, texts: &[&str]) {
+    assert_fails(run_side_by_side(kernel, entry, 1, &INPUT), texts);
+}
+
 #[test]
 fn reading_the_parameter_behind_its_own_fails() {
     for cooperative in [false, true] {
-        let outcome = run_side_by_side(kernel(cooperative, 32, 0), shift_from_the_input, 1, &INPUT);
-        let texts = [
-            "thread 31:",
-            "reads 4 bytes",
-            "parameter 0 (ends 4 bytes past its 128 bytes)",
-        ];
-        assert_fails(outcome, &texts);
+        let what = "parameter 0 (ends 4 bytes past its 128 bytes)";
+        let texts = ["thread 31:", "reads 4 bytes", what];
+        fails(kernel(cooperative, 32, 0), shift_from_the_input, &texts);
     }
 }
 
@@ -102,46 +102,42 @@ fn an_address_of_unknown_base_may_lie_in_any_parameter() {
     let output = run_side_by_side(kernel(false, 32, 0), shift_from_anywhere, 1, &INPUT).unwrap();
     assert_eq!(output[1..31], [1.0; 30]);
     assert_eq!([output[0], output[31]], [0.0; 2]);
-    let outcome = run_side_by_side(
+    let texts = ["thread 0:", "parameter 0 is closest: which it may only read"];
+    fails(
         kernel(false, 32, 0),
         write_before_the_output_from_anywhere,
-        1,
-        &INPUT,
-    );
-    assert_fails(
-        outcome,
-        &["thread 0:", "parameter 0 is closest: which it may only read"],
+        &texts,
     );
 }
 
 #[test]
 fn writing_the_parameter_before_its_own_fails() {
-    let outcome = run_side_by_side(kernel(false, 32, 0), write_before_the_output, 1, &INPUT);
-    let texts = [
-        "thread 0:",
-        "writes 4 bytes",
-        "parameter 1 (begins 4 bytes before its start)",
-    ];
-    assert_fails(outcome, &texts);
+    let what = "parameter 1 (begins 4 bytes before its start)";
+    let texts = ["thread 0:", "writes 4 bytes", what];
+    fails(kernel(false, 32, 0), write_before_the_output, &texts);
 }
 
 #[test]
 fn a_base_says_which_memory_and_which_direction() {
-    let fails = |entry: EmulatedKernel, text: &str| {
-        let outcome = run_side_by_side(kernel(true, 32, 128), entry, 1, &INPUT);
-        assert_fails(outcome, &["thread 0:", "writes 4 bytes", text]);
-    };
-    fails(
-        write_through_the_input,
-        "parameter 0 (ends 4 bytes past its 128 bytes)",
-    );
-    fails(write_the_input_itself, "parameter 0 (which it may only read)");
-    fails(
-        shared_through_the_output,
-        "outside what it may touch; parameter 1",
-    );
-    fails(output_as_shared_memory, "which is not shared memory");
-    fails(through_a_number, "there is no parameter 2");
+    for (entry, what) in [
+        (
+            write_through_the_input as EmulatedKernel,
+            "parameter 0 (ends 4 bytes past its 128 bytes)",
+        ),
+        (write_the_input_itself, "parameter 0 (which it may only read)"),
+        (
+            shared_through_the_output,
+            "outside what it may touch; parameter 1",
+        ),
+        (output_as_shared_memory, "which is not shared memory"),
+        (through_a_number, "there is no parameter 2"),
+    ] {
+        fails(
+            kernel(true, 32, 128),
+            entry,
+            &["thread 0:", "writes 4 bytes", what],
+        );
+    }
 }
 
 #[test]
