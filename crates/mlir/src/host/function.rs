@@ -209,63 +209,55 @@ impl<'c> Functions<'c> {
 
     /// Declares the data that holds a graph's constants.
     pub fn declare_constants(&self, name: &str) {
-        let named = |n| Identifier::new(self.context, n);
-        let byte = melior::ir::r#type::IntegerType::new(self.context, 8).into();
-        let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
-            .add_attributes(&[
-                (named("sym_name"), StringAttribute::new(self.context, name).into()),
-                (named("global_type"), TypeAttribute::new(byte).into()),
-                (named("linkage"), self.attribute("#llvm.linkage<external>")),
-                (named("constant"), Attribute::unit(self.context)),
-            ])
-            .add_regions([Region::new()])
-            .build();
-        if let Ok(operation) = operation {
-            self.block.append_operation(operation);
-        }
+        let constant = ("constant", Attribute::unit(self.context));
+        self.global(name, "i8", "external", &[constant]);
     }
 
     /// Defines constant numbers of host code.
     pub fn define_numbers(&self, name: &str, numbers: &[i32]) {
-        let named = |n| Identifier::new(self.context, n);
         let values: Vec<String> = numbers.iter().map(i32::to_string).collect();
         let count = numbers.len();
         let value = format!("dense<[{}]> : tensor<{count}xi32>", values.join(", "));
-        let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
-            .add_attributes(&[
-                (named("sym_name"), StringAttribute::new(self.context, name).into()),
-                (
-                    named("global_type"),
-                    self.attribute(&format!("!llvm.array<{count} x i32>")),
-                ),
-                (named("linkage"), self.attribute("#llvm.linkage<internal>")),
-                (named("constant"), Attribute::unit(self.context)),
-                (named("value"), self.attribute(&value)),
-            ])
-            .add_regions([Region::new()])
-            .build();
-        if let Ok(operation) = operation {
-            self.block.append_operation(operation);
-        }
+        let attributes = [
+            ("constant", Attribute::unit(self.context)),
+            ("value", self.attribute(&value)),
+        ];
+        self.global(
+            name,
+            &format!("!llvm.array<{count} x i32>"),
+            "internal",
+            &attributes,
+        );
     }
 
     /// Declares a block's dynamic shared memory, whose size a launch gives.
     pub fn declare_shared_memory(&self) {
-        let named = |n| Identifier::new(self.context, n);
-        let name = StringAttribute::new(self.context, SHARED_MEMORY).into();
+        let attributes = [
+            ("addr_space", self.attribute("3 : i32")),
+            ("alignment", self.attribute("128 : i64")),
+        ];
+        self.global(SHARED_MEMORY, "!llvm.array<0 x i8>", "external", &attributes);
+    }
+
+    /// Appends data of a type, with attributes beside its name, type and linkage.
+    fn global(&self, name: &str, ty: &str, linkage: &str, attributes: &[(&str, Attribute<'c>)]) {
+        let own = [
+            ("sym_name", StringAttribute::new(self.context, name).into()),
+            ("global_type", self.attribute(ty)),
+            ("linkage", self.attribute(&format!("#llvm.linkage<{linkage}>"))),
+        ];
+        let all = own.iter().chain(attributes);
+        let all: Vec<(Identifier<'c>, Attribute<'c>)> = all
+            .map(|&(name, attribute)| (Identifier::new(self.context, name), attribute))
+            .collect();
         let operation = OperationBuilder::new("llvm.mlir.global", self.unknown())
-            .add_attributes(&[
-                (named("sym_name"), name),
-                (named("global_type"), self.attribute("!llvm.array<0 x i8>")),
-                (named("linkage"), self.attribute("#llvm.linkage<external>")),
-                (named("addr_space"), self.attribute("3 : i32")),
-                (named("alignment"), self.attribute("128 : i64")),
-            ])
+            .add_attributes(&all)
             .add_regions([Region::new()])
             .build();
-        if let Ok(operation) = operation {
-            self.block.append_operation(operation);
-        }
+        let Ok(operation) = operation else {
+            unreachable!("llvm.mlir.global is built with all its attributes");
+        };
+        self.block.append_operation(operation);
     }
 
     /// Marks a module as one that holds a `gpu.module`.
