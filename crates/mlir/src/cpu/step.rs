@@ -1,7 +1,5 @@
 //! Step functions: the schedule of kernels and collectives over the planned memory.
 
-use melior::ir::Attribute;
-use melior::ir::attribute::FlatSymbolRefAttribute;
 use syncbn_abi::symbols;
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Graph, NodeId};
@@ -69,15 +67,7 @@ impl<'c> Lowering<'c> {
         has_loss: bool,
     ) -> Result<(), LowerError> {
         let functions = self.functions;
-        let mut step = Step::new(&functions, graph, |e, _| {
-            let name: Attribute<'c> = FlatSymbolRefAttribute::new(functions.context, constants).into();
-            e.op1(
-                "llvm.mlir.addressof",
-                &[],
-                (Elem::Ptr, 1),
-                &[("global_name", name)],
-            )
-        });
+        let mut step = Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
         let collectives = crate::schedule::collectives(graph)?;
         for (index, id) in crate::schedule::indexed(graph, nodes)? {
             step.e.location = functions.location(&graph.node(id).name);
@@ -89,11 +79,9 @@ impl<'c> Lowering<'c> {
                 }
                 _ => self.call_kernel(&mut step, id)?,
             }
-            if has_loss {
-                step.trace(id, index as i64, |step, arguments| {
-                    step.call(symbols::TRACE, &arguments, None);
-                })?;
-            }
+            step.trace(id, index as i64, |step, arguments| {
+                step.call(symbols::TRACE, &arguments, None);
+            })?;
         }
         if has_loss {
             let from = step.loss()?;

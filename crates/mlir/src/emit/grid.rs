@@ -3,6 +3,11 @@
 /// Threads of a block of the kernels that need no other number.
 pub const THREADS: u32 = 256;
 
+/// `a / b`, rounded up.
+pub fn ceil(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
+
 /// How much there is for a kernel to do: the larger one of `fixed` and `per_sample * n`, in threads or, where the
 /// threads of a block work together, in rows of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

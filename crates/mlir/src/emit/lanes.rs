@@ -45,13 +45,7 @@ impl<'c> Emitter<'c> {
             return self.map(extents, width, body);
         }
         let sorted: Vec<Extent<'c>> = order.iter().map(|&i| extents[i]).collect();
-        self.map(&sorted, width, &|e, at| {
-            let mut own = vec![Index::constant(0); at.len()];
-            for (&axis, &index) in order.iter().zip(at) {
-                own[axis] = index;
-            }
-            body(e, &own);
-        });
+        self.map(&sorted, width, &|e, at| body(e, &in_place(&order, at)));
     }
 
     /// `0..n` in lanes, then the rest in scalars.
@@ -123,6 +117,15 @@ impl<'c> Emitter<'c> {
         self.lanes = saved;
         sums
     }
+}
+
+/// Indices along axes that were taken in another order: `at[i]` is that along axis `order[i]`.
+pub fn in_place<'c>(order: &[usize], at: &[Index<'c>]) -> Vec<Index<'c>> {
+    let mut own = vec![Index::constant(0); at.len()];
+    for (&axis, &index) in order.iter().zip(at) {
+        own[axis] = index;
+    }
+    own
 }
 
 /// The largest power of two that neither the row nor the vector register falls short of.

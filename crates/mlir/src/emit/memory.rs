@@ -53,15 +53,10 @@ impl<'c> Emitter<'c> {
         )
     }
 
-    /// The address of data of the module.
-    pub fn address_of(&mut self, symbol: &str) -> Val<'c> {
+    /// The address of data of the module, of type `elem`.
+    pub fn address_of(&mut self, symbol: &str, elem: Elem) -> Val<'c> {
         let name: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, symbol).into();
-        self.op1(
-            "llvm.mlir.addressof",
-            &[],
-            (Elem::Ptr, 1),
-            &[("global_name", name)],
-        )
+        self.op1("llvm.mlir.addressof", &[], (elem, 1), &[("global_name", name)])
     }
 
     /// Loads one element through an address; one in bf16 becomes f32.
@@ -98,27 +93,39 @@ impl<'c> Emitter<'c> {
     /// `guard` is false nothing is read and the result is 0.
     pub fn load(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], guard: Option<Val<'c>>) -> Val<'c> {
         let flat = self.flat(buffer, at);
-        let (elem, lanes) = (buffer.elem, self.lanes);
+        let lanes = self.lanes;
         let varies = match flat {
             Index::Const { stride, .. } | Index::Scalar { stride, .. } => lanes > 1 && stride != 0,
             Index::Lanes(v) => v.lanes > 1,
         };
-        match (varies, guard) {
-            (false, guard) if guard.is_none_or(|g| g.lanes == 1) => {
-                let base = self.index_base(flat);
-                let Some(guard) = guard else {
-                    let address = self.address(buffer.pointer, elem, base);
-                    return self.load_scalar(address, elem);
-                };
-                // Index 0 of the buffer always exists, so it is read where the guard is false.
-                let zero = self.index(0);
-                let base = self.select(guard, base, zero);
-                let address = self.address(buffer.pointer, elem, base);
-                let loaded = self.load_scalar(address, elem);
+        match guard.is_none_or(|g| g.lanes == 1) {
+            true if !varies => self.load_together(buffer, flat, guard, 1),
+            _ => self.load_lanes(buffer, flat, guard),
+        }
+    }
+
+    /// Loads one element or a whole vector; zeros where `guard`, a scalar, is false.
+    fn load_together(
+        &mut self,
+        buffer: &Buffer<'c>,
+        flat: Index<'c>,
+        guard: Option<Val<'c>>,
+        lanes: usize,
+    ) -> Val<'c> {
+        let mut base = self.index_base(flat);
+        if let Some(guard) = guard {
+            // The first element of the buffer always exists, and so does its vector: read where the guard is false.
+            let zero = self.index(0);
+            base = self.select(guard, base, zero);
+        }
+        let address = self.address(buffer.pointer, buffer.elem, base);
+        let loaded = self.load_vector(address, buffer.elem, lanes);
+        match guard {
+            Some(guard) => {
                 let other = self.zero(loaded.elem);
                 self.select(guard, loaded, other)
             }
-            _ => self.load_lanes(buffer, flat, guard),
+            None => loaded,
         }
     }
 
@@ -126,7 +133,7 @@ impl<'c> Emitter<'c> {
         let (elem, lanes) = (buffer.elem, self.lanes);
         if self.device.is_some() {
             if guard.is_none_or(|g| g.lanes == 1) && self.is_whole_vector(flat, elem) {
-                return self.load_whole(buffer, flat, guard);
+                return self.load_together(buffer, flat, guard, lanes);
             }
             self.refuse_lanes();
         }
@@ -173,26 +180,6 @@ impl<'c> Emitter<'c> {
             (elem, lanes),
             &attributes,
         )
-    }
-
-    /// Loads a whole vector on a GPU; zeros where `guard` is false.
-    fn load_whole(&mut self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
-        let (elem, lanes) = (buffer.elem, self.lanes);
-        let mut base = self.index_base(flat);
-        if let Some(guard) = guard {
-            // The first vector of the buffer always exists, so it is read where the guard is false.
-            let zero = self.index(0);
-            base = self.select(guard, base, zero);
-        }
-        let address = self.address(buffer.pointer, elem, base);
-        let loaded = self.load_vector(address, elem, lanes);
-        match guard {
-            Some(guard) => {
-                let other = self.zero(loaded.elem);
-                self.select(guard, loaded, other)
-            }
-            None => loaded,
-        }
     }
 
     /// Stores at a logical index, which must be uniform for a scalar; a scalar is splat when the index varies.

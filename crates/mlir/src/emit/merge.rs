@@ -101,8 +101,9 @@ impl<'c> Emitter<'c> {
     }
 
     /// Adds the f64 values of the threads whose `share` is any of `shares`, a power of two, for each of `merged`
-    /// results. The thread with share 0 has the sums.
-    fn add_over_block(
+    /// results, in a tree. The thread with share 0 has the sums. All threads meet; they need 8 bytes of shared memory each
+    /// for every value.
+    pub fn add_over_block(
         &mut self,
         [thread, share]: [Index<'c>; 2],
         [merged, shares]: [i64; 2],

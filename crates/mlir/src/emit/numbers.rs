@@ -108,6 +108,8 @@ pub struct Sharing<'c> {
     prefix: String,
     /// The plan of this kernel, where it is shared.
     pub plan: Option<String>,
+    /// The kernel that has the code for this plan already.
+    pub kernel: Option<String>,
     /// The open numbers of this launch.
     pub numbers: Numbers,
     /// Their values in the kernel.
@@ -141,7 +143,8 @@ impl<'c> Emitter<'c> {
             return true;
         };
         let plan = format!("{} {plan:?}", sharing.prefix);
-        let wanted = !sharing.known.contains_key(&plan);
+        sharing.kernel = sharing.known.get(&plan).cloned();
+        let wanted = sharing.kernel.is_none();
         sharing.plan = Some(plan);
         sharing.numbers = numbers;
         if wanted {

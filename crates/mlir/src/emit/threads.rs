@@ -7,6 +7,7 @@ use melior::ir::Block;
 
 use super::control::Extent;
 use super::device::elements;
+use super::grid::ceil;
 use super::lanes::Each;
 use super::{COPY_BYTES, Elem, Emitter, Index, Val};
 
@@ -60,9 +61,7 @@ impl<'c> Emitter<'c> {
             widest: 1,
         };
         self.device.as_mut()?.trial = Some(untried);
-        let outer = std::mem::replace(&mut self.lanes, lanes);
-        self.in_block(&Block::new(&[]), emit);
-        self.lanes = outer;
+        self.with_lanes(lanes, |e| e.in_block(&Block::new(&[]), emit));
         let trial = self.device.as_mut()?.trial.take();
         trial.filter(|trial| trial.possible)
     }
@@ -161,7 +160,7 @@ impl<'c> Emitter<'c> {
         let lanes = self.lanes_for_threads(columns, LANES, &|e| emit(e, MOST_ROWS));
         let chunks = columns / lanes as i64;
         let taken = (bound * chunks / RESIDENT).clamp(1, MOST_ROWS);
-        let of_column = (per + taken - 1) / taken;
+        let of_column = ceil(per, taken);
         if let Some(device) = &mut self.device {
             device.needs(batch, of_column * chunks);
         }
@@ -177,7 +176,7 @@ impl<'c> Emitter<'c> {
     ) {
         let (batch, per) = elements(rows);
         let chunks = columns / self.lanes as i64;
-        let of_column = self.in_all(batch, (per + taken - 1) / taken);
+        let of_column = self.in_all(batch, ceil(per, taken));
         let per_thread = self.index(chunks);
         let all = self.mul(of_column, per_thread);
         let [id, threads] = self.thread();

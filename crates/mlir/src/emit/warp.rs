@@ -2,7 +2,7 @@
 
 use melior::dialect::llvm;
 use melior::ir::Attribute;
-use melior::ir::attribute::{DenseI64ArrayAttribute, FlatSymbolRefAttribute};
+use melior::ir::attribute::DenseI64ArrayAttribute;
 
 use super::{Elem, Emitter, Index, Val};
 use crate::handle;
@@ -22,13 +22,7 @@ impl<'c> Emitter<'c> {
 
     /// The block's shared memory.
     pub fn shared_memory(&mut self) -> Val<'c> {
-        let name: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, SHARED_MEMORY).into();
-        self.op1(
-            "llvm.mlir.addressof",
-            &[],
-            (Elem::SharedPtr, 1),
-            &[("global_name", name)],
-        )
+        self.address_of(SHARED_MEMORY, Elem::SharedPtr)
     }
 
     /// The address `offset` elements after `pointer`.

@@ -4,7 +4,7 @@
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
 use super::implicit_gemm::{Finish, Problem, Shape};
-use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Val};
+use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Val, in_place};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
 use crate::ops::moments::moments;
@@ -204,17 +204,10 @@ pub fn backward_weight<'c>(
         }
     }
     let kept: Vec<Extent<'c>> = order.iter().map(|&axis| Extent::Fixed(sizes[axis])).collect();
-    let logical = |at: &[Index<'c>]| {
-        let mut own = vec![Index::constant(0); order.len()];
-        for (&axis, &index) in order.iter().zip(at) {
-            own[axis] = index;
-        }
-        own
-    };
     let summed = [&[k.extent(x.ty.shape.0[0])], &extents(&g.slide.output)[..]].concat();
     let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (own, rest) = at.split_at(kept.len());
-        let (own, n, out) = (logical(own), rest[0], &rest[1..]);
+        let (own, n, out) = (in_place(&order, own), rest[0], &rest[1..]);
         let group = group_of(e, &g, own[0], g.k);
         let c = in_group(e, group, g.c, own[1]);
         let (xi, guard) = g.slide.read_by(e, [n, c], out, &own[2..]);
@@ -224,7 +217,7 @@ pub fn backward_weight<'c>(
     };
     e.sum_in_threads(&kept, &summed, Inner::Kept, &[elem], &mut add, &|e, at, sums| {
         let sum = e.convert(sums[0], elem);
-        e.store(&dwb, &logical(at), sum);
+        e.store(&dwb, &in_place(&order, at), sum);
     });
     Ok(())
 }

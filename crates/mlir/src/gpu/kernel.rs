@@ -25,8 +25,8 @@ pub struct Launch {
     pub blocks: Blocks,
     /// Its index among the kernels' descriptions.
     pub index: i64,
-    /// The open numbers of its code; none where that has none.
-    pub numbers: Vec<i32>,
+    /// Whether its code has open numbers.
+    pub has_numbers: bool,
 }
 
 /// Symbol of the open numbers of the kernel of this index, in host code.
@@ -93,10 +93,8 @@ impl<'c> Lowering<'c> {
             if device.work == Work::default() {
                 continue;
             }
-            let plan = device.sharing.plan.as_ref();
-            let shared = plan.and_then(|plan| self.shared.get(plan)).cloned();
-            let name = shared.unwrap_or(own_name);
-            let numbers = device.sharing.numbers.values().to_vec();
+            let name = device.sharing.kernel.unwrap_or(own_name);
+            let numbers = device.sharing.numbers.values();
             self.lowered.scratch = self.lowered.scratch.max(device.scratch_bytes as u64);
             let mut parameters: Vec<GpuParameter> = types
                 .iter()
@@ -119,14 +117,14 @@ impl<'c> Lowering<'c> {
             self.note_source(&name, op, label);
             let index = self.lowered.kernels.len() as i64 - 1;
             if !numbers.is_empty() {
-                self.functions.define_numbers(&numbers_symbol(index), &numbers);
+                self.functions.define_numbers(&numbers_symbol(index), numbers);
             }
             launches.push(Launch {
                 name,
                 work: device.work,
                 blocks: device.blocks,
                 index,
-                numbers,
+                has_numbers: !numbers.is_empty(),
             });
         }
         self.launches.insert(key, launches.clone());
@@ -215,15 +213,14 @@ impl<'c> Lowering<'c> {
             });
         };
         device.sharing.close();
-        let mut wanted = device.work != Work::default();
-        if let Some(plan) = &device.sharing.plan {
-            wanted &= !self.shared.contains_key(plan);
-            parameters.push(Parameter::Numbers(device.sharing.numbers.values().len()));
-            Rc::make_mut(&mut self.shared)
-                .entry(plan.clone())
-                .or_insert_with(|| name.to_string());
+        let sharing = &device.sharing;
+        if let Some(plan) = &sharing.plan {
+            parameters.push(Parameter::Numbers(sharing.numbers.values().len()));
+            if sharing.kernel.is_none() {
+                Rc::make_mut(&mut self.shared).insert(plan.clone(), name.to_string());
+            }
         }
-        if wanted {
+        if device.work != Work::default() && sharing.kernel.is_none() {
             let readonly: Vec<bool> = (0..parameters.len())
                 .map(|i| i < operands && !overlaps[i])
                 .collect();

@@ -12,7 +12,7 @@ use super::kernel::{Call, Launch, numbers_symbol};
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
-use crate::emit::{Blocks, COPY_BYTES, Elem, Emitter, THREADS, Val, Work};
+use crate::emit::{Blocks, COPY_BYTES, Elem, Emitter, THREADS, Val, Work, ceil};
 use crate::host::Step;
 
 /// Reads a field of [`GpuArguments`].
@@ -66,9 +66,6 @@ impl<'c> Lowering<'c> {
                     all_reduce(&mut step, &queue, id, number as i64)?;
                 }
                 _ => self.launch_node(&mut step, &queue, id)?,
-            }
-            if !has_loss {
-                continue;
             }
             let stream = match crate::schedule::sums_gradients(part.graph, id) {
                 true => queue.gradient_stream,
@@ -172,12 +169,12 @@ impl<'c> Lowering<'c> {
         let launch = Launch {
             name: kernel.to_string(),
             work: Work {
-                fixed: (self.trained_elements * self.dtype.bytes() as i64 + COPY_BYTES - 1) / COPY_BYTES,
+                fixed: ceil(self.trained_elements * self.dtype.bytes() as i64, COPY_BYTES),
                 per_sample: 0,
             },
             blocks: Blocks::of_threads(THREADS),
             index,
-            numbers: Vec::new(),
+            has_numbers: false,
         };
         let n = step.frame.n;
         launch_kernel(&mut step.e, &launch, stream, n, &[update]);
@@ -203,7 +200,7 @@ fn launch_kernel<'c>(
     } = launch.blocks;
     let one = e.index(1);
     let blocks = if launch.work.per_sample == 0 {
-        e.index((launch.work.fixed + takes - 1) / takes * columns)
+        e.index(ceil(launch.work.fixed, takes) * columns)
     } else {
         let per = e.index(launch.work.per_sample);
         let mut work = e.mul(per, n);
@@ -226,8 +223,8 @@ fn launch_kernel<'c>(
     let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
     let mut arguments = arguments.to_vec();
     let mut attributes = vec![("kernel", kernel), (INDEX, e.i64_attribute(launch.index))];
-    if !launch.numbers.is_empty() {
-        arguments.push(e.address_of(&numbers_symbol(launch.index)));
+    if launch.has_numbers {
+        arguments.push(e.address_of(&numbers_symbol(launch.index), Elem::Ptr));
         attributes.push((BY_VALUE, Attribute::unit(e.context)));
     }
     let segments = e.i32_array(&[0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, arguments.len() as i32, 1]);

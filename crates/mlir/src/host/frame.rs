@@ -185,8 +185,8 @@ impl<'c> Step<'c, '_> {
         handle::block(&*self.region.append_block(Block::new(&[])))
     }
 
-    /// Shows every floating-point result to the runtime when it asks for it: `show_output` calls it with context,
-    /// node, output, data and number of elements.
+    /// In a training step, which has a loss, shows every floating-point result to the runtime when it asks for it:
+    /// `show_output` calls it with context, node, output, data and number of elements.
     pub fn trace(
         &mut self,
         id: NodeId,
@@ -194,14 +194,15 @@ impl<'c> Step<'c, '_> {
         show_output: impl Fn(&mut Self, [Val<'c>; 5]),
     ) -> Result<(), LowerError> {
         let node = self.graph.node(id);
-        let zero = self.e.index(0);
-        let frame_trace = self.frame.trace;
-        if matches!(
+        let is_source = matches!(
             node.op,
             Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
-        ) {
+        );
+        if is_source || self.loss_value().is_none() {
             return Ok(());
         }
+        let zero = self.e.index(0);
+        let frame_trace = self.frame.trace;
         let (show, next) = (self.new_block(), self.new_block());
         let wanted = self.e.compare(Compare::Ne, frame_trace, zero);
         self.e.branch(wanted, show, next, show);
@@ -231,11 +232,15 @@ impl<'c> Step<'c, '_> {
 
     /// Address of the loss in the step's memory.
     pub fn loss(&mut self) -> Result<Val<'c>, LowerError> {
-        let loss = self.graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
-        let loss = loss.ok_or_else(|| LowerError::Internal {
+        let loss = self.loss_value().ok_or_else(|| LowerError::Internal {
             message: "no loss in the graph".into(),
         })?;
-        let (location, _) = crate::schedule::place(self.graph, loss.value)?;
+        let (location, _) = crate::schedule::place(self.graph, loss)?;
         Ok(self.pointer(location))
+    }
+
+    fn loss_value(&self) -> Option<Value> {
+        let loss = self.graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
+        loss.map(|output| output.value)
     }
 }

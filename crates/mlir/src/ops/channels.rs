@@ -22,7 +22,7 @@ pub fn per_channel<'c, P>(
         Extent::Fixed(image.channels),
         Extent::Fixed(image.positions),
     ];
-    if e.device.is_some() && (image.positions == 1 || image.strides[1] < image.strides[2]) {
+    if e.device.is_some() && image.has_channels_innermost() {
         let rows = [axes[0], axes[2]];
         return e.map_rows(&rows, image.channels, channel, &|e, prepared, at| {
             body(e, prepared, &[at[0], at[2], at[1]]);
@@ -64,7 +64,7 @@ pub fn channel_sums<'c, P>(
     if e.device.is_some() {
         let kept = [Extent::Fixed(image.channels)];
         let summed = [image.n, Extent::Fixed(image.positions)];
-        let inner = if image.positions == 1 || image.strides[1] < image.strides[2] {
+        let inner = if image.has_channels_innermost() {
             Inner::Kept
         } else {
             Inner::Summed

@@ -126,6 +126,13 @@ pub struct Image<'c> {
     pub strides: [i64; 3],
 }
 
+impl Image<'_> {
+    /// Whether neighbours in memory are channels.
+    pub fn has_channels_innermost(&self) -> bool {
+        self.positions == 1 || self.strides[1] < self.strides[2]
+    }
+}
+
 impl<'c> Kernel<'c> {
     /// Lanes of a full vector of this element type.
     pub fn width(&self, elem: Elem) -> usize {

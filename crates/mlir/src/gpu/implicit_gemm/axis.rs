@@ -1,5 +1,7 @@
 //! One spatial axis of a gather: which source coordinate an output and a tap of the window read.
 
+use crate::emit::ceil;
+
 /// `source = i*stride + t*reach + start` for output `i < count` and tap `t < taps`; tap `t` is number
 /// `first_tap + t*tap_stride` of the window, and output `i` stands at `i*spread + phase` of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +156,7 @@ fn more_or_less(size: i64, step: i64, first: i64) -> i64 {
 /// How many numbers below `size` one gets in steps of `step`: the first result where one starts below the second one,
 /// and one less where one starts between that and `step`.
 pub fn split(size: i64, step: i64) -> [i64; 2] {
-    [(size + step - 1) / step, (size - 1) % step + 1]
+    [ceil(size, step), (size - 1) % step + 1]
 }
 
 /// The greatest common divisor of `a` and `b`, and what `a` is multiplied by to give it modulo `b` (Euclid's extended

@@ -7,9 +7,9 @@ use super::operands::{Operand, Reduced, pixel};
 use super::shape::Shape;
 use super::spatial::{Space, Spatial};
 use super::statistics::Statistics;
-use super::tile::{Tile, ceil};
+use super::tile::Tile;
 use super::weights::{WeightColumns, WeightRows};
-use crate::emit::{Compare, Divisor, Elem, Emitter, Index, Number, Numbers, Val};
+use crate::emit::{Compare, Divisor, Elem, Emitter, Index, Number, Numbers, Val, ceil};
 use crate::gpu::Products;
 
 /// Which direction, and what it needs to know of the weights.

@@ -38,7 +38,7 @@ pub use epilogue::Finish;
 pub use shape::{Linear, Shape, of_matmul};
 
 use super::Products;
-use crate::emit::{Blocks, Elem, Emitter, Numbers, Val, Work};
+use crate::emit::{Blocks, Elem, Emitter, Numbers, Val, Work, ceil};
 use axis::Axis;
 use gather::{Arguments, Plan};
 use tile::{Size, Tile, choose};
@@ -72,14 +72,10 @@ impl<'c> Problem<'c> {
             reduced: self.shape.taps() * c,
         };
         let tile = choose(&size, self.products);
-        let workspace = match (&mut e.device, moments) {
-            (Some(device), Some(_)) => {
-                let bytes = statistics::workspace_bytes(&tile, size.rows, k);
-                device.scratch_bytes = device.scratch_bytes.max(bytes);
-                Some(device.scratch)
-            }
-            _ => None,
-        };
+        let workspace = moments.map(|_| {
+            let elements = statistics::workspace_elements(&tile, size.rows, k);
+            e.scratch(Elem::F32, &[1], elements).pointer
+        });
         if e.is_current() {
             let mut numbers = Numbers::default();
             let plan = Plan::forward(&self.shape, (tile, self.products, self.result), &mut numbers);
@@ -141,7 +137,7 @@ impl<'c> Problem<'c> {
             fixed: 0,
             per_sample: outputs,
         };
-        set_grid(e, tile, work, tile::ceil(columns, tile.columns), planes);
+        set_grid(e, tile, work, ceil(columns, tile.columns), planes);
     }
 
     fn batch_bound(&self, e: &Emitter<'c>) -> i64 {

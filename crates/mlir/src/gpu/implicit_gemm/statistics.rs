@@ -9,8 +9,8 @@
 
 use super::Problem;
 use super::main_loop::Lane;
-use super::tile::{BYTES, Tile, ceil};
-use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Number, Numbers, Val, Work};
+use super::tile::Tile;
+use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Number, Numbers, Val, Work, ceil};
 
 /// Channels that a block of the second kernel merges.
 const CHANNELS: i64 = 8;
@@ -146,9 +146,9 @@ fn kept<'c>(e: &mut Emitter<'c>, [tile, channel]: [Index<'c>; 2], i: i64, channe
     e.index_add(begin, channel)
 }
 
-/// Bytes of the workspace.
-pub fn workspace_bytes(tile: &Tile, rows: i64, channels: i64) -> i64 {
-    ceil(rows, tile.rows) * KEPT * channels * BYTES
+/// Elements of the workspace.
+pub fn workspace_elements(tile: &Tile, rows: i64, channels: i64) -> i64 {
+    ceil(rows, tile.rows) * KEPT * channels
 }
 
 impl<'c> Problem<'c> {
@@ -195,7 +195,6 @@ impl Merge {
         let [channels, positions] = [self.channels, self.positions].map(|number| e.number(number));
         let thread = e.special_register("tid.x");
         let block = e.special_register("ctaid.x");
-        let memory = e.shared_memory();
         let (part, own) = e.index_split(thread, CHANNELS);
         let channel = e.index_scale(block, CHANNELS);
         let channel = e.index_add(channel, own);
@@ -214,7 +213,7 @@ impl Merge {
         let tiles = e.index_quotient(above, self.rows);
         let (low, high, step) = (e.index_value(part), e.index_value(tiles), e.index(parts));
         let zero = e.zero(Elem::F64);
-        let mut sums = e.for_steps([low, high, step], &[zero, zero], |e, number, sums| {
+        let sums = e.for_steps([low, high, step], &[zero, zero], |e, number, sums| {
             let number = Index::uniform(number);
             let begin = e.index_scale(number, self.rows);
             let rest = e.index_subtract(rows, begin);
@@ -228,27 +227,7 @@ impl Merge {
             let squares = e.fma(sum, mean, m2);
             vec![e.add(sums[0], sum), e.add(sums[1], squares)]
         });
-        let mut others = parts;
-        while others > 1 {
-            others /= 2;
-            let slot = |e: &mut Emitter<'c>, ahead: i64| {
-                let thread = e.index_offset(thread, ahead * CHANNELS);
-                let element = e.index_scale(thread, 2);
-                e.address_at(memory, Elem::F64, element)
-            };
-            let (own, other) = (slot(e, 0), slot(e, others));
-            let pair = e.vector(&sums);
-            e.store_vector(own, Elem::F64, pair);
-            e.barrier();
-            let merges = e.index_below(part, others);
-            sums = e.when_carrying(merges, &sums, |e, sums| {
-                let one = e.index(1);
-                let second = e.address(other, Elem::F64, one);
-                let other = [other, second].map(|address| e.load_scalar(address, Elem::F64));
-                vec![e.add(sums[0], other[0]), e.add(sums[1], other[1])]
-            });
-            e.barrier();
-        }
+        let sums = e.add_over_block([thread, part], [CHANNELS, parts], sums);
         let is_first = e.index_below(part, 1);
         let exists = e.index_compare(Compare::Below, channel, channels);
         let stores = e.and(is_first, exists);

@@ -1,7 +1,7 @@
 //! Tiles of the matrix product, and which one suits a shape.
 
 use super::super::Products;
-use crate::emit::Elem;
+use crate::emit::{Elem, ceil};
 
 /// Bytes of a sum.
 pub const BYTES: i64 = 4;
@@ -166,11 +166,6 @@ impl Tile {
         let stored = (self.rows * self.columns * BYTES) as f64 / PER_CYCLE[2] * together;
         waves * (steps as f64 * step + FIXED + stored)
     }
-}
-
-/// `a / b`, rounded up.
-pub fn ceil(a: i64, b: i64) -> i64 {
-    (a + b - 1) / b
 }
 
 fn candidates(products: Products) -> (&'static [Tile], f64) {

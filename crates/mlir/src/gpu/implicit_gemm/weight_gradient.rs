@@ -5,9 +5,9 @@ use super::images::{Gradient, Patches};
 use super::main_loop::{Lane, product};
 use super::shape::Shape;
 use super::spatial::Spatial;
-use super::tile::{Size, Tile, ceil, choose_split};
+use super::tile::{Size, Tile, choose_split};
 use super::{Problem, set_grid};
-use crate::emit::{Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Number, Numbers, Val, Work};
+use crate::emit::{Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Number, Numbers, Val, Work, ceil};
 use crate::gpu::Products;
 
 impl<'c> Problem<'c> {
@@ -22,12 +22,10 @@ impl<'c> Problem<'c> {
             reduced: batch_bound * self.shape.positions(),
         };
         let (tile, splits) = choose_split(&size, self.products);
-        let partial = match (&mut e.device, splits) {
-            (Some(device), 2..) => {
-                device.scratch_bytes = device.scratch_bytes.max(splits * k * columns * Elem::F32.bytes());
-                device.scratch
-            }
-            _ => dw,
+        let elements = k * columns;
+        let partial = match splits {
+            1 => dw,
+            _ => e.scratch(Elem::F32, &[1], splits * elements).pointer,
         };
         if e.is_current() {
             self.partial_weights(e, (&tile, splits), &size, [x, dy, partial]);
@@ -36,7 +34,6 @@ impl<'c> Problem<'c> {
             return;
         }
         e.then();
-        let elements = k * columns;
         let (from, to) = (
             Buffer::new(partial, Elem::F32, &[elements, 1]),
             Buffer::new(dw, Elem::F32, &[1]),
