@@ -8,6 +8,8 @@
 //! A step enqueues work and returns: it allocates, synchronises and creates nothing, so that a CUDA graph can
 //! capture it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::StepArguments;
@@ -138,6 +140,27 @@ pub struct GpuKernel {
     pub parameters: Option<Vec<GpuParameter>>,
     /// If not 0, one parameter more follows: so many i32, passed by value.
     pub numbers: u32,
+    /// What it is launched for, for messages: names of nodes, and "loss" for the copy of the loss. None for the updates.
+    pub nodes: Vec<String>,
+}
+
+/// `kernel "conv_3" of nodes "a", "b", "c" and 2 more`
+impl fmt::Display for GpuKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        write!(f, "kernel \"{}\"", self.name)?;
+        let plural = if self.nodes.len() > 1 { "s" } else { "" };
+        for (i, node) in self.nodes.iter().take(SHOWN).enumerate() {
+            match i {
+                0 => write!(f, " of node{plural} \"{node}\"")?,
+                _ => write!(f, ", \"{node}\"")?,
+            }
+        }
+        match self.nodes.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// What a kernel may touch through one pointer parameter. The emulator refuses every other access through it.
@@ -167,4 +190,33 @@ pub struct Image {
     pub compute_capability: u32,
     /// Length in bytes.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_say_whose_they_are() {
+        let kernel = |count: usize| GpuKernel {
+            name: "conv_3".to_string(),
+            block: 256,
+            shared: 0,
+            cooperative: false,
+            parameters: None,
+            numbers: 0,
+            nodes: ["a", "b", "c", "d", "e"][..count]
+                .iter()
+                .map(|&node| node.into())
+                .collect(),
+        };
+        for (count, text) in [
+            (0, "kernel \"conv_3\""),
+            (1, "kernel \"conv_3\" of node \"a\""),
+            (3, "kernel \"conv_3\" of nodes \"a\", \"b\", \"c\""),
+            (5, "kernel \"conv_3\" of nodes \"a\", \"b\", \"c\" and 2 more"),
+        ] {
+            assert_eq!(kernel(count).to_string(), text);
+        }
+    }
 }

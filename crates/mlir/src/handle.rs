@@ -1,9 +1,10 @@
 //! Lifetimes of MLIR handles. melior ties a value to the borrow of the block that holds it; the emitter keeps
 //! values while it moves blocks into regions and regions into operations, which never moves what a handle
-//! points to. The two functions here widen those borrows to the context's lifetime.
+//! points to. The functions here widen those borrows to the context's lifetime.
 //!
-//! The invariant that makes them sound: the module under construction outlives its emitter, and nothing
-//! erases an operation or a block while an emitter exists.
+//! The invariant that makes them sound: no handle is used once the operation that it belongs to is erased, or the region
+//! that holds it is dropped. The module under construction outlives its emitters, and what erases operations keeps no
+//! handle to them.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -11,8 +12,8 @@ use std::ptr::NonNull;
 use melior::Context;
 use melior::StringRef;
 use melior::ir::block::BlockLike;
-use melior::ir::operation::{OperationRef, OperationResult};
-use melior::ir::{Attribute, AttributeLike, BlockRef, Module, Value, ValueLike};
+use melior::ir::operation::{Operation, OperationLike, OperationRef, OperationResult};
+use melior::ir::{Attribute, AttributeLike, BlockRef, Module, Region, RegionLike, Value, ValueLike};
 
 /// An operation's result, for as long as the module is being built.
 pub fn result<'c>(result: OperationResult<'c, '_>) -> Value<'c, 'c> {
@@ -48,19 +49,49 @@ pub fn defining<'c>(value: Value<'c, '_>) -> Option<OperationRef<'c, 'c>> {
     Some(unsafe { OperationRef::from_raw(result.owner().to_raw()) })
 }
 
-/// Removes an operation whose results nothing uses.
+/// The blocks of a region of the module under construction, in order.
+pub fn blocks<'c: 'a, 'a>(region: &impl RegionLike<'c, 'a>) -> Vec<BlockRef<'c, 'c>> {
+    let mut all = Vec::new();
+    let mut next = region.first_block();
+    while let Some(current) = next {
+        all.push(block(&*current));
+        next = current.next_in_region();
+    }
+    all
+}
+
+/// The region of an operation that was built to hold it for a while; an empty one if it has none.
+pub fn take_region<'c>(holder: Operation<'c>) -> Region<'c> {
+    let region = Region::new();
+    if let Ok(held) = holder.region(0) {
+        // SAFETY: both regions are live. Blocks stay where they are.
+        unsafe { mlir_sys::mlirRegionTakeBody(region.to_raw(), held.to_raw()) };
+    }
+    region
+}
+
+/// Has everything that uses an operation's one result use another value of its type, and removes the operation, which
+/// the caller does not use any more.
+pub fn replace<'c>(operation: OperationRef<'c, '_>, by: Value<'c, '_>) {
+    if let Ok(result) = operation.result(0) {
+        // SAFETY: both values are live.
+        unsafe { mlir_sys::mlirValueReplaceAllUsesOfWith(result.to_raw(), by.to_raw()) };
+    }
+    erase(operation);
+}
+
+/// Removes an operation whose results nothing uses, and which the caller does not use any more.
 pub fn erase(operation: OperationRef) {
-    // SAFETY: the operation is live, and the caller drops the reference.
+    // SAFETY: the operation is live, by the invariant of all handles.
     unsafe { mlir_sys::mlirOperationDestroy(operation.to_raw()) }
 }
 
-/// Sets a discardable attribute of a module.
-pub fn set_attribute<'c>(module: &Module<'c>, name: &str, attribute: Attribute<'c>) {
+/// Sets an attribute of an operation.
+pub fn set_attribute<'c>(operation: OperationRef<'c, '_>, name: &str, attribute: Attribute<'c>) {
     let name = StringRef::new(name);
-    // SAFETY: module, name and attribute are live.
+    // SAFETY: operation, name and attribute are live.
     unsafe {
-        let operation = mlir_sys::mlirModuleGetOperation(module.to_raw());
-        mlir_sys::mlirOperationSetAttributeByName(operation, name.to_raw(), attribute.to_raw());
+        mlir_sys::mlirOperationSetAttributeByName(operation.to_raw(), name.to_raw(), attribute.to_raw());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use syncbn_ir::ops::{Op, Scope};
-use syncbn_ir::{Arena, DType, Graph, Location, NodeId, Value};
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, Value};
 
 use crate::LowerError;
 
@@ -87,6 +87,12 @@ pub fn overlap(a: (Location, u64), b: (Location, u64)) -> bool {
         return a.offset == b.offset;
     }
     a.offset < b.offset + b_bytes && b.offset < a.offset + a_bytes
+}
+
+/// The loss, in a graph that trains.
+pub fn loss(graph: &Graph) -> Option<Value> {
+    let loss = graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
+    loss.map(|output| output.value)
 }
 
 /// One contiguous piece of an all-reduce.

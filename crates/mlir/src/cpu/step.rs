@@ -8,7 +8,7 @@ use super::collective::all_reduce;
 use super::{Lowering, Part, update_width};
 use crate::LowerError;
 use crate::emit::{Elem, Emitter};
-use crate::host::{Parameter, Step};
+use crate::host::{Parameter, Step, places};
 use crate::ops::update;
 
 /// Constants of the training graph.
@@ -20,7 +20,7 @@ impl<'c> Lowering<'c> {
     /// The training step and the updates.
     pub(super) fn training(&mut self, part: Part) -> Result<(), LowerError> {
         self.functions.declare_constants(TRAIN_CONSTANTS);
-        self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, part.graph, part.step, true)?;
+        self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, part.graph, part.step)?;
         self.updates();
         Ok(())
     }
@@ -28,14 +28,8 @@ impl<'c> Lowering<'c> {
     /// Preparation and inference.
     pub(super) fn inference(&mut self, part: Part) -> Result<(), LowerError> {
         self.functions.declare_constants(INFER_CONSTANTS);
-        self.step(
-            symbols::INFER_PREPARE,
-            INFER_CONSTANTS,
-            part.graph,
-            part.prepare,
-            false,
-        )?;
-        self.step(symbols::INFER_STEP, INFER_CONSTANTS, part.graph, part.step, false)
+        self.step(symbols::INFER_PREPARE, INFER_CONSTANTS, part.graph, part.prepare)?;
+        self.step(symbols::INFER_STEP, INFER_CONSTANTS, part.graph, part.step)
     }
 
     /// The update of each optimiser.
@@ -64,7 +58,6 @@ impl<'c> Lowering<'c> {
         constants: &str,
         graph: &Graph,
         nodes: &[NodeId],
-        has_loss: bool,
     ) -> Result<(), LowerError> {
         let functions = self.functions;
         let mut step = Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
@@ -83,7 +76,7 @@ impl<'c> Lowering<'c> {
                 step.call(symbols::TRACE, &arguments, None);
             })?;
         }
-        if has_loss {
+        if crate::schedule::loss(graph).is_some() {
             let from = step.loss()?;
             let value = step.e.load_scalar(from, Elem::F64);
             step.e.store_scalar(step.frame.loss, value);
@@ -93,7 +86,7 @@ impl<'c> Lowering<'c> {
     }
 
     fn call_kernel(&mut self, step: &mut Step<'c, '_>, id: NodeId) -> Result<(), LowerError> {
-        let Some(places) = step.places(id)? else {
+        let Some(places) = places(step.graph, id)? else {
             return Ok(());
         };
         let node = step.graph.node(id);

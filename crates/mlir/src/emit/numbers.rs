@@ -157,7 +157,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The words of a further parameter, which is passed by value.
-    fn by_value(&mut self, count: usize) -> Vec<Val<'c>> {
+    pub fn by_value(&mut self, count: usize) -> Vec<Val<'c>> {
         let pointer = self.add_parameter(Elem::ParameterPtr);
         (0..count as i64)
             .map(|i| {

@@ -30,7 +30,7 @@ use melior::Context;
 use melior::ir::attribute::{IntegerAttribute, TypeAttribute};
 use melior::ir::block::BlockLike;
 use melior::ir::operation::{OperationLike, OperationRef};
-use melior::ir::{Attribute, BlockRef, Module, RegionLike, ValueLike};
+use melior::ir::{Attribute, BlockRef, Module, ValueLike};
 use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM, gpu_symbols};
 
 use crate::LowerError;
@@ -73,12 +73,7 @@ impl<'c> Rewriter<'c> {
                 continue;
             }
             for region in operation.regions() {
-                let mut blocks = Vec::new();
-                let mut block = region.first_block();
-                while let Some(current) = block {
-                    blocks.push(handle::block(&*current));
-                    block = current.next_in_region();
-                }
+                let blocks = handle::blocks(&region);
                 let room = self.room(&blocks);
                 for block in blocks {
                     self.block(block, room.as_ref())?;

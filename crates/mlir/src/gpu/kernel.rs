@@ -1,4 +1,4 @@
-//! Kernels: one or more for each distinct operator, or for all that have a plan in common.
+//! Kernels: one or more for each distinct operator, or for all whose plan or code is alike.
 
 use std::rc::Rc;
 
@@ -7,26 +7,23 @@ use syncbn_ir::TensorType;
 use syncbn_ir::ops::Op;
 
 use super::Lowering;
+use super::alike::{Definition, join};
 use crate::LowerError;
 use crate::cpu::KernelSource;
-use crate::emit::{Blocks, COPY_BYTES, Device, Elem, Emitter, Sharing, THREADS, Work};
+use crate::emit::{Blocks, COPY_BYTES, Device, Elem, Emitter, Sharing, Work};
 use crate::host::Parameter;
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor};
 
 /// A launch that an operator needs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Launch {
-    /// Symbol of the kernel.
-    pub name: String,
     /// What there is to do.
     pub work: Work,
     /// The blocks that do it.
     pub blocks: Blocks,
-    /// Its index among the kernels' descriptions.
+    /// Index of its kernel's description.
     pub index: i64,
-    /// Whether its code has open numbers.
-    pub has_numbers: bool,
 }
 
 /// Symbol of the open numbers of the kernel of this index, in host code.
@@ -60,75 +57,111 @@ fn touched(ty: &TensorType, written: bool) -> GpuParameter {
     }
 }
 
+/// What tells kernels apart before those that differ in constants only become one.
+fn key(call: &Call) -> String {
+    format!("{:?} {:?} {:?}", call.op, call.types, call.overlaps)
+}
+
 impl<'c> Lowering<'c> {
-    /// The launches for an operator on these types; its kernels are made on first use.
+    /// The launches for an operator on these types, whose kernels were made.
     pub(super) fn launches(&mut self, call: &Call) -> Result<Vec<Launch>, LowerError> {
-        let &Call {
-            op,
-            types,
-            operands,
-            overlaps,
-            label,
-        } = call;
-        let key = format!("{op:?} {types:?} {overlaps:?}");
-        if let Some(launches) = self.launches.get(&key) {
-            let launches = launches.clone();
-            for launch in &launches {
-                self.note_source(&launch.name, op, label);
+        let launches = self.launches.get(&key(call)).cloned();
+        let launches = launches.ok_or_else(|| LowerError::Internal {
+            message: format!("no kernel was made for {}", call.label),
+        })?;
+        for launch in &launches {
+            let kernel = &mut self.lowered.kernels[launch.index as usize];
+            if !kernel.nodes.iter().any(|known| known == call.label) {
+                kernel.nodes.push(call.label.to_string());
             }
-            return Ok(launches);
+            let name = kernel.name.clone();
+            self.note_source(&name, call.op, call.label);
+        }
+        Ok(launches)
+    }
+
+    /// Makes the kernels for an operator on these types, unless they were made before.
+    pub(super) fn make_kernels(&mut self, call: &Call) -> Result<(), LowerError> {
+        let key = key(call);
+        if self.launches.contains_key(&key) {
+            return Ok(());
         }
         self.check_size(call)?;
         let number = self.launches.len();
         let mut launches = Vec::new();
         let (mut stage, mut stages) = (0, 1);
         while stage < stages {
-            let own_name = match stage {
-                0 => format!("{}_{number}", op.name()),
-                _ => format!("{}_{number}_{stage}", op.name()),
+            let name = match stage {
+                0 => format!("{}_{number}", call.op.name()),
+                _ => format!("{}_{number}_{stage}", call.op.name()),
             };
-            let device = self.build(&own_name, stage, call)?;
+            let (device, definition) = self.build(&name, stage, call)?;
             stages = device.stages();
             stage += 1;
             if device.work == Work::default() {
                 continue;
             }
-            let name = device.sharing.kernel.unwrap_or(own_name);
-            let numbers = device.sharing.numbers.values();
-            self.lowered.scratch = self.lowered.scratch.max(device.scratch_bytes as u64);
-            let mut parameters: Vec<GpuParameter> = types
-                .iter()
-                .enumerate()
-                .map(|(i, ty)| touched(ty, i >= operands))
-                .collect();
-            parameters.push(GpuParameter {
-                bytes: device.scratch_bytes as u64,
-                bytes_per_sample: 0,
-                written: true,
-            });
-            self.lowered.kernels.push(GpuKernel {
-                name: name.clone(),
-                block: device.blocks.threads,
-                shared: device.blocks.shared,
-                cooperative: device.blocks.cooperative,
-                parameters: Some(parameters),
-                numbers: numbers.len() as u32,
-            });
-            self.note_source(&name, op, label);
-            let index = self.lowered.kernels.len() as i64 - 1;
-            if !numbers.is_empty() {
-                self.functions.define_numbers(&numbers_symbol(index), numbers);
-            }
+            let index = self.describe(name, &device, call);
+            self.separate
+                .extend(definition.map(|definition| (index, definition)));
             launches.push(Launch {
-                name,
                 work: device.work,
                 blocks: device.blocks,
-                index,
-                has_numbers: !numbers.is_empty(),
+                index: index as i64,
             });
         }
-        self.launches.insert(key, launches.clone());
-        Ok(launches)
+        self.launches.insert(key, launches);
+        Ok(())
+    }
+
+    /// Describes the kernel of one stage of an operator, whose symbol is `name` unless it shares another one's code: its
+    /// index.
+    fn describe(&mut self, name: String, device: &Device<'c>, call: &Call) -> usize {
+        let scratch = device.scratch_bytes as u64;
+        self.lowered.scratch = self.lowered.scratch.max(scratch);
+        let tensors = call.types.iter().enumerate();
+        let mut parameters: Vec<GpuParameter> =
+            tensors.map(|(i, ty)| touched(ty, i >= call.operands)).collect();
+        parameters.push(GpuParameter {
+            bytes: scratch,
+            bytes_per_sample: 0,
+            written: true,
+        });
+        let index = self.lowered.kernels.len();
+        self.lowered.kernels.push(GpuKernel {
+            name: device.sharing.kernel.clone().unwrap_or(name),
+            block: device.blocks.threads,
+            shared: device.blocks.shared,
+            cooperative: device.blocks.cooperative,
+            parameters: Some(parameters),
+            numbers: 0,
+            nodes: Vec::new(),
+        });
+        self.give_numbers(index, device.sharing.numbers.values());
+        index
+    }
+
+    /// Has launches of the kernel of this index come with open numbers.
+    fn give_numbers(&mut self, index: usize, numbers: &[i32]) {
+        if !numbers.is_empty() {
+            self.lowered.kernels[index].numbers = numbers.len() as u32;
+            self.functions
+                .define_numbers(&numbers_symbol(index as i64), numbers);
+        }
+    }
+
+    /// Puts the kernels that were made into the module; those that differ in constants only become one.
+    pub(super) fn join_kernels(&mut self) {
+        let separate = std::mem::take(&mut self.separate);
+        for kernel in join(self.functions.context, separate) {
+            for (index, numbers) in &kernel.launches {
+                self.lowered.kernels[*index]
+                    .name
+                    .clone_from(&kernel.definition.name);
+                self.give_numbers(*index, numbers);
+            }
+            kernel.definition.define(&self.device);
+        }
     }
 
     /// Notes that a node calls a kernel.
@@ -160,8 +193,14 @@ impl<'c> Lowering<'c> {
         }
     }
 
-    /// Builds the kernel of one stage of an operator, unless it shares the code of another one.
-    fn build(&mut self, name: &str, stage: usize, call: &Call) -> Result<Device<'c>, LowerError> {
+    /// Builds the kernel of one stage of an operator. There is none where the stage has nothing to do, or where it shares
+    /// the code of another one.
+    fn build(
+        &mut self,
+        name: &str,
+        stage: usize,
+        call: &Call,
+    ) -> Result<(Device<'c>, Option<Definition<'c>>), LowerError> {
         let &Call {
             op,
             types,
@@ -220,47 +259,20 @@ impl<'c> Lowering<'c> {
                 Rc::make_mut(&mut self.shared).insert(plan.clone(), name.to_string());
             }
         }
-        if device.work != Work::default() && sharing.kernel.is_none() {
-            let readonly: Vec<bool> = (0..parameters.len())
+        if device.work == Work::default() || sharing.kernel.is_some() {
+            return Ok((device, None));
+        }
+        let definition = Definition {
+            name: name.to_string(),
+            op: op.name(),
+            readonly: (0..parameters.len())
                 .map(|i| i < operands && !overlaps[i])
-                .collect();
-            self.device
-                .define_kernel(name, &parameters, &readonly, device.blocks, region, location);
-        }
-        Ok(device)
-    }
-
-    /// The kernels of the optimisers' updates, which read their arguments from device memory.
-    pub(super) fn updates(&mut self) -> Result<(), LowerError> {
-        use syncbn_abi::gpu_symbols::{UPDATE_ADAMW, UPDATE_SGD};
-        let updates: [(&str, &str, ops::update::Build<'c>); 2] = [
-            (UPDATE_SGD, "update_sgd", ops::update::sgd),
-            (UPDATE_ADAMW, "update_adamw", ops::update::adamw),
-        ];
-        for (function, name, build) in updates {
-            let parameters = [Parameter::Shared];
-            let location = self.functions.unknown();
-            let (region, block, arguments) = self.device.body(&parameters, location);
-            let mut e = Emitter::new(self.functions.context, location, block);
-            e.index_elem = Elem::I32;
-            e.device = Some(Device::new(0, 1, arguments[0], arguments[0]));
-            let elem = ops::kernel::elem(self.dtype);
-            build(&mut e, arguments[0], elem, (COPY_BYTES / elem.bytes()) as usize);
-            e.op("llvm.return", &[], &[], &[]);
-            let blocks = Blocks::of_threads(THREADS);
-            self.device
-                .define_kernel(name, &parameters, &[true], blocks, region, location);
-            self.lowered.kernels.push(GpuKernel {
-                name: name.to_string(),
-                block: THREADS,
-                shared: 0,
-                cooperative: false,
-                parameters: None,
-                numbers: 0,
-            });
-            let index = self.lowered.kernels.len() as i64 - 1;
-            self.update_function(function, name, index)?;
-        }
-        Ok(())
+                .collect(),
+            parameters,
+            blocks: device.blocks,
+            location,
+            region,
+        };
+        Ok((device, Some(definition)))
     }
 }

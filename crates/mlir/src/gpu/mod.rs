@@ -5,6 +5,7 @@
 //! ([`implicit_gemm`]), everything else in threads of their own, each with as many neighbours as one access holds. Host
 //! functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of the runtime.
 
+mod alike;
 pub(crate) mod conv;
 pub mod host;
 pub(crate) mod implicit_gemm;
@@ -12,6 +13,7 @@ mod kernel;
 pub(crate) mod matmul;
 pub mod nccl;
 mod step;
+mod update;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,6 +27,7 @@ use crate::LowerError;
 use crate::cpu::{KernelSource, Program};
 use crate::emit::COPY_BYTES;
 use crate::host::{Functions, Parameter, check};
+use alike::Definition;
 use kernel::Launch;
 
 /// Name of the `gpu.module`.
@@ -97,6 +100,8 @@ pub struct Lowering<'c> {
     batch_bound: i64,
     trained_elements: i64,
     launches: BTreeMap<String, Vec<Launch>>,
+    /// Kernels that are not in the module yet, with the indices of their launches.
+    separate: Vec<(usize, Definition<'c>)>,
     /// Names of the kernels that are shared, by their plans.
     shared: Rc<BTreeMap<String, String>>,
     lowered: Kernels,
@@ -126,6 +131,7 @@ impl<'c> Lowering<'c> {
             batch_bound: program.batch_bound as i64,
             trained_elements: program.trained_elements as i64,
             launches: BTreeMap::new(),
+            separate: Vec::new(),
             shared: Rc::default(),
             lowered: Kernels::default(),
         };
@@ -136,12 +142,20 @@ impl<'c> Lowering<'c> {
             functions.declare(name, parameters, None);
         }
         if let Some(part) = program.train {
-            lowering.step(gpu_symbols::TRAIN_STEP, part, part.step, true)?;
-            lowering.updates()?;
+            lowering.kernels_of(part.graph, part.step)?;
         }
         if let Some(part) = program.infer {
-            lowering.step(gpu_symbols::INFER_PREPARE, part, part.prepare, false)?;
-            lowering.step(gpu_symbols::INFER_STEP, part, part.step, false)?;
+            lowering.kernels_of(part.graph, part.prepare)?;
+            lowering.kernels_of(part.graph, part.step)?;
+        }
+        lowering.join_kernels();
+        if let Some(part) = program.train {
+            lowering.step(gpu_symbols::TRAIN_STEP, part, part.step)?;
+            lowering.updates();
+        }
+        if let Some(part) = program.infer {
+            lowering.step(gpu_symbols::INFER_PREPARE, part, part.prepare)?;
+            lowering.step(gpu_symbols::INFER_STEP, part, part.step)?;
         }
         if lowering.lowered.kernels.iter().any(|kernel| kernel.shared > 0) {
             lowering.device.declare_shared_memory();

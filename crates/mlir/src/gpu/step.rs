@@ -3,17 +3,17 @@
 use std::mem::offset_of;
 
 use melior::ir::Attribute;
-use syncbn_abi::{GpuArguments, gpu_symbols};
-use syncbn_ir::ops::Op;
-use syncbn_ir::{Arena, DType, Location, NodeId};
+use syncbn_abi::{GpuArguments, GpuKernel, gpu_symbols};
+use syncbn_ir::ops::{Identity, Op};
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, TensorType};
 
 use super::host::{BY_VALUE, INDEX};
 use super::kernel::{Call, Launch, numbers_symbol};
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
-use crate::emit::{Blocks, COPY_BYTES, Elem, Emitter, THREADS, Val, Work, ceil};
-use crate::host::Step;
+use crate::emit::{Blocks, Elem, Emitter, Val, ceil};
+use crate::host::{Places, Step, places};
 
 /// Reads a field of [`GpuArguments`].
 macro_rules! field {
@@ -23,6 +23,7 @@ macro_rules! field {
         $e.load_scalar(address, Elem::Ptr)
     }};
 }
+pub(super) use field;
 
 /// What a step launches with.
 struct Queue<'c> {
@@ -33,14 +34,57 @@ struct Queue<'c> {
     n: Val<'c>,
 }
 
+/// Whether an operator is computed by kernels.
+fn has_kernels(op: &Op) -> bool {
+    !matches!(
+        op,
+        Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) | Op::AllReduce(_)
+    )
+}
+
+/// What a node needs kernels for.
+fn call<'a>(graph: &'a Graph, id: NodeId, places: &'a Places) -> Call<'a> {
+    let node = graph.node(id);
+    Call {
+        op: &node.op,
+        types: &places.types,
+        operands: graph.operands(id).len(),
+        overlaps: &places.overlaps,
+        label: &node.name,
+    }
+}
+
+fn loss_type() -> TensorType {
+    TensorType::fixed(DType::F64, &[1])
+}
+
+/// The copy of the loss to where the runtime wants it.
+fn copy_of_loss<'a>(types: &'a [&'a TensorType; 2]) -> Call<'a> {
+    Call {
+        op: &Op::Identity(Identity {}),
+        types,
+        operands: 1,
+        overlaps: &[false, false],
+        label: "loss",
+    }
+}
+
 impl<'c> Lowering<'c> {
-    pub(super) fn step(
-        &mut self,
-        name: &str,
-        part: Part,
-        nodes: &[NodeId],
-        has_loss: bool,
-    ) -> Result<(), LowerError> {
+    /// Makes the kernels that a step launches.
+    pub(super) fn kernels_of(&mut self, graph: &Graph, nodes: &[NodeId]) -> Result<(), LowerError> {
+        for &id in nodes.iter().filter(|&&id| has_kernels(graph.op(id))) {
+            if let Some(places) = places(graph, id)? {
+                self.make_kernels(&call(graph, id, &places))?;
+            }
+        }
+        if crate::schedule::loss(graph).is_some() {
+            let ty = loss_type();
+            self.make_kernels(&copy_of_loss(&[&ty, &ty]))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn step(&mut self, name: &str, part: Part, nodes: &[NodeId]) -> Result<(), LowerError> {
         let functions = self.functions;
         let mut step = Step::new(&functions, part.graph, |e, arguments| {
             field!(e, arguments, constants)
@@ -60,12 +104,12 @@ impl<'c> Lowering<'c> {
         for (index, id) in crate::schedule::indexed(part.graph, nodes)? {
             step.e.location = functions.location(&part.graph.node(id).name);
             match part.graph.op(id) {
-                Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
                 Op::AllReduce(_) => {
                     let number = crate::schedule::number(&collectives, id)?;
                     all_reduce(&mut step, &queue, id, number as i64)?;
                 }
-                _ => self.launch_node(&mut step, &queue, id)?,
+                op if has_kernels(op) => self.launch_node(&mut step, &queue, id)?,
+                _ => {}
             }
             let stream = match crate::schedule::sums_gradients(part.graph, id) {
                 true => queue.gradient_stream,
@@ -76,7 +120,7 @@ impl<'c> Lowering<'c> {
                 step.call(gpu_symbols::TRACE, &all, None);
             })?;
         }
-        if has_loss {
+        if crate::schedule::loss(part.graph).is_some() {
             step.call(
                 gpu_symbols::STREAM_WAIT,
                 &[queue.stream, queue.gradient_stream],
@@ -94,18 +138,9 @@ impl<'c> Lowering<'c> {
         queue: &Queue<'c>,
         id: NodeId,
     ) -> Result<(), LowerError> {
-        let Some(places) = step.places(id)? else {
+        let Some(places) = places(step.graph, id)? else {
             return Ok(());
         };
-        let node = step.graph.node(id);
-        let operands = step.graph.operands(id).len();
-        let launches = self.launches(&Call {
-            op: &node.op,
-            types: &places.types,
-            operands,
-            overlaps: &places.overlaps,
-            label: &node.name,
-        })?;
         if step
             .graph
             .operands(id)
@@ -118,75 +153,41 @@ impl<'c> Lowering<'c> {
                 None,
             );
         }
-        let mut arguments = Vec::new();
-        for &location in &places.locations {
-            arguments.push(step.pointer(location));
-        }
-        arguments.extend([queue.scratch, queue.n, step.frame.total]);
-        for launch in launches {
+        let locations = places.locations.iter();
+        let tensors: Vec<Val<'c>> = locations.map(|&location| step.pointer(location)).collect();
+        self.launch(step, queue, &call(step.graph, id, &places), &tensors)
+    }
+
+    /// Launches the kernels of an operator on tensors.
+    fn launch(
+        &mut self,
+        step: &mut Step<'c, '_>,
+        queue: &Queue<'c>,
+        call: &Call,
+        tensors: &[Val<'c>],
+    ) -> Result<(), LowerError> {
+        let arguments = [tensors, &[queue.scratch, queue.n, step.frame.total]].concat();
+        for launch in self.launches(call)? {
+            let kernel = &self.lowered.kernels[launch.index as usize];
             let n = step.frame.n;
-            launch_kernel(&mut step.e, &launch, queue.stream, n, &arguments);
+            launch_kernel(&mut step.e, (&launch, kernel), queue.stream, n, &arguments);
         }
         Ok(())
     }
 
     /// Copies the loss to where the runtime wants it, with a kernel, so that it keeps its place in the stream.
     fn copy_loss(&mut self, step: &mut Step<'c, '_>, queue: &Queue<'c>) -> Result<(), LowerError> {
-        use syncbn_ir::TensorType;
-        use syncbn_ir::ops::Identity;
-        let ty = TensorType::fixed(DType::F64, &[1]);
         let from = step.loss()?;
-        let launches = self.launches(&Call {
-            op: &Op::Identity(Identity {}),
-            types: &[&ty, &ty],
-            operands: 1,
-            overlaps: &[false, false],
-            label: "loss",
-        })?;
-        let arguments = [from, step.frame.loss, queue.scratch, queue.n, step.frame.total];
-        for launch in launches {
-            let n = step.frame.n;
-            launch_kernel(&mut step.e, &launch, queue.stream, n, &arguments);
-        }
-        Ok(())
-    }
-
-    /// The host function of an update, which launches one kernel, of this index, over all trained weights.
-    pub(super) fn update_function(
-        &mut self,
-        function: &str,
-        kernel: &str,
-        index: i64,
-    ) -> Result<(), LowerError> {
-        let functions = self.functions;
-        let empty = syncbn_ir::Graph::new("update");
-        let mut step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
-        let arguments = step.arguments;
-        let (stream, update) = (
-            field!(step.e, arguments, stream),
-            field!(step.e, arguments, update),
-        );
-        let launch = Launch {
-            name: kernel.to_string(),
-            work: Work {
-                fixed: ceil(self.trained_elements * self.dtype.bytes() as i64, COPY_BYTES),
-                per_sample: 0,
-            },
-            blocks: Blocks::of_threads(THREADS),
-            index,
-            has_numbers: false,
-        };
-        let n = step.frame.n;
-        launch_kernel(&mut step.e, &launch, stream, n, &[update]);
-        step.finish(&functions, function);
-        Ok(())
+        let ty = loss_type();
+        let tensors = [from, step.frame.loss];
+        self.launch(step, queue, &copy_of_loss(&[&ty, &ty]), &tensors)
     }
 }
 
-/// `gpu.launch_func` on a stream, with as many blocks as `launch` needs for `n` samples.
-fn launch_kernel<'c>(
+/// `gpu.launch_func` of a kernel on a stream, with as many blocks as `launch` needs for `n` samples.
+pub(super) fn launch_kernel<'c>(
     e: &mut Emitter<'c>,
-    launch: &Launch,
+    (launch, kernel): (&Launch, &GpuKernel),
     stream: Val<'c>,
     n: Val<'c>,
     arguments: &[Val<'c>],
@@ -220,10 +221,10 @@ fn launch_kernel<'c>(
         }
     };
     let (threads, planes) = (e.index(i64::from(threads)), e.index(planes));
-    let kernel: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", launch.name));
+    let symbol: Attribute<'c> = e.parse_attribute(&format!("@{KERNELS}::@{}", kernel.name));
     let mut arguments = arguments.to_vec();
-    let mut attributes = vec![("kernel", kernel), (INDEX, e.i64_attribute(launch.index))];
-    if launch.has_numbers {
+    let mut attributes = vec![("kernel", symbol), (INDEX, e.i64_attribute(launch.index))];
+    if kernel.numbers > 0 {
         arguments.push(e.address_of(&numbers_symbol(launch.index), Elem::Ptr));
         attributes.push((BY_VALUE, Attribute::unit(e.context)));
     }

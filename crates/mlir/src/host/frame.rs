@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use melior::ir::{Block, BlockRef, Region, RegionLike};
 use syncbn_abi::{StepArguments, StoredType};
 use syncbn_ir::ops::Op;
-use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, TensorType, Value};
+use syncbn_ir::{Arena, DType, Graph, Location, NodeId, TensorType, Value};
 
 use super::function::{Functions, Parameter};
 use crate::LowerError;
@@ -124,33 +124,32 @@ impl<'c, 'g> Step<'c, 'g> {
             functions.unknown(),
         );
     }
+}
 
-    /// Places of a node's operands and results, or None for a node that does nothing because its result lies
-    /// where its operand does.
-    pub fn places(&self, id: NodeId) -> Result<Option<Places<'g>>, LowerError> {
-        let node = self.graph.node(id);
-        let values: Vec<Value> = self
-            .graph
-            .operands(id)
-            .into_iter()
-            .chain((0..node.outputs.len()).map(|slot| Value { node: id, slot }))
-            .collect();
-        let places: Vec<(Location, u64)> = values
-            .iter()
-            .map(|&v| crate::schedule::place(self.graph, v))
-            .collect::<Result<_, _>>()?;
-        if matches!(node.op, Op::Reshape(_) | Op::Identity(_)) && places[0].0 == places[1].0 {
-            return Ok(None);
-        }
-        let overlaps = (0..places.len())
-            .map(|i| (0..places.len()).any(|j| i != j && overlap(places[i], places[j])))
-            .collect();
-        Ok(Some(Places {
-            types: values.iter().map(|&v| self.graph.ty(v)).collect(),
-            locations: places.into_iter().map(|(location, _)| location).collect(),
-            overlaps,
-        }))
+/// Places of a node's operands and results, or None for a node that does nothing because its result lies
+/// where its operand does.
+pub fn places(graph: &Graph, id: NodeId) -> Result<Option<Places<'_>>, LowerError> {
+    let node = graph.node(id);
+    let values: Vec<Value> = graph
+        .operands(id)
+        .into_iter()
+        .chain((0..node.outputs.len()).map(|slot| Value { node: id, slot }))
+        .collect();
+    let places: Vec<(Location, u64)> = values
+        .iter()
+        .map(|&v| crate::schedule::place(graph, v))
+        .collect::<Result<_, _>>()?;
+    if matches!(node.op, Op::Reshape(_) | Op::Identity(_)) && places[0].0 == places[1].0 {
+        return Ok(None);
     }
+    let overlaps = (0..places.len())
+        .map(|i| (0..places.len()).any(|j| i != j && overlap(places[i], places[j])))
+        .collect();
+    Ok(Some(Places {
+        types: values.iter().map(|&v| graph.ty(v)).collect(),
+        locations: places.into_iter().map(|(location, _)| location).collect(),
+        overlaps,
+    }))
 }
 
 impl<'c> Step<'c, '_> {
@@ -198,7 +197,7 @@ impl<'c> Step<'c, '_> {
             node.op,
             Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
         );
-        if is_source || self.loss_value().is_none() {
+        if is_source || crate::schedule::loss(self.graph).is_none() {
             return Ok(());
         }
         let zero = self.e.index(0);
@@ -232,15 +231,10 @@ impl<'c> Step<'c, '_> {
 
     /// Address of the loss in the step's memory.
     pub fn loss(&mut self) -> Result<Val<'c>, LowerError> {
-        let loss = self.loss_value().ok_or_else(|| LowerError::Internal {
+        let loss = crate::schedule::loss(self.graph).ok_or_else(|| LowerError::Internal {
             message: "no loss in the graph".into(),
         })?;
         let (location, _) = crate::schedule::place(self.graph, loss)?;
         Ok(self.pointer(location))
-    }
-
-    fn loss_value(&self) -> Option<Value> {
-        let loss = self.graph.outputs.iter().find(|o| o.kind == OutputKind::Loss);
-        loss.map(|output| output.value)
     }
 }

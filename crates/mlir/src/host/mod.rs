@@ -1,9 +1,10 @@
 //! What all targets need of host code: functions, the frame of a step, and the check before lowering.
 
 mod check;
+mod data;
 mod frame;
 mod function;
 
 pub use check::check;
-pub use frame::Step;
+pub use frame::{Places, Step, places};
 pub use function::{Functions, Parameter};

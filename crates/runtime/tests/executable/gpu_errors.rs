@@ -195,7 +195,9 @@ fn info_shows_both_parts() {
         "processor",
         "precision   f32",
         "devices     cuda-emulated",
-        "unused_kernel 128 threads a block, 512 bytes of shared memory",
+        "kernels (7)",
+        "unused_kernel 128 threads a block, 512 bytes of shared memory, for 2 shapes",
+        "sgd 1 threads a block, 0 bytes of shared memory\n",
         "training constants      8",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");

@@ -129,8 +129,7 @@ impl Context {
     }
 
     fn function(&self, kernel: &GpuKernel, most_shared: u32) -> Result<Handle> {
-        let what = || format!("kernel \"{}\"", kernel.name);
-        let name = CString::new(kernel.name.as_str()).map_err(|_| Error::internal(what()))?;
+        let name = CString::new(kernel.name.as_str()).map_err(|_| Error::internal(kernel.to_string()))?;
         let call = |to| {
             // SAFETY: a module of this context and a C string.
             unsafe { (self.driver.function)(to, self.module, name.as_ptr()) }
@@ -138,14 +137,12 @@ impl Context {
         // SAFETY: the driver writes a handle.
         let function = unsafe {
             self.driver
-                .get(&format!("cuModuleGetFunction of {}", what()), call)?
+                .get(&format!("cuModuleGetFunction of {kernel}"), call)?
         };
         if kernel.shared > most_shared {
             return Err(Error::environment(format!(
-                "{} needs {} bytes of shared memory; {} has {most_shared}",
-                what(),
-                kernel.shared,
-                self.name
+                "{kernel} needs {} bytes of shared memory; {} has {most_shared}",
+                kernel.shared, self.name
             )));
         }
         if kernel.shared > PLAIN_SHARED {
@@ -154,7 +151,7 @@ impl Context {
                 (self.driver.set_function_attribute)(function, FUNCTION_SHARED, kernel.shared as c_int)
             };
             self.driver
-                .check(status, &format!("cuFuncSetAttribute of {}", what()))?;
+                .check(status, &format!("cuFuncSetAttribute of {kernel}"))?;
         }
         Ok(function)
     }
@@ -212,10 +209,7 @@ impl Context {
             return Ok(());
         }
         let [Ok(x), Ok(y), Ok(z)] = grid.map(u32::try_from) else {
-            return Err(Error::internal(format!(
-                "kernel \"{}\" has a grid of {grid:?}",
-                kernel.name
-            )));
+            return Err(Error::internal(format!("{kernel} has a grid of {grid:?}")));
         };
         // SAFETY: the caller answers for the parameters.
         let status = unsafe {
@@ -233,8 +227,7 @@ impl Context {
                 std::ptr::null(),
             )
         };
-        self.driver
-            .check(status, &format!("launch of kernel \"{}\"", kernel.name))
+        self.driver.check(status, &format!("launch of {kernel}"))
     }
 }
 

@@ -62,8 +62,8 @@ impl EmulatedDevice {
             kernel.block == 0 || kernel.block > MOST_THREADS || u64::from(kernel.shared) > SHARED_LIMIT
         }) {
             return Err(Error::internal(format!(
-                "kernel \"{}\" wants blocks of {} threads with {} bytes of shared memory",
-                kernel.name, kernel.block, kernel.shared
+                "{kernel} wants blocks of {} threads with {} bytes of shared memory",
+                kernel.block, kernel.shared
             )));
         }
         Ok(EmulatedDevice {

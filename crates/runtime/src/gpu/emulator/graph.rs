@@ -146,6 +146,7 @@ mod tests {
             cooperative: false,
             parameters: Some(vec![parameter; 2]),
             numbers: 3,
+            nodes: Vec::new(),
         };
         let (pointers, n, total) = ([8_u64, 16], 5_i32, 7_i64);
         let mut numbers = [1_i32, -2, 3];

@@ -170,10 +170,8 @@ impl<'a> Launch<'a> {
     pub fn blame(&self, thread: usize, reason: &str) {
         let [x, y, z] = self.block.get();
         self.fault.borrow_mut().get_or_insert_with(|| {
-            format!(
-                "kernel \"{}\", block ({x}, {y}, {z}), thread {thread}: {reason}",
-                self.kernel.name
-            )
+            let kernel = self.kernel;
+            format!("{kernel}, block ({x}, {y}, {z}), thread {thread}: {reason}")
         });
     }
 

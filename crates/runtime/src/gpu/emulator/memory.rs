@@ -145,8 +145,7 @@ impl Memory {
         };
         // SAFETY: the samples of this rank follow the pointers.
         let n = unsafe { (*parameters.add(described.len())).cast::<i32>().read() };
-        let n = u64::try_from(n)
-            .map_err(|_| Error::internal(format!("kernel \"{}\": {n} samples", kernel.name)))?;
+        let n = u64::try_from(n).map_err(|_| Error::internal(format!("{kernel}: {n} samples")))?;
         let mut ranges = Vec::with_capacity(described.len());
         for (index, parameter) in described.iter().enumerate() {
             // SAFETY: each described parameter is a pointer.
@@ -154,11 +153,7 @@ impl Memory {
             // The first sample of a buffer always exists, and kernels read its first element where a guard is false.
             let bytes = parameter.bytes + n.max(1) * parameter.bytes_per_sample;
             let bytes = if begin.is_null() { 0 } else { bytes as usize };
-            self.check(
-                begin,
-                bytes,
-                &format!("kernel \"{}\": parameter {index}", kernel.name),
-            )?;
+            self.check(begin, bytes, &format!("{kernel}: parameter {index}"))?;
             ranges.push(Range {
                 begin: begin as usize,
                 end: begin as usize + bytes,

@@ -170,16 +170,13 @@ impl Emulator {
             .zip(MOST_BLOCKS)
             .any(|(&size, most)| size < 0 || size > most)
         {
-            return Err(Error::internal(format!(
-                "kernel \"{}\" has a grid of {grid:?}",
-                kernel.name
-            )));
+            return Err(Error::internal(format!("{kernel} has a grid of {grid:?}")));
         }
         // SAFETY: passed on from the caller.
         let ranges = unsafe { self.memory.ranges(kernel, parameters)? };
         if kernel.parameters.is_some() {
             let ordered = self.timeline.borrow_mut().launch(stream, &ranges);
-            ordered.map_err(|text| Error::internal(format!("kernel \"{}\" {text}", kernel.name)))?;
+            ordered.map_err(|text| Error::internal(format!("{kernel} {text}")))?;
         }
         let mut races = self.races.borrow_mut();
         races.start_launch(&self.memory.allocated())?;

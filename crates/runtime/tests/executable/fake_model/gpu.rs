@@ -59,6 +59,7 @@ pub fn part<T: Element>(mode: &str, data: &'static [u8]) -> GpuPart {
                 infer_kernel::<T>,
                 sgd_kernel::<T>,
                 adamw_kernel::<T>,
+                unused_kernel,
             ] as &[EmulatedKernel]
         },
         devices: DEVICES,
@@ -124,6 +125,7 @@ fn kernels(width: u64) -> Vec<GpuKernel> {
         cooperative: false,
         parameters,
         numbers: 0,
+        nodes: Vec::new(),
     };
     vec![
         kernel("unused_kernel", 128, 512, Some(vec![])),
@@ -133,6 +135,8 @@ fn kernels(width: u64) -> Vec<GpuKernel> {
         kernel("infer", 1, 0, step),
         kernel("sgd", 1, 0, None),
         kernel("adamw", 1, 0, None),
+        // For tensors of other sizes.
+        kernel("unused_kernel", 128, 512, Some(vec![])),
     ]
 }
 

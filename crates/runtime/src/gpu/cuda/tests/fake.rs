@@ -113,6 +113,7 @@ impl Fake {
             cooperative: false,
             parameters: None,
             numbers: 0,
+            nodes: vec!["conv1".to_string()],
         };
         let images = b"{\"images\":[{\"kind\":\"ptx\",\"compute_capability\":80,\"bytes\":4}]}\nCODE";
         let nccl = Some(Arc::new(Nccl::open(&self.path)?));

@@ -104,6 +104,7 @@ fn a_kernel_without_described_parameters_may_touch_every_allocation_and_no_more(
     let undescribed = GpuKernel {
         parameters: None,
         numbers: 0,
+        nodes: Vec::new(),
         ..kernel(false, 32, 0)
     };
     let input = [3.0f32; 32];

@@ -109,6 +109,7 @@ fn kernel(cooperative: bool, block: u32, shared: u32) -> GpuKernel {
         cooperative,
         parameters: Some(vec![parameter(false), parameter(true)]),
         numbers: 0,
+        nodes: Vec::new(),
     }
 }
 
