@@ -55,6 +55,8 @@ fn layers_share_code_that_is_the_same_for_both() {
         ([[128, 3, 1], [256, 3, 1]], 2 + 3 + 2),
         ([[128, 1, 1], [256, 1, 1]], 2 + 3 + 1),
         ([[128, 3, 2], [128, 5, 3]], 2 + 3),
+        // Without a stride the gradient for the input has no phases, and that for the weights takes another tile.
+        ([[128, 3, 1], [128, 3, 2]], 2 + 3 + 2),
         ([[64, 3, 1], [64, 5, 1]], 2 + 3),
     ] {
         let [first, second] = [[one, other], [other, one]].map(|layers| products(&layers));

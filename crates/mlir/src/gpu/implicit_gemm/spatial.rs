@@ -32,12 +32,28 @@ pub struct Spatial<T> {
 }
 
 impl Spatial<Number> {
-    /// The plan of an axis. `inside` says whether the code may know that nothing outside the source is read.
-    pub fn new(axis: &Axis, inside: bool, numbers: &mut Numbers) -> Spatial<Number> {
+    /// The plan of an axis of the forward pass. `inside` says whether the code may know that nothing outside the source is
+    /// read. Windows share code whatever their stride, but for those of one pixel, which without a stride save a product
+    /// for each output.
+    pub fn forward(slide: &Slide, inside: bool, numbers: &mut Numbers) -> Spatial<Number> {
+        let axis = slide.forward();
+        let stride = match axis.taps {
+            1 => numbers.number(axis.stride),
+            _ => numbers.open(axis.stride),
+        };
+        Spatial::new(&axis, stride, inside, numbers)
+    }
+
+    /// The plan of an axis of the backward pass without strides, as [`Spatial::forward`].
+    fn backward(slide: &Slide, inside: bool, numbers: &mut Numbers) -> Spatial<Number> {
+        Spatial::new(&slide.phase(0), Number::Fixed(1), inside, numbers)
+    }
+
+    fn new(axis: &Axis, stride: Number, inside: bool, numbers: &mut Numbers) -> Spatial<Number> {
         Spatial {
             source: numbers.number(axis.source),
             count: numbers.divisor(axis.count),
-            stride: numbers.number(axis.stride),
+            stride,
             reach: numbers.number(axis.reach),
             start: numbers.offset(axis.start),
             taps: numbers.divisor(axis.taps),
@@ -198,7 +214,7 @@ impl Space {
     /// Of the forward pass.
     pub fn forward(slides: &[Slide; 2], numbers: &mut Numbers) -> Space {
         Space::Dense(Box::new(
-            [0, 1].map(|i| Spatial::new(&slides[i].forward(), i == 1, numbers)),
+            [0, 1].map(|i| Spatial::forward(&slides[i], i == 1, numbers)),
         ))
     }
 
@@ -206,7 +222,7 @@ impl Space {
     pub fn backward(slides: &[Slide; 2], numbers: &mut Numbers) -> Space {
         if slides.iter().all(|slide| slide.stride == 1) {
             return Space::Dense(Box::new(
-                [0, 1].map(|i| Spatial::new(&slides[i].phase(0), i == 1, numbers)),
+                [0, 1].map(|i| Spatial::backward(&slides[i], i == 1, numbers)),
             ));
         }
         Space::Strided(Box::new([0, 1].map(|i| Phases::new(&slides[i], numbers))))

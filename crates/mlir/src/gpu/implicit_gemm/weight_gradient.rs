@@ -38,6 +38,7 @@ impl<'c> Problem<'c> {
             Buffer::new(partial, Elem::F32, &[elements, 1]),
             Buffer::new(dw, Elem::F32, &[1]),
         );
+        // Loops over few parts are unrolled, which with more lanes would take more registers than there are.
         e.map(&[Extent::Fixed(elements)], 1, &|e, at| {
             let zero = e.zero(Elem::F64);
             let sum = e.fold(Extent::Fixed(splits), &[zero], |e, split, sum| {
@@ -71,7 +72,7 @@ impl<'c> Problem<'c> {
             axes: self
                 .shape
                 .slides
-                .map(|slide| Spatial::new(&slide.forward(), false, &mut numbers)),
+                .map(|slide| Spatial::forward(&slide, false, &mut numbers)),
             channels: numbers.open_divisor(self.shape.c),
             rows: numbers.open(size.rows),
             columns: numbers.open(size.columns),
