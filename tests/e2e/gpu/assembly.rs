@@ -6,13 +6,14 @@ use std::process::Command;
 
 use super::NETWORKS;
 use crate::support::fixture;
+use crate::support::net::Attribute::{Int, Ints};
+use crate::support::net::Net;
 use crate::support::run::{compile, compiler};
 
 /// Lines about kernels, such as `  sm_80 conv_0: 32 registers, ...`; None without ptxas, which is said.
 #[allow(clippy::print_stderr)]
-fn usage(name: &str, precision: &str) -> Option<Vec<String>> {
+fn usage(model: &Path, precision: &str) -> Option<Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
-    let model = fixture(&format!("dev/{name}.onnx"));
     let flags = [
         model.to_str().unwrap(),
         "--target",
@@ -27,7 +28,10 @@ fn usage(name: &str, precision: &str) -> Option<Vec<String>> {
     ];
     let said = compile(folder.path(), &flags).ok().stderr;
     if said.contains("no ptxas") {
-        eprintln!("there is no ptxas: kernels of {name} are not assembled");
+        eprintln!(
+            "there is no ptxas: kernels of {} are not assembled",
+            model.display()
+        );
         return None;
     }
     let lines: Vec<String> = said
@@ -45,21 +49,50 @@ fn usage(name: &str, precision: &str) -> Option<Vec<String>> {
     Some(lines)
 }
 
-#[test]
-fn every_kernel_assembles_without_spills() {
-    let of_all = NETWORKS
-        .iter()
-        .flat_map(|name| ["f32", "tf32", "bf16"].map(|precision| (name, precision)));
-    for (name, precision) in of_all {
-        let Some(lines) = usage(name, precision) else {
+fn check(model: &Path) {
+    for precision in ["f32", "tf32", "bf16"] {
+        let Some(lines) = usage(model, precision) else {
             return;
         };
         let spilling: Vec<&String> = lines
             .iter()
             .filter(|line| !line.ends_with("spills 0 bytes stored, 0 loaded"))
             .collect();
-        assert!(spilling.is_empty(), "{name} in {precision}: {spilling:#?}");
+        assert!(
+            spilling.is_empty(),
+            "{} in {precision}: {spilling:#?}",
+            model.display()
+        );
     }
+}
+
+#[test]
+fn every_kernel_assembles_without_spills() {
+    for name in NETWORKS {
+        check(&fixture(&format!("dev/{name}.onnx")));
+    }
+}
+
+/// The sums of EfficientNet's blocks: ptxas has 25 taps of four channels at once in registers, and 96 channels of one
+/// pixel, whose turns it would unroll.
+#[test]
+fn long_sums_assemble_without_spills() {
+    let mut net = Net::new(&[96, 14, 14]);
+    let attributes = [("pads", Ints(&[2, 2, 2, 2])), ("group", Int(96))];
+    let x = net.conv("x", &[96, 1, 5, 5], &attributes);
+    let x = net.bn(&x, 96);
+    let x = net.silu(&x);
+    let pooled = net.node("GlobalAveragePool", &[&x], &[]);
+    let squeezed = net.conv(&pooled, &[4, 96, 1, 1], &[]);
+    let squeezed = net.silu(&squeezed);
+    let excited = net.conv(&squeezed, &[96, 4, 1, 1], &[]);
+    let gate = net.node("Sigmoid", &[&excited], &[]);
+    let x = net.node("Mul", &[&x, &gate], &[]);
+    let y = net.head(&x, 96, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m.onnx");
+    std::fs::write(&model, net.finish(&[&y])).unwrap();
+    check(&model);
 }
 
 /// Compiles for CUDA with `SYNCBN_PTXAS` set: exit status, messages, executable.

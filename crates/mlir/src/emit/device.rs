@@ -92,6 +92,14 @@ impl<'c> Emitter<'c> {
         self.device.as_ref().is_none_or(|d| d.stage == d.position)
     }
 
+    /// Leaves the threads of the kernel under construction the registers of so many blocks in a multiprocessor.
+    pub fn bound_resident(&mut self, blocks: u32) {
+        let current = self.is_current();
+        if let Some(device) = self.device.as_mut().filter(|_| current) {
+            device.blocks.resident = Some(blocks);
+        }
+    }
+
     /// A buffer in a GPU's scratch memory, from its beginning. Sums use it too.
     pub fn scratch(&mut self, elem: Elem, strides: &[i64], elements: i64) -> Buffer<'c> {
         let Some(device) = &mut self.device else {

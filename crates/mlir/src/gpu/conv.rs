@@ -17,6 +17,17 @@ fn group_of<'c>(e: &mut Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group
     }
 }
 
+/// Taps of a window at most whose loads, all at once, leave registers for three blocks.
+const FEW_TAPS: i64 = 9;
+
+/// Has a multiprocessor hold fewer blocks where a thread loads many taps. With three, ptxas spills in depthwise
+/// convolutions of EfficientNet-B0.
+fn leave_registers(e: &mut Emitter, g: &Geometry) {
+    if g.slide.kernel().iter().product::<i64>() > FEW_TAPS {
+        e.bound_resident(2);
+    }
+}
+
 /// Whether neighbours in memory are channels.
 fn channels_are_innermost(image: &Buffer) -> bool {
     image.strides[1] == 1
@@ -112,6 +123,7 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<
     ]
     .concat();
     let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
+    leave_registers(e, &g);
     e.map_along(&axes, &yb.strides, k.width(elem), &|e, at| {
         let (n, channel, out) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.k);
@@ -161,6 +173,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
     ]
     .concat();
     let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
+    leave_registers(e, &g);
     e.map_along(&axes, &dxb.strides, k.width(elem), &|e, at| {
         let (n, channel, input) = (at[0], at[1], &at[2..]);
         let group = group_of(e, &g, channel, g.c);
