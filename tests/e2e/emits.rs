@@ -52,6 +52,8 @@ fn graphs_parse_back_to_the_same_text() {
         &optimized,
         &["all_reduce", "f64[batch, 3, 16, 16]", "gradient \"fc.weight\""],
     );
+    // A shortcut and its main branch share an all-reduce.
+    has(&optimized, &[":2 = all_reduce("]);
     // The training graph and the inference graph stand one after the other.
     let graphs: Vec<&str> = optimized
         .split_inclusive("\n}\n")
