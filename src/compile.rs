@@ -5,7 +5,7 @@ use std::thread;
 
 use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
-use syncbn_ir::{DType, Graph};
+use syncbn_ir::{DType, Graph, Warning};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
 use syncbn_mlir::gpu::Products;
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
@@ -36,13 +36,13 @@ pub struct Graphs {
     /// Inference.
     pub infer: Option<Planned>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// Element type of parameters and activations.
     pub dtype: DType,
 }
 
 /// The network as a part computes it, and what the user should know of that.
-fn network_of(graph: &Graph, part: Device) -> Result<(Cow<'_, Graph>, DType, Vec<String>), Error> {
+fn network_of(graph: &Graph, part: Device) -> Result<(Cow<'_, Graph>, DType, Vec<Warning>), Error> {
     let dtype = model::element_type(graph)?;
     if part == Device::Cpu || dtype == DType::F32 {
         return Ok((Cow::Borrowed(graph), dtype, Vec::new()));
@@ -52,6 +52,7 @@ fn network_of(graph: &Graph, part: Device) -> Result<(Cow<'_, Graph>, DType, Vec
         .convert_floats(dtype, DType::F32)
         .map_err(Error::internal)?;
     let warning = format!("the GPU part computes in f32: its copy of the {dtype} values is rounded");
+    let warning = Warning::new(warning).help("--target cpu makes no such part");
     Ok((Cow::Owned(converted), DType::F32, vec![warning]))
 }
 
@@ -111,7 +112,8 @@ pub fn optimize(
     if let Some(Planned { plan: Some(plan), .. }) = &train
         && !plan.layout.parameters.iter().any(|p| p.trained)
     {
-        warnings.push("no parameter is trained: training changes running statistics only".to_string());
+        let warning = Warning::new("no parameter is trained: training changes running statistics only");
+        warnings.push(warning.help("see --train and --freeze, or give --mode infer"));
     }
     Ok(Graphs {
         train,
@@ -202,7 +204,9 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
             .map(|(device, described)| {
                 let make = move || {
                     let (graphs, model) = described?;
-                    part(&graphs, model, device, options, cpu)
+                    let mut made = part(&graphs, model, device, options, cpu)?;
+                    made.warnings.splice(0..0, graphs.warnings);
+                    Ok(made)
                 };
                 let builder = thread::Builder::new().stack_size(syncbn_codegen::STACK_BYTES);
                 (device, builder.spawn_scoped(scope, make))
@@ -223,14 +227,15 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
         match part {
             Ok(part) => compiled.add(part),
             Err(error) if device == Device::Gpu && options.targets.can_do_without(&error) => {
-                let warning = format!("the executable has no GPU part: {error}");
+                let warning = Warning::new(format!("the executable has no GPU part: {error}"));
+                let warning = warning.help("--target cpu asks for none");
                 let targets = Targets {
                     cuda: false,
                     ..options.targets
                 };
                 for part in &mut compiled.parts {
                     part.model.targets = targets.names();
-                    part.model.warnings.push(warning.clone());
+                    part.model.warnings.push(warning.to_string());
                 }
                 compiled.warn(warning);
             }
@@ -262,6 +267,7 @@ fn part(
                 generate(&program, cpu, Emit::Object, &mut worker::note_kernels)?,
             )],
             blobs: vec![(TRAIN_CONSTANTS, train), (INFER_CONSTANTS, infer)],
+            warnings: Vec::new(),
             notes: Vec::new(),
         }),
         Device::Gpu => gpu::part(&program, cpu, options, model, (train, infer)),

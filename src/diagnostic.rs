@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write;
 
 use serde::Serialize;
+use syncbn_ir::Warning;
 
 /// How messages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -96,6 +97,17 @@ impl Diagnostic {
             self.severity.head(),
             self.message
         )
+    }
+}
+
+impl From<&Warning> for Diagnostic {
+    fn from(warning: &Warning) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Warning,
+            place: warning.place.clone(),
+            message: warning.message.clone(),
+            help: warning.help.clone(),
+        }
     }
 }
 

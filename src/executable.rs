@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use syncbn_abi::Model;
+use syncbn_ir::Warning;
 
 use crate::data::{Blob, Bytes, model_blobs, object_file};
 use crate::output::write_atomically;
@@ -19,6 +20,8 @@ pub struct CompiledPart {
     pub(crate) objects: Vec<(&'static str, Vec<u8>)>,
     /// Data, by symbol.
     pub(crate) blobs: Vec<(&'static str, Vec<u8>)>,
+    /// What the user should know of it besides what its description says.
+    pub(crate) warnings: Vec<Warning>,
     /// What `--verbose` says of the code.
     pub(crate) notes: Vec<String>,
 }
@@ -29,7 +32,7 @@ pub struct Compiled {
     /// The parts: that for the CPU, that for GPUs.
     pub parts: Vec<CompiledPart>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// Initial values of all parts.
     pub(crate) data: Bytes,
 }
@@ -37,14 +40,14 @@ pub struct Compiled {
 impl Compiled {
     /// Adds a part and its warnings.
     pub(crate) fn add(&mut self, part: CompiledPart) {
-        for warning in &part.model.warnings {
+        for warning in &part.warnings {
             self.warn(warning.clone());
         }
         self.parts.push(part);
     }
 
     /// Adds a warning, once.
-    pub(crate) fn warn(&mut self, warning: String) {
+    pub(crate) fn warn(&mut self, warning: Warning) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }

@@ -4,6 +4,7 @@ use std::thread;
 
 use syncbn_abi::{Gpu, Image, Images, Model, gpu_symbols};
 use syncbn_codegen::{Cpu, Emit, GpuTargets, emit_gpu, generate_gpu};
+use syncbn_ir::Warning;
 use syncbn_mlir::cpu::{KernelSource, Program};
 
 use crate::executable::CompiledPart;
@@ -44,6 +45,7 @@ pub fn part(
             (gpu_symbols::TRAIN_CONSTANTS, train_constants),
             (gpu_symbols::INFER_CONSTANTS, infer_constants),
         ],
+        warnings: Vec::new(),
         notes: Vec::new(),
     };
     if let Some(object) = code.emulated {
@@ -63,7 +65,9 @@ pub fn part(
                 Err(error) if error.kind == Kind::Environment && !ptxas.named => {
                     let reason = &error.diagnostics[0].message;
                     let warning = format!("the executable carries no assembled GPU code: {reason}");
-                    part.model.warnings.push(warning);
+                    let warning = Warning::new(warning).help(crate::ptxas::HELP);
+                    part.model.warnings.push(warning.to_string());
+                    part.warnings.push(warning);
                     Vec::new()
                 }
                 assembled => assembled?,

@@ -16,7 +16,8 @@ const VARIABLE: &str = "SYNCBN_PTXAS";
 const PACKAGES: [&str; 2] = ["cu13/bin", "cuda_nvcc/bin"];
 /// Below the folder that holds the compiler's: where scripts/setup has pip install it.
 const TOOLS: &str = "../tools/cuda/nvidia";
-const HELP: &str =
+/// What to do about a ptxas that is not there or does not do.
+pub const HELP: &str =
     "set SYNCBN_PTXAS to a ptxas of CUDA 12 or later, or to nothing to leave the assembly to the driver";
 
 /// The assembler.

@@ -16,7 +16,7 @@
 //! broadcasts, because the result has another shape, and zero parameters, because training changes them.
 
 use syncbn_ir::ops::{BinaryFunction, Reshape};
-use syncbn_ir::{Graph, NodeId, Op, Value};
+use syncbn_ir::{Graph, NodeId, Op, Value, Warning};
 
 use crate::error::PassError;
 use crate::pass::{Changes, Pass, PassContext};
@@ -69,10 +69,15 @@ fn drop_copy(graph: &Graph, id: NodeId, cx: &mut PassContext) -> Result<Option<P
         Op::Dropout(op) => {
             if op.ratio > 0.0 {
                 let name = &graph.node(id).name;
-                cx.warn(format!(
-                    "dropout \"{name}\" (ratio {}) is left out: random dropout is not supported, so training keeps every element",
+                let text = format!(
+                    "ratio {} is left out: random dropout is not supported, so training keeps every element",
                     op.ratio
-                ));
+                );
+                cx.warn(
+                    Warning::new(text)
+                        .at(format!("node \"{name}\" (dropout)"))
+                        .help("export the network without the layer, or with ratio 0, if that is meant"),
+                );
             }
             true
         }

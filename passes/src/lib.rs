@@ -30,7 +30,7 @@ mod schedule;
 mod set_batch_norm_mode;
 mod share_moments;
 
-use syncbn_ir::Graph;
+use syncbn_ir::{Graph, Warning};
 
 pub use add_loss::TARGET;
 pub use combine_all_reduce::Collectives;
@@ -47,7 +47,7 @@ pub struct Report {
     /// What ran, in order.
     pub passes: Vec<PassRun>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The memory plan; None when `plan-memory` was skipped. Its node ids are those of the returned graph.
     pub plan: Option<Plan>,
 }

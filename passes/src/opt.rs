@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
+use syncbn_ir::Warning;
 use syncbn_ir::attributes::Word;
 use syncbn_ir::ops::RunningVar;
 
@@ -153,7 +154,7 @@ pub struct Written {
     /// Graphs that were asked for on the way, to standard error.
     pub shown: String,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// How long each pass took, for `--verbose`.
     pub times: Vec<String>,
 }

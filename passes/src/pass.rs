@@ -1,6 +1,6 @@
 //! What a pass is, and what it is given besides the graph.
 
-use syncbn_ir::Graph;
+use syncbn_ir::{Graph, Warning};
 
 use crate::combine_all_reduce::Collectives;
 use crate::error::PassError;
@@ -28,7 +28,7 @@ pub struct PassContext {
     /// Offsets of parameters and statistics that another graph of the same network already fixed.
     pub layout: Option<Layout>,
     /// What the user should know, in order, each once.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The collectives as the first of `share-moments` and `combine-all-reduce` found them, once it has run.
     pub uncombined: Option<Collectives>,
     /// The memory plan, once `plan-memory` has run.
@@ -50,9 +50,9 @@ impl PassContext {
     }
 
     /// Notes a warning, unless it was noted before.
-    pub fn warn(&mut self, text: String) {
-        if !self.warnings.contains(&text) {
-            self.warnings.push(text);
+    pub fn warn(&mut self, warning: Warning) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
         }
     }
 }

@@ -18,12 +18,13 @@ use network::import;
 use options::options;
 
 use crate::compile::{Graphs, Planned, finish, lower, optimize};
-use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
+use crate::diagnostic::{MessageFormat, Reporter};
 use crate::executable::cannot_write;
 use crate::output::write_atomically;
 use crate::selection::check_passes;
 use crate::{Error, Options, gpu, worker};
 use syncbn_codegen::Cpu;
+use syncbn_ir::Warning;
 
 pub use opt::main as opt_main;
 
@@ -202,7 +203,8 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     compiled.warnings.retain(|warning| !said.contains(warning));
     warn(reporter, &compiled.warnings);
     for part in &mut compiled.parts {
-        part.model.warnings.extend(imported.warnings.iter().cloned());
+        let warnings = imported.warnings.iter().map(ToString::to_string);
+        part.model.warnings.extend(warnings);
         stages.say(&part.notes);
     }
     stages.done("code generation");
@@ -211,9 +213,9 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     Ok(())
 }
 
-fn warn(reporter: Reporter, warnings: &[String]) {
+fn warn(reporter: Reporter, warnings: &[Warning]) {
     for warning in warnings {
-        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
+        reporter.report(&warning.into());
     }
 }
 

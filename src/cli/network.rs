@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use syncbn_ir::Graph;
+use syncbn_ir::{Graph, Warning};
 use syncbn_onnx::ImportOptions;
 use syncbn_passes::Fault;
 
@@ -17,7 +17,7 @@ pub struct Network {
     /// The batch that the file was exported with, when it was fixed.
     pub fixed_batch: Option<usize>,
     /// Warnings of the import.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Reads the network and reports what the import has to say of it.
@@ -36,20 +36,14 @@ pub fn import(arguments: &Arguments, model: &Path, reporter: Reporter) -> Result
             train: arguments.train.clone(),
         },
     )?;
-    for warning in &imported.warnings {
-        reporter.report(&Diagnostic::new(
-            Severity::Warning,
-            &warning.message,
-            warning.note.as_deref(),
-        ));
-    }
+    super::warn(reporter, &imported.warnings);
     for note in &imported.notes {
         reporter.report(&Diagnostic::new(Severity::Note, note, None));
     }
     Ok(Network {
         graph: imported.graph,
         fixed_batch: imported.fixed_batch,
-        warnings: imported.warnings.into_iter().map(|w| w.message).collect(),
+        warnings: imported.warnings,
     })
 }
 

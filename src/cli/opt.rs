@@ -7,7 +7,7 @@ use syncbn_passes::Fault;
 use syncbn_passes::opt::{Arguments, Failure, opt_main};
 
 use super::{fail, wants_json};
-use crate::diagnostic::{Diagnostic, MessageFormat, Reporter, Severity};
+use crate::diagnostic::{MessageFormat, Reporter};
 use crate::worker;
 
 /// The entry point.
@@ -45,9 +45,7 @@ fn run(words: Vec<std::ffi::OsString>, reporter: Reporter) -> Result<(), Failure
     if !written.shown.is_empty() {
         reporter.text(written.shown.trim_end());
     }
-    for warning in &written.warnings {
-        reporter.report(&Diagnostic::new(Severity::Warning, warning, None));
-    }
+    super::warn(reporter, &written.warnings);
     if arguments.verbose {
         written.times.iter().for_each(|time| reporter.text(time));
     }

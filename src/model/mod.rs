@@ -94,7 +94,7 @@ pub fn describe(
         arenas: arenas(graphs, &plan.layout),
         parameters,
         statistics,
-        warnings: graphs.warnings.clone(),
+        warnings: graphs.warnings.iter().map(ToString::to_string).collect(),
     })
 }
 

@@ -14,6 +14,7 @@ pub mod text;
 pub mod training;
 pub mod types;
 pub mod verify;
+pub mod warning;
 
 pub use builder::Builder;
 pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, OutputKind, Value, ValueInfo};
@@ -25,3 +26,4 @@ pub use text::{ParseError, parse, print};
 pub use training::{initial_state, train_step};
 pub use types::{DType, Dim, Layout, Shape, TensorType};
 pub use verify::{VerifyError, verify};
+pub use warning::Warning;

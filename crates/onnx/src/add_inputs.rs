@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use syncbn_ir::ops::{Input, Role};
-use syncbn_ir::{DType, TensorType};
+use syncbn_ir::{DType, TensorType, Warning};
 
 use crate::binding::Binding;
 use crate::error::ImportError;
@@ -55,7 +55,9 @@ impl<'a> Importer<'a> {
         let mut inputs = Vec::new();
         for info in data {
             if !self.names.is_used(info.name()) {
-                self.warn(format!("input \"{}\" is not used", info.name()), None);
+                let warning = Warning::new("no node uses it: it becomes no input of the executable");
+                self.warnings
+                    .push(warning.at(format!("input \"{}\"", info.name())));
                 continue;
             }
             match data_input(info, self.names, &sizes_of, options) {

@@ -1,7 +1,7 @@
 //! Warnings about a network that imports and is likely not what the user means.
 
 use syncbn_ir::ops::BinaryFunction;
-use syncbn_ir::{Dim, Graph, NodeId, Op, Value};
+use syncbn_ir::{Dim, Graph, NodeId, Op, Value, Warning};
 
 use crate::binding::Binding;
 use crate::error::ImportError;
@@ -63,7 +63,7 @@ fn folded_away(importer: &mut Importer, file: &GraphProto, batch_norms: usize) {
                  named {}",
                 folded.iter().take(3).copied().collect::<Vec<_>>().join(", ")
             );
-            importer.warn(text, Some(EXPORT_RECIPE));
+            importer.warnings.push(Warning::new(text).help(EXPORT_RECIPE));
         }
         return;
     }
@@ -74,7 +74,7 @@ fn folded_away(importer: &mut Importer, file: &GraphProto, batch_norms: usize) {
     if let Some(name) = affine {
         text += &format!("; node \"{name}\" scales each channel as a frozen or folded BatchNorm does");
     }
-    importer.warn(text, Some(EXPORT_RECIPE));
+    importer.warnings.push(Warning::new(text).help(EXPORT_RECIPE));
 }
 
 /// A multiplication of a convolution's result by one number a channel, followed by an addition.
@@ -121,7 +121,9 @@ fn constant_weights(importer: &mut Importer) {
             "weights that are Constant nodes are not trained: those of {}",
             names.join(", ")
         );
-        importer.warn(text, Some("export weights as initializers"));
+        importer
+            .warnings
+            .push(Warning::new(text).help("export weights as initializers"));
     }
 }
 
@@ -130,21 +132,22 @@ fn single_values(importer: &mut Importer, layers: &[NodeId]) {
     if importer.fixed_batch != Some(1) {
         return;
     }
-    let mut texts = Vec::new();
+    let mut warnings = Vec::new();
     for &id in layers {
         let ty = importer.graph.ty(Value::from(id));
         let positions: usize = ty.shape.0.iter().skip(2).filter_map(|d| d.fixed()).product();
         if positions == 1 {
-            texts.push(format!(
-                "node \"{}\" (BatchNormalization): with one sample each channel has one value; training \
-                 needs more than 1 value per channel over all ranks",
-                importer.graph.node(id).name
-            ));
+            let text = "with one sample each channel has one value; training needs more than 1 value per channel \
+                        over all ranks";
+            let name = &importer.graph.node(id).name;
+            warnings.push(
+                Warning::new(text)
+                    .at(format!("node \"{name}\" (BatchNormalization)"))
+                    .help("train with a larger batch or on more ranks"),
+            );
         }
     }
-    for text in texts {
-        importer.warn(text, Some("train with a larger batch or on more ranks"));
-    }
+    importer.warnings.extend(warnings);
 }
 
 /// Warns about running statistics that never change or forget at once.
@@ -163,10 +166,8 @@ fn frozen_statistics(importer: &mut Importer, layers: &[NodeId]) {
                 1.0 - share,
                 names.join(", ")
             );
-            importer.warn(
-                text,
-                Some("PyTorch exports momentum=None (a cumulative average) so; set a number"),
-            );
+            let help = "PyTorch exports momentum=None (a cumulative average) so; set a number";
+            importer.warnings.push(Warning::new(text).help(help));
         }
     }
 }
@@ -187,17 +188,21 @@ fn declared_shapes(importer: &mut Importer, file: &GraphProto, options: &ImportO
         };
         if contradicts(info, &ty.shape.0, importer.fixed_batch) {
             let (name, shape) = (info.name(), &ty.shape);
-            texts.push(format!(
-                "{kind} says another shape of \"{name}\" than its node computes, {shape}"
+            texts.push((
+                format!("{kind} \"{name}\""),
+                format!("says another shape than the node computes, {shape}"),
             ));
         }
     }
-    if let Some(first) = texts.first() {
+    if let Some((place, first)) = texts.first() {
         let text = match texts.len() {
             1 => format!("{first}; it is ignored"),
             n => format!("{first}; it is ignored, and so are {} more", n - 1),
         };
-        importer.warn(text, None);
+        let warning = Warning::new(text).at(place.clone());
+        importer
+            .warnings
+            .push(warning.help("export again, or give --input-shape where the sizes are meant to differ"));
     }
 }
 
@@ -224,9 +229,11 @@ fn unused_initializers(importer: &mut Importer, file: &GraphProto) {
     let unused: Vec<&str> = names.filter(|n| !importer.names.is_used(n)).collect();
     if let Some(first) = unused.first() {
         let text = match unused.len() {
-            1 => format!("initializer \"{first}\" is not used"),
-            n => format!("{n} initializers are not used, \"{first}\" among them"),
+            1 => "no node uses it".to_string(),
+            n => format!("no node uses it, nor {} more", n - 1),
         };
-        importer.warn(text, None);
+        importer
+            .warnings
+            .push(Warning::new(text).at(format!("initializer \"{first}\"")));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use syncbn_ir::ops::{BinaryFunction, Constant, Parameter, ParameterData};
-use syncbn_ir::{Graph, NodeId, Op, Value};
+use syncbn_ir::{Graph, NodeId, Op, Value, Warning};
 
 use crate::error::ImportError;
 use crate::importer::Importer;
@@ -49,7 +49,10 @@ pub(crate) fn classify(
         tensors.push(ImportedTensor { name, shape, class });
     }
     for pattern in freeze.unmatched().into_iter().chain(train.unmatched()) {
-        importer.warn(format!("{pattern} matches no parameter"), None);
+        let warning = Warning::new("matches no parameter").at(pattern.to_string());
+        importer
+            .warnings
+            .push(warning.help("--emit graph lists the parameters"));
     }
     Ok(tensors)
 }

@@ -1,4 +1,4 @@
-//! Errors and warnings of an import.
+//! Errors of an import.
 
 use std::fmt;
 
@@ -117,25 +117,6 @@ impl fmt::Display for ImportErrors {
             if let Some(note) = &error.note {
                 write!(f, "\n  note: {note}")?;
             }
-        }
-        Ok(())
-    }
-}
-
-/// Something that compiles and is likely not what the user wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    /// What is odd; names the node or tensor.
-    pub message: String,
-    /// What to do.
-    pub note: Option<String>,
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if let Some(note) = &self.note {
-            write!(f, "\n  note: {note}")?;
         }
         Ok(())
     }

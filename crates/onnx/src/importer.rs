@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use syncbn_ir::{DType, Graph, GraphError, Op, TensorType, Value};
+use syncbn_ir::{DType, Graph, GraphError, Op, TensorType, Value, Warning};
 
 use crate::attributes::{OnnxNode, describe};
 use crate::binding::{Binding, Slot};
-use crate::error::{ImportError, ImportErrors, Warning};
+use crate::error::{ImportError, ImportErrors};
 use crate::initializers::{Initializer, Initializers};
 use crate::names::Names;
 use crate::options::ImportOptions;
@@ -87,7 +87,10 @@ pub(crate) fn run(
         softmax_outputs: Vec::new(),
     };
     for (message, note) in load::oddities(&model) {
-        importer.warn(message, note.as_deref());
+        importer.warnings.push(Warning {
+            help: note,
+            ..Warning::new(message)
+        });
     }
     let inputs = importer.add_inputs(&graph, table, options);
     for (node, _) in graph.node.iter().zip(&names.live).filter(|(_, live)| **live) {
@@ -98,14 +101,6 @@ pub(crate) fn run(
 }
 
 impl<'a> Importer<'a> {
-    /// Adds a warning.
-    pub(crate) fn warn(&mut self, message: impl Into<String>, note: Option<&str>) {
-        self.warnings.push(Warning {
-            message: message.into(),
-            note: note.map(str::to_string),
-        });
-    }
-
     /// The graph's element type for a floating-point type of the file.
     pub(crate) fn float_dtype(&self, dtype: DType) -> DType {
         self.convert.filter(|_| dtype.is_float()).unwrap_or(dtype)

@@ -32,9 +32,9 @@ mod weights;
 
 use std::path::Path;
 
-use syncbn_ir::{DType, Graph};
+use syncbn_ir::{DType, Graph, Warning};
 
-pub use error::{ErrorKind, ImportError, ImportErrors, Warning};
+pub use error::{ErrorKind, ImportError, ImportErrors};
 pub use load::{MAX_OPSET, MIN_OPSET};
 pub use options::ImportOptions;
 

@@ -90,7 +90,7 @@ fn parameters_are_what_reaches_a_slot() {
         imported
             .warnings
             .iter()
-            .any(|w| w.message == "--train none matches no parameter")
+            .any(|w| w.to_string() == "--train none: matches no parameter")
     );
     let bad = ImportOptions {
         freeze: vec!["[".to_string()],

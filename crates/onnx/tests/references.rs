@@ -83,9 +83,10 @@ fn both_export_recipes_give_the_same_network() {
 fn a_folded_export_warns_with_the_recipe() {
     let imported = import_fixture("recipes", "folded.onnx").unwrap();
     assert_eq!(imported.batch_norms, 0);
-    let text = imported.warnings[0].to_string();
+    let warning = &imported.warnings[0];
+    let help = warning.help.as_deref().unwrap_or_default();
     assert!(
-        text.contains("folded into convolutions") && text.contains("optimize=False"),
-        "{text}"
+        warning.message.contains("folded into convolutions") && help.contains("optimize=False"),
+        "{warning:?}"
     );
 }

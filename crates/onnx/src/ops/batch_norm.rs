@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use syncbn_ir::ops::{BatchNorm, ParameterData, RunningVar, Statistic};
-use syncbn_ir::{Array, DType, Dim, Literal, Op, TensorType, Value};
+use syncbn_ir::{Array, DType, Dim, Literal, Op, TensorType, Value, Warning};
 
 use crate::attributes::OnnxNode;
 use crate::binding::{Binding, Slot};
@@ -99,11 +99,10 @@ fn epsilon(cx: &mut Importer, node: &OnnxNode) -> Result<f64, ImportError> {
         )));
     }
     if epsilon == 0.0 {
-        let text = format!(
-            "node \"{}\" (BatchNormalization): epsilon is 0; a channel of variance 0 divides by 0",
-            node.name
-        );
-        cx.warn(text, None);
+        let warning = Warning::new("epsilon is 0; a channel of variance 0 divides by 0");
+        let warning = warning.at(format!("node \"{}\" (BatchNormalization)", node.name));
+        cx.warnings
+            .push(warning.help("set the attribute epsilon, such as to 1e-5"));
     }
     Ok(decimal(epsilon))
 }

@@ -1,5 +1,7 @@
 //! Softmax and LogSoftmax at the end of a network.
 
+use syncbn_ir::Warning;
+
 use crate::attributes::{OnnxNode, axis};
 use crate::binding::Binding;
 use crate::error::ImportError;
@@ -24,13 +26,12 @@ pub(super) fn softmax(cx: &mut Importer, node: &OnnxNode) -> Result<Vec<Binding>
         );
         return Err(ImportError::unsupported(text));
     }
-    let text = format!(
-        "node \"{}\" ({op}) ends the network: the loss is taken before it, and output \"{name}\" holds logits",
-        node.name
-    );
-    cx.warn(
-        text,
-        Some("apply softmax to the executable's outputs where probabilities are wanted"),
+    let text =
+        format!("it ends the network: the loss is taken before it, and output \"{name}\" holds logits");
+    cx.warnings.push(
+        Warning::new(text)
+            .at(format!("node \"{}\" ({op})", node.name))
+            .help("apply softmax to the executable's outputs where probabilities are wanted"),
     );
     cx.softmax_outputs.push(name.to_string());
     Ok(vec![x.into()])
