@@ -32,7 +32,7 @@ test: ptxas ## run every test
 	cargo test $(CARGO_ARGS) --workspace $(TEST_ARGS)
 
 test-emulated: ptxas ## run every test of the GPU target, all networks included, under the emulator
-	SYNCBN_EMULATED=all cargo test $(CARGO_ARGS) --test e2e gpu:: $(TEST_ARGS)
+	SYNCBN_EMULATED=all cargo test $(CARGO_ARGS) --test e2e $(TEST_ARGS) -- gpu:: networks::
 
 # How many random networks, and the first one's seed.
 RANDOM_GRAPHS ?= 50000

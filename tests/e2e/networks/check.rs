@@ -82,9 +82,20 @@ const CPU: [Build; 2] = [
     },
 ];
 
-/// Compiles the case in float64 and float32 and compares every split with the reference.
+/// Float32 on a GPU, under the emulator.
+const EMULATED: Build = Build {
+    precision: "f32 emulated",
+    flags: &["--target", "cuda-emulated", "--precision", "f32"],
+    tolerance: 1e-4,
+};
+
+/// Compiles the case in float64 and float32 and compares every split with the reference. `make test-emulated` does so
+/// with the GPU's kernels.
 pub fn check(case: Case) {
-    check_builds(case, &CPU);
+    match std::env::var_os("SYNCBN_EMULATED") {
+        Some(_) => check_builds(case, &[EMULATED]),
+        None => check_builds(case, &CPU),
+    }
 }
 
 /// Compiles the case in several ways and compares every split with the reference.
