@@ -1,6 +1,7 @@
 //! The scripts for a machine with a GPU, tried on emulated executables. They need python3 with numpy, which is said
 //! where it is not there.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,9 +14,17 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
+/// A program that finds numpy where scripts/setup puts it.
+fn with_numpy(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    let target = compiler().ancestors().nth(2).unwrap().to_path_buf();
+    command.env("PYTHONPATH", target.join("tools/python"));
+    command
+}
+
 #[allow(clippy::print_stderr)]
 fn has_numpy() -> bool {
-    let found = Command::new("python3").args(["-c", "import numpy"]).output();
+    let found = with_numpy("python3").args(["-c", "import numpy"]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
         eprintln!("there is no python3 with numpy: the scripts for GPUs are not tried");
@@ -35,7 +44,7 @@ fn ended(output: &Output, code: i32) -> String {
 }
 
 fn check(pack: &Path) -> Output {
-    Command::new(pack.join("gpu-check"))
+    with_numpy(pack.join("gpu-check"))
         .args(["--device", "cuda-emulated", "--batches", "2"])
         .output()
         .unwrap()
@@ -48,7 +57,7 @@ fn packed(folder: &Path) -> PathBuf {
         "mlp={}=20",
         crate::support::fixture(&format!("dev/{NETWORK}.onnx")).display()
     );
-    let output = Command::new(script("gpu-pack"))
+    let output = with_numpy(script("gpu-pack"))
         .arg(&archive)
         .args([
             "--target",
@@ -99,7 +108,7 @@ fn a_packed_network_is_compared_and_timed_where_there_is_no_compiler() {
     let spoil = "import sys, numpy\n\
                  a = dict(numpy.load(sys.argv[1])); a['loss'] = a['loss'] * 1.01; numpy.savez(sys.argv[1], **a)";
     let references = pack.join("dev").join(format!("{NETWORK}.npz"));
-    let output = Command::new("python3")
+    let output = with_numpy("python3")
         .args(["-c", spoil])
         .arg(&references)
         .output();
