@@ -40,6 +40,13 @@ fn usage(model: &Path, precision: &str) -> Option<Vec<String>> {
         .map(str::to_string)
         .collect();
     let ptx = std::fs::read_to_string(folder.path().join("k.ptx")).unwrap();
+    // Sums have a fixed order.
+    let adds_atomically = |line: &str| line.contains("\tatom.") || line.contains("\tred.");
+    assert!(
+        !ptx.lines().any(adds_atomically),
+        "{} adds atomically",
+        model.display()
+    );
     let kernels = ptx.matches(".entry ").count();
     assert!(
         kernels > 0 && lines.len() == 2 * kernels,

@@ -219,16 +219,16 @@ fn every_fault_of_a_cooperative_kernel_is_noticed() {
         true => kernel.cooperative(),
         false => Vec::new(),
     });
-    for kind in cooperative::KINDS {
-        let planted = mutants.iter().any(|mutant| mutant.what.contains(kind));
-        assert!(planted, "no fault of the kind \"{kind}\" was planted");
-    }
     let every = if std::env::var_os("SYNCBN_EMULATED").is_some() {
         1
     } else {
         3
     };
     let planted: Vec<&Mutant> = mutants.iter().step_by(every).collect();
+    for kind in cooperative::KINDS {
+        let is_planted = planted.iter().any(|mutant| mutant.what.contains(kind));
+        assert!(is_planted, "no fault of the kind \"{kind}\" is planted");
+    }
     let harmless: Vec<&str> = planted
         .iter()
         .map(|mutant| mutant.what.as_str())
