@@ -1,5 +1,6 @@
 //! The networks of the tests, all in f64.
 
+use syncbn_ir::ops::Unary;
 use syncbn_ir::{Builder, DType, Graph, GraphError, Value};
 
 use crate::raw_networks::{
@@ -50,6 +51,18 @@ fn head(net: &mut Builder, x: Value) -> Result<(), GraphError> {
     let y = net.linear("head", x, 3).build()?;
     net.output("logits", y);
     Ok(())
+}
+
+/// A convolution, a BatchNorm and an activation.
+pub fn activated(activation: Option<Unary>) -> Result<Graph, GraphError> {
+    let mut net = Builder::new("activated", DType::F64);
+    let x = net.input("x", &[2, 5, 5])?;
+    let mut x = conv_bn(&mut net, "stem", x, 4, 1)?;
+    if let Some(activation) = activation {
+        x = net.node(activation, &[x])?;
+    }
+    head(&mut net, x)?;
+    Ok(net.finish())
 }
 
 /// A stem, a block with an identity shortcut and one with a projection.

@@ -1,9 +1,10 @@
 //! What the fused graphs look like: how often activations are written, how many collectives there are.
 
+use syncbn_ir::ops::{Unary, UnaryFunction};
 use syncbn_ir::{Graph, Op};
 use syncbn_passes::{BatchNormMode, Options, inference_graph, training_graph};
 
-use crate::networks::{NETWORKS, dense, residual};
+use crate::networks::{NETWORKS, activated, dense, residual};
 use crate::support::options;
 
 fn count(graph: &Graph, test: impl Fn(&Op) -> bool) -> usize {
@@ -113,4 +114,55 @@ fn inference_folds_every_batch_norm_behind_a_convolution() {
             .count(),
         0
     );
+}
+
+/// In the forward pass, in both kernels of its backward twin, and in inference.
+#[test]
+fn every_activation_is_fused() {
+    for function in [
+        None,
+        Some(UnaryFunction::Relu),
+        Some(UnaryFunction::Silu),
+        Some(UnaryFunction::HardSwish),
+        Some(UnaryFunction::LeakyRelu { alpha: 0.1 }),
+        Some(UnaryFunction::Sigmoid),
+    ] {
+        let network = activated(function.map(|function| Unary { function })).unwrap();
+        let (train, _) = training_graph(&network, &options()).unwrap();
+        let (infer, _) = inference_graph(&network, &options(), None).unwrap();
+        let separate = |op: &Op| matches!(op, Op::Unary(_) | Op::UnaryBackward(_) | Op::BatchNorm(_));
+        assert_eq!(count(&train, separate), 0, "{function:?}\n{train}");
+        for (graph, fused) in [
+            (
+                &train,
+                count(
+                    &train,
+                    |op| matches!(op, Op::Normalize(n) if n.activation == function),
+                ),
+            ),
+            (
+                &train,
+                count(
+                    &train,
+                    |op| matches!(op, Op::BatchNormBackwardReduce(r) if r.activation == function),
+                ),
+            ),
+            (
+                &train,
+                count(
+                    &train,
+                    |op| matches!(op, Op::BatchNormBackwardData(d) if d.activation == function),
+                ),
+            ),
+            (
+                &infer,
+                count(&infer, |op| matches!(op, Op::Conv(c) if c.activation == function)),
+            ),
+        ] {
+            assert_eq!(fused, 1, "{function:?}\n{graph}");
+        }
+        let batched = infer.nodes().filter(|&id| infer.ty(id.into()).shape.has_batch());
+        let left = batched.filter(|&id| matches!(infer.op(id), Op::Unary(_) | Op::BatchNorm(_)));
+        assert_eq!(left.count(), 0, "{function:?}\n{infer}");
+    }
 }
