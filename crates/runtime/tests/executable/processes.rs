@@ -12,7 +12,11 @@ use std::{
 
 use crate::harness::{ACT_AS, Bench};
 
-crate::tests![launchers_variables_make_a_run, ranks_that_do_not_fit_are_refused,];
+crate::tests![
+    launchers_variables_make_a_run,
+    other_launchers_make_a_run,
+    ranks_that_do_not_fit_are_refused,
+];
 
 /// How long ranks may take to end.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -139,6 +143,54 @@ fn launchers_variables_make_a_run() {
     );
     for (code, text) in ranks.wait(usize::MAX) {
         assert_eq!((code, text.as_str()), (Some(0), ""));
+    }
+}
+
+/// The variables of srun and of two MPI's, on one machine.
+fn other_launchers_make_a_run() {
+    let bench = Bench::new("gpu f64 sync");
+    bench.data("d.npz", 22);
+    let flags = "train --data d.npz --batch 4";
+    bench.ok(&format!("{flags} --ranks 2 --save expected"));
+    let expected = fs::read(bench.path("expected")).unwrap();
+    for (launcher, of_rank, of_all) in [
+        (
+            "srun",
+            &["SLURM_PROCID", "SLURM_LOCALID"][..],
+            &[
+                ("SLURM_NTASKS", "2"),
+                ("SLURM_STEP_ID", "0"),
+                ("SLURM_STEP_NODELIST", "127.0.0.1"),
+            ][..],
+        ),
+        (
+            "mpirun",
+            &["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"],
+            &[("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "2")],
+        ),
+        (
+            "mpiexec",
+            &["PMI_RANK", "MPI_LOCALRANKID"],
+            &[("PMI_SIZE", "2"), ("MPI_LOCALNRANKS", "2")],
+        ),
+    ] {
+        let port = free_port().to_string();
+        let adjust = |rank: usize, command: &mut std::process::Command| {
+            for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"] {
+                command.env_remove(name);
+            }
+            for name in of_rank {
+                command.env(name, rank.to_string());
+            }
+            command
+                .envs(of_all.iter().copied())
+                .env("SYNCBN_MASTER_PORT", &port);
+        };
+        let mut ranks = Ranks::start(&bench, 2, &format!("{flags} --save {launcher}"), adjust);
+        for (code, text) in ranks.wait(usize::MAX) {
+            assert_eq!((code, text.as_str()), (Some(0), ""), "{launcher}");
+        }
+        assert!(fs::read(bench.path(launcher)).unwrap() == expected, "{launcher}");
     }
 }
 
