@@ -32,6 +32,57 @@ fn the_table_of_operators_is_complete() {
     assert_eq!(found.len(), names.len(), "a row is there twice");
 }
 
+/// The graphs of the passes' golden tests, which have every operator with attributes that its users write.
+fn golden_lines() -> Vec<String> {
+    let passes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/passes");
+    let mut lines = Vec::new();
+    for pass in std::fs::read_dir(passes).unwrap() {
+        for file in std::fs::read_dir(pass.unwrap().path()).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            lines.extend(text.lines().map(str::to_string));
+        }
+    }
+    lines
+}
+
+/// Operator and names of the attributes of a line such as `%1 = conv(%0) {groups = 1} : f32[4]`.
+fn attributes(line: &str) -> Option<(&str, Vec<&str>)> {
+    let (operator, rest) = line.trim().split_once(" = ")?.1.split_once('(')?;
+    let inside = rest.split_once(") {")?.1.split_once("} :")?.0;
+    let names = inside
+        .split(", ")
+        .filter_map(|part| Some(part.split_once(" = ")?.0));
+    Some((operator, names.collect()))
+}
+
+#[test]
+fn the_table_of_operators_has_every_attribute() {
+    let text = text();
+    let table = text.split("\n## Operators\n").nth(1).unwrap();
+    let row = |name: &str| {
+        let head = format!("| `{name}` |");
+        table.lines().find(|line| line.starts_with(&head)).unwrap()
+    };
+    let has = |row: &str, attribute: &str| row.contains(&format!("`{attribute}`"));
+    let lines = golden_lines();
+    let mut seen = BTreeSet::new();
+    for line in &lines {
+        let Some((operator, names)) = attributes(line) else {
+            continue;
+        };
+        let own = row(operator);
+        let other = Op::NAMES
+            .iter()
+            .find(|name| own.contains(&format!("as `{name}`")));
+        for name in names {
+            let documented = has(own, name) || other.is_some_and(|other| has(row(other), name));
+            assert!(documented, "the row of `{operator}` does not have `{name}`");
+            seen.insert((operator, name));
+        }
+    }
+    assert!(seen.len() > 40, "{} attributes were looked for", seen.len());
+}
+
 #[test]
 fn examples_are_printed_graphs() {
     let text = text();
