@@ -154,7 +154,7 @@ impl From<PassError> for Error {
                         severity: Severity::Error,
                         place: Some(e.subject),
                         message: e.message,
-                        help: None,
+                        help: Some("docs/ir.md says what each operator takes".to_string()),
                     })
                     .collect(),
             },
@@ -192,7 +192,7 @@ impl From<LowerError> for Error {
             LowerError::Unsupported(list) => {
                 let fault = |u: syncbn_mlir::Unsupported| {
                     let fault = Fault::unsupported(u.message);
-                    fault.at(format!("node \"{}\" ({})", u.node, u.op))
+                    fault.at(format!("node \"{}\" ({})", u.node, u.op)).help(u.help)
                 };
                 list.into_iter().map(fault).collect::<Vec<_>>().into()
             }

@@ -103,7 +103,9 @@ fn choose(graph: &Graph, name: Option<&str>) -> Result<Output, PassError> {
         names.join(", ")
     };
     match (name, outputs.as_slice()) {
-        (_, []) => Err(Fault::user("the network has no output to take the loss of").into()),
+        (_, []) => Err(Fault::user("the network has no output to take the loss of")
+            .help("export it with one, or give --mode infer")
+            .into()),
         (None, &[only]) => Ok(only.clone()),
         (None, _) => {
             let fault = Fault::user("the network has several outputs, and the loss is taken of one");

@@ -21,6 +21,8 @@ pub struct Unsupported {
     pub op: String,
     /// What is not supported.
     pub message: String,
+    /// What to do.
+    pub help: String,
 }
 
 /// Why lowering failed.

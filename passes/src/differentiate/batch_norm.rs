@@ -34,7 +34,8 @@ pub fn inference(backward: &mut Backward, id: NodeId, op: &BatchNorm, dy: Value)
     };
     if backward.needs(mean) || backward.needs(var) {
         let fault =
-            Fault::unsupported("running statistics that depend on trained parameters have no gradient");
+            Fault::unsupported("running statistics that depend on trained parameters have no gradient")
+                .help("freeze these parameters: see --freeze");
         return Err(fault.at_node(backward.graph, id).into());
     }
     let x_ty = backward.graph.ty(x).clone();

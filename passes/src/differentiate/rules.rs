@@ -176,8 +176,10 @@ pub fn differentiate_node(backward: &mut Backward, id: NodeId) -> Result<(), Pas
 }
 
 pub(super) fn no_derivative(name: &str, op: &Op, where_: &str) -> PassError {
-    let fault = Fault::unsupported(format!("has no derivative {where_}"));
-    fault.at(format!("node \"{name}\" ({})", op.name())).into()
+    Fault::unsupported(format!("has no derivative {where_}"))
+        .at(format!("node \"{name}\" ({})", op.name()))
+        .help("freeze the parameters before it (see --freeze), or start from the network as the importer leaves it")
+        .into()
 }
 
 fn axis_size(ty: &TensorType, axis: usize) -> usize {

@@ -135,7 +135,10 @@ fn statistic(graph: &mut Graph, buffers: &mut Buffers, index: usize) -> Result<(
         let fault = Fault::unsupported(
             "is updated by other than batch_norm_finalize, so it cannot be updated in place",
         );
-        return Err(fault.at(format!("running statistic \"{name}\"")).into());
+        let fault = fault.at(format!("running statistic \"{name}\""));
+        return Err(fault
+            .help("let bn-to-syncbn run on the BatchNorms: see --passes and --skip")
+            .into());
     }
     if chain.len() > 1 && !copied && graph.use_count(source) > 1 {
         // Everyone reads a copy of the old value, and so nobody reads it after the update.

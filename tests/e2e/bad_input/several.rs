@@ -60,6 +60,7 @@ fn check(run: impl Fn(&[&str]) -> Outcome, code: i32, severity: &str, expected: 
             "{error}"
         );
         assert!(error["message"].as_str().unwrap().contains(words), "{error}");
+        assert!(error["help"].is_string(), "it does not say what to do: {error}");
     }
 }
 

@@ -187,8 +187,8 @@ impl<'c> Lowering<'c> {
             false => Err(LowerError::Unsupported(vec![crate::Unsupported {
                 node: call.label.to_string(),
                 op: call.op.name().to_string(),
-                message: "a tensor has 2^30 elements or more at this batch; use a smaller --batch"
-                    .to_string(),
+                message: "a tensor has 2^30 elements or more at this batch".to_string(),
+                help: "use a smaller --batch".to_string(),
             }])),
         }
     }

@@ -18,10 +18,11 @@ pub fn check(program: &Program, layouts: &[Layout], dtypes: &[DType]) -> Result<
             let node = graph.node(id);
             let found = reasons(graph, id, (layouts, dtypes))
                 .into_iter()
-                .map(|message| Unsupported {
+                .map(|(message, help)| Unsupported {
                     node: node.name.clone(),
                     op: node.op.name().to_string(),
                     message,
+                    help: help.to_string(),
                 });
             for unsupported in found {
                 if !list.contains(&unsupported) {
@@ -36,8 +37,8 @@ pub fn check(program: &Program, layouts: &[Layout], dtypes: &[DType]) -> Result<
     }
 }
 
-/// Why a node cannot be lowered.
-fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) -> Vec<String> {
+/// Why a node cannot be lowered, and what to do.
+fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) -> Vec<(String, &'static str)> {
     let node = graph.node(id);
     let mut reasons = Vec::new();
     let whole = match &node.op {
@@ -46,7 +47,10 @@ fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) ->
         _ => false,
     };
     if whole {
-        reasons.push("is lowered only after bn-to-syncbn has replaced it".to_string());
+        reasons.push((
+            "is lowered only after bn-to-syncbn has replaced it".to_string(),
+            "let bn-to-syncbn run: see --passes and --skip",
+        ));
     }
     let operands = graph.operands(id).into_iter().map(|v| graph.ty(v));
     let types: Vec<&TensorType> = operands
@@ -58,13 +62,13 @@ fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) ->
         .filter(|layout| !known.contains(layout))
         .collect();
     layouts.dedup();
-    reasons.extend(
-        layouts
-            .iter()
-            .map(|layout| format!("layout {layout} has no schedule on this target")),
-    );
+    reasons.extend(layouts.iter().map(|layout| {
+        let message = format!("layout {layout} has no schedule on this target");
+        (message, "give another --target, or the tensors another layout")
+    }));
     if let Some(ty) = types.iter().find(|ty| !dtypes.contains(&ty.dtype)) {
-        reasons.push(format!("this target does not compute with {}", ty.dtype));
+        let message = format!("this target does not compute with {}", ty.dtype);
+        reasons.push((message, "give another --target or --precision"));
     }
     reasons
 }
