@@ -10,6 +10,7 @@ use syncbn_abi::GpuKernel;
 
 use super::{
     access::Bounds,
+    accumulation::Accumulation,
     asynchronous::Copies,
     fiber::{Call, Way},
     races::Races,
@@ -26,6 +27,8 @@ pub(super) struct Launch<'a> {
     pub kernel: &'a GpuKernel,
     pub call: Call,
     pub grid: [u32; 3],
+    /// How its matrix instructions add.
+    pub accumulation: Accumulation,
     /// What the kernel may touch.
     pub bounds: Bounds,
     /// What its threads have touched in global memory.
@@ -81,7 +84,7 @@ impl<'a> Launch<'a> {
     pub fn new(
         kernel: &'a GpuKernel,
         call: Call,
-        grid: [u32; 3],
+        (grid, accumulation): ([u32; 3], Accumulation),
         bounds: Bounds,
         races: &'a mut Races,
     ) -> Self {
@@ -89,6 +92,7 @@ impl<'a> Launch<'a> {
             kernel,
             call,
             grid,
+            accumulation,
             bounds,
             races: RefCell::new(races),
             shared: RefCell::new(Shared::lock()),

@@ -4,6 +4,7 @@ use syncbn_abi::BASE_SHARED;
 
 use super::{
     access::Access,
+    accumulation::{Accumulation, multiply_add},
     launch::Launch,
     shared::WARP,
     warp::{ALL, Failure, Lanes, Operation, Request, meet},
@@ -68,7 +69,7 @@ pub(super) fn load(
 }
 
 /// `D = A B + C`, A 16x16 and B 16x8 in bf16, C and D in f32.
-pub(super) fn multiply_bf16(lanes: &Warp) {
+pub(super) fn multiply_bf16(how: Accumulation, lanes: &Warp) {
     let mut a = [[0.0; 16]; 16];
     let mut b = [[0.0; 8]; 16];
     for (lane, request) in lanes.iter().enumerate() {
@@ -87,11 +88,11 @@ pub(super) fn multiply_bf16(lanes: &Warp) {
             }
         }
     }
-    accumulate(lanes, &a, &b);
+    accumulate(lanes, &a, &b, (how.bf16, how.extra_bits));
 }
 
 /// `D = A B + C`, A 16x8 and B 8x8 in tf32, C and D in f32. The 13 low bits of A and B are ignored.
-pub(super) fn multiply_tf32(lanes: &Warp) {
+pub(super) fn multiply_tf32(how: Accumulation, lanes: &Warp) {
     let mut a = [[0.0; 8]; 16];
     let mut b = [[0.0; 8]; 8];
     for (lane, request) in lanes.iter().enumerate() {
@@ -105,24 +106,26 @@ pub(super) fn multiply_tf32(lanes: &Warp) {
             b[column + 4 * register][group] = tf32(16 + 4 * register);
         }
     }
-    accumulate(lanes, &a, &b);
+    accumulate(lanes, &a, &b, (how.tf32, how.extra_bits));
 }
 
-fn accumulate<const K: usize>(lanes: &Warp, a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
-    let mut product = [[0.0f32; 8]; 16];
-    for (row, sums) in a.iter().zip(&mut product) {
-        for (factor, others) in row.iter().zip(b) {
-            for (sum, other) in sums.iter_mut().zip(others) {
-                *sum += factor * other;
-            }
+fn accumulate<const K: usize>(lanes: &Warp, a: &[[f32; K]; 16], b: &[[f32; 8]; K], how: (usize, u32)) {
+    let place =
+        |lane: usize, register: usize| (lane / 4 + 8 * (register >> 1), lane % 4 * 2 + (register & 1));
+    let mut sums = [[0.0f32; 8]; 16];
+    for (lane, request) in lanes.iter().enumerate() {
+        for register in 0..4 {
+            let (row, column) = place(lane, register);
+            // SAFETY: four registers of C follow those of A and B.
+            sums[row][column] = unsafe { request.argument(24 + 4 * register) };
         }
     }
+    multiply_add(a, b, &mut sums, how);
     for (lane, request) in lanes.iter().enumerate() {
-        let (group, column) = (lane / 4, lane % 4 * 2);
         for register in 0..4 {
-            let value = product[group + 8 * (register >> 1)][column + (register & 1)];
-            // SAFETY: four registers of C follow those of A and B; the result is four of D.
-            unsafe { request.answer(4 * register, request.argument::<f32>(24 + 4 * register) + value) };
+            let (row, column) = place(lane, register);
+            // SAFETY: the result is four registers of D.
+            unsafe { request.answer(4 * register, sums[row][column]) };
         }
     }
 }

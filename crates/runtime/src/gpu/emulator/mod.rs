@@ -13,6 +13,7 @@
 //! same checks.
 
 mod access;
+mod accumulation;
 mod asynchronous;
 mod block;
 mod communicator;
@@ -39,11 +40,12 @@ use std::{cell::RefCell, ffi::c_void};
 
 use syncbn_abi::GpuKernel;
 
-pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 pub use self::{
+    accumulation::{ACCUMULATION_VARIABLE, Accumulation},
     device::{EmulatedDevice, SEED_VARIABLE},
     shared::{SharedMemory, syncbn_emulated_shared},
 };
+pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 
 use self::{
     access::Bounds,
@@ -71,6 +73,7 @@ pub(super) struct Emulator {
     races: RefCell<Races>,
     stacks: RefCell<Stacks>,
     order: RefCell<Order>,
+    accumulation: Accumulation,
     timeline: RefCell<Timeline>,
     /// The capture under way.
     recording: RefCell<Option<Recording>>,
@@ -78,7 +81,12 @@ pub(super) struct Emulator {
 
 impl Emulator {
     /// A device without memory.
-    fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Self {
+    fn new(
+        kernels: Vec<GpuKernel>,
+        entries: Vec<EmulatedKernel>,
+        seed: u64,
+        accumulation: Accumulation,
+    ) -> Self {
         Emulator {
             kernels,
             entries,
@@ -86,6 +94,7 @@ impl Emulator {
             races: RefCell::default(),
             stacks: RefCell::default(),
             order: RefCell::new(Order::new(seed)),
+            accumulation,
             timeline: RefCell::default(),
             recording: RefCell::default(),
         }
@@ -183,7 +192,7 @@ impl Emulator {
         let launch = Launch::new(
             kernel,
             Call { entry, parameters },
-            grid.map(|size| size as u32),
+            (grid.map(|size| size as u32), self.accumulation),
             Bounds::new(kernel, ranges, &races),
             &mut races,
         );

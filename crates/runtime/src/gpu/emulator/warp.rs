@@ -128,11 +128,11 @@ fn execute(launch: &Launch, operation: Operation, lanes: &Lanes, first: usize) -
             matrix::load(launch, count, transposed, &matrix::whole(lanes)?, first)
         }
         Operation::MultiplyBf16 => {
-            matrix::multiply_bf16(&matrix::whole(lanes)?);
+            matrix::multiply_bf16(launch.accumulation, &matrix::whole(lanes)?);
             Ok(())
         }
         Operation::MultiplyTf32 => {
-            matrix::multiply_tf32(&matrix::whole(lanes)?);
+            matrix::multiply_tf32(launch.accumulation, &matrix::whole(lanes)?);
             Ok(())
         }
     }
