@@ -84,6 +84,7 @@ pub fn add_device_code(part: &mut GpuPart) {
             }
             (DEVICES.open)(part, Kind::Emulated, index)
         },
+        ..DEVICES
     };
 }
 
