@@ -1,6 +1,8 @@
 //! The GPU target without a GPU: its kernels and host code run under the emulator, a process for each rank.
 
+mod accumulation;
 mod assembly;
+mod banks;
 mod bases;
 mod corpus;
 mod devices;

@@ -6,7 +6,7 @@ use super::{
     access::Access,
     accumulation::{Accumulation, multiply_add},
     launch::Launch,
-    shared::WARP,
+    shared::{Shared, WARP},
     warp::{ALL, Failure, Lanes, Operation, Request, meet},
 };
 
@@ -36,6 +36,7 @@ pub(super) fn load(
     first: usize,
 ) -> Result<(), Failure> {
     let mut rows = [[0u16; 8]; WARP];
+    let mut offsets = Vec::with_capacity(8 * count);
     for (lane, request) in lanes.iter().enumerate().take(8 * count) {
         // SAFETY: the address is the only argument.
         let address = unsafe { request.argument::<*const [u16; 8]>(0) };
@@ -49,8 +50,12 @@ pub(super) fn load(
         launch
             .access(access, 16)
             .map_err(|reason| (lane, format!("ldmatrix {reason}")))?;
+        offsets.extend(Shared::offset(address as usize));
         // SAFETY: `access` has checked the address.
         rows[lane] = unsafe { address.read() };
+    }
+    if let Some(banks) = &mut *launch.banks.borrow_mut() {
+        banks.rows(&offsets);
     }
     for (lane, request) in lanes.iter().enumerate() {
         let (row, column) = (lane / 4, lane % 4 * 2);

@@ -15,6 +15,7 @@
 mod access;
 mod accumulation;
 mod asynchronous;
+mod banks;
 mod block;
 mod communicator;
 mod device;
@@ -42,6 +43,7 @@ use syncbn_abi::GpuKernel;
 
 pub use self::{
     accumulation::{ACCUMULATION_VARIABLE, Accumulation},
+    banks::BANKS_VARIABLE,
     device::{EmulatedDevice, SEED_VARIABLE},
     shared::{SharedMemory, syncbn_emulated_shared},
 };
@@ -49,6 +51,7 @@ pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 
 use self::{
     access::Bounds,
+    banks::{Banks, Counts},
     block::Order,
     fiber::{Call, Stacks},
     graph::{Recording, Work},
@@ -74,6 +77,7 @@ pub(super) struct Emulator {
     stacks: RefCell<Stacks>,
     order: RefCell<Order>,
     accumulation: Accumulation,
+    banks: Option<RefCell<Counts>>,
     timeline: RefCell<Timeline>,
     /// The capture under way.
     recording: RefCell<Option<Recording>>,
@@ -95,6 +99,7 @@ impl Emulator {
             stacks: RefCell::default(),
             order: RefCell::new(Order::new(seed)),
             accumulation,
+            banks: Counts::of_environment().map(RefCell::new),
             timeline: RefCell::default(),
             recording: RefCell::default(),
         }
@@ -196,9 +201,15 @@ impl Emulator {
             Bounds::new(kernel, ranges, &races),
             &mut races,
         );
+        let counts = self.banks.as_ref().filter(|_| kernel.shared > 0);
+        launch.banks.replace(counts.map(|_| Banks::default()));
         let (mut stacks, mut order) = (self.stacks.borrow_mut(), self.order.borrow_mut());
         if kernel.cooperative {
-            block::run_together(&launch, &mut stacks, &mut order)
+            block::run_together(&launch, &mut stacks, &mut order)?;
+            if let (Some(counts), Some(count)) = (counts, launch.counted.take()) {
+                counts.borrow_mut().add(&kernel.name, count);
+            }
+            Ok(())
         } else {
             block::run_alone(&launch, &mut stacks, &mut order)
         }

@@ -121,6 +121,11 @@ fn complete(launch: &Launch, warp: &Range<usize>, lane: usize) -> Result<Option<
 }
 
 fn execute(launch: &Launch, operation: Operation, lanes: &Lanes, first: usize) -> Result<(), Failure> {
+    if let (Operation::MultiplyBf16 | Operation::MultiplyTf32, Some(banks)) =
+        (operation, &mut *launch.banks.borrow_mut())
+    {
+        banks.multiplies();
+    }
     match operation {
         Operation::Synchronize => Ok(()),
         Operation::Shuffle { mode, predicate } => shuffle::execute(mode, predicate, lanes),
