@@ -66,7 +66,8 @@ fn check_with(cpu: &Cpu, present: impl Fn(&str) -> Option<bool>) -> Result<()> {
 
 /// What `--cpu x86-64-v3` needs beyond the baseline.
 const V3: [&str; 14] = [
-    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3",
+    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1",
+    "sse4.2", "ssse3",
 ];
 
 #[cfg(test)]
@@ -90,6 +91,9 @@ mod tests {
         assert_eq!(error.kind.exit_code(), 4);
         assert!(error.message.contains("--cpu x86-64-v4"), "{error}");
         assert!(error.message.ends_with("lacks avx512f, avx512vl"), "{error}");
+        assert!(error.to_string().contains("--cpu x86-64-v3"), "{error}");
+        let error = lacks(&["avx2", "avx512f"]).unwrap_err().to_string();
+        assert!(error.contains("--cpu native") && !error.contains("v3"), "{error}");
     }
 
     #[test]
