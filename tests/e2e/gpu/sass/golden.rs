@@ -48,7 +48,10 @@ impl Golden {
         }
         let (worse, better) = differences(&recorded, found);
         if !better.is_empty() {
-            eprintln!("{file} is out of date, better: {}\n{BLESS}", better.join("\n  "));
+            eprintln!(
+                "{file} is out of date (better, or of no matter):\n  {}\n{BLESS}",
+                better.join("\n  ")
+            );
         }
         assert!(
             worse.is_empty(),
