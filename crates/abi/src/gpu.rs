@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::StepArguments;
+use crate::{Cpu, StepArguments};
 
 /// Names of the symbols that cross the boundary of the GPU part.
 pub mod gpu_symbols {
@@ -115,6 +115,9 @@ pub struct Gpu {
     pub cuda: bool,
     /// The executable holds the kernels compiled for the emulator.
     pub emulated: bool,
+    /// The processor that the emulated kernels are compiled for; None without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated_cpu: Option<Cpu>,
     /// The kernels, by index.
     pub kernels: Vec<GpuKernel>,
     /// Bytes of the training graph's constants.

@@ -31,7 +31,8 @@ pub struct GpuCode {
     pub emulated: Option<Vec<u8>>,
 }
 
-/// Generates the code of a GPU program. `note` is as for [`crate::generate`].
+/// Generates the code of a GPU program: emulated kernels for `cpu`, host code for [`Cpu::host`]. `note` is as for
+/// [`crate::generate`].
 pub fn generate_gpu(
     program: &Program,
     cpu: &Cpu,
@@ -58,7 +59,7 @@ pub fn generate_gpu(
         }
         let context = Context::create();
         let host = translate_host(module, &context)?;
-        code.host = from_llvm(&host, cpu, effort::HOST, Emit::Object)?;
+        code.host = from_llvm(&host, &cpu.host(), effort::HOST, Emit::Object)?;
         Ok(code)
     })?
 }

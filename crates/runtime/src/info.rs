@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use syncbn_abi::{GpuKernel, Image, Images, Model, Parameter, Target};
+use syncbn_abi::{Cpu, GpuKernel, Image, Images, Model, Parameter, Target};
 
 use crate::{
     cli,
@@ -129,10 +129,7 @@ fn text(description: &Description) -> String {
     line("network", model.name.clone());
     line("compiler", format!("syncbn-compile {}", model.compiler));
     line("targets", model.targets.join(", "));
-    line(
-        "processor",
-        format!("{} (--cpu {})", model.cpu.name, model.cpu.flag),
-    );
+    line("processor", processor(&model.cpu));
     let flags: Vec<_> = model
         .flags
         .iter()
@@ -156,6 +153,9 @@ fn text(description: &Description) -> String {
             .map(|(_, name)| *name)
             .collect();
         line("devices", runs.join(", "));
+        if let Some(cpu) = &gpu.emulated_cpu {
+            line("emulated on", processor(cpu));
+        }
         for (name, bytes) in description.images.iter().flatten() {
             line("image", format!("{name}, {bytes} bytes"));
         }
@@ -269,6 +269,14 @@ fn text(description: &Description) -> String {
         lines.push(format!("  {name:<24}{size}"));
     }
     lines.join("\n")
+}
+
+/// A processor, with the flag that chose it where it is not any x86-64.
+fn processor(cpu: &Cpu) -> String {
+    match cpu.features.is_empty() {
+        true => cpu.name.clone(),
+        false => format!("{} (--cpu {})", cpu.name, cpu.flag),
+    }
 }
 
 fn batched(shape: &[u64]) -> String {
