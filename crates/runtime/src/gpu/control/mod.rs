@@ -170,7 +170,8 @@ impl Control {
         let code = error.kind.exit_code();
         self.tell_all(&ended(code, &error.message));
         if self.rank == 0 {
-            return Err(error);
+            let own = matches!(error.kind, Kind::Environment | Kind::Internal);
+            return Err(if own { error.note("on rank 0") } else { error });
         }
         // Most errors are found by all ranks alike, and then rank 0 reports them.
         let state = lock(&self.state);
