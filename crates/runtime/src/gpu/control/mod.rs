@@ -157,6 +157,8 @@ impl Control {
             code,
             message: message.to_string(),
         };
+        // Whoever dies on the way out of the driver is noticed by the others.
+        let outcome = outcome.and_then(|()| self.barrier());
         let mut state = lock(&self.state);
         state.concluding = true;
         if let (Err(error), Some(doom)) = (&outcome, state.doom.clone()) {
