@@ -17,6 +17,7 @@ mod sass;
 mod scripts;
 mod sharing;
 mod steps;
+mod strict;
 mod targets;
 
 /// All of `tests/fixtures/dev`.

@@ -61,6 +61,17 @@ impl Control {
         *lock(&self.aborter) = Some(aborter);
     }
 
+    /// Gives the communicators back to their device, which may end them now. Unless the run ends in order they are
+    /// aborted first: NCCL ends communicators in order only where all ranks do, and the device frees no memory while a
+    /// collective waits for another rank.
+    pub fn end_communicators(&self, in_order: bool) {
+        if in_order {
+            lock(&self.aborter).take();
+        } else {
+            watch::abort(self);
+        }
+    }
+
     /// Sends `bytes` to rank 0, which gets those of all ranks, in rank order; others get nothing.
     pub fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         if self.rank != 0 {
@@ -146,6 +157,8 @@ impl Control {
             code,
             message: message.to_string(),
         };
+        // Whoever dies on the way out of the driver is noticed by the others.
+        let outcome = outcome.and_then(|()| self.barrier());
         let mut state = lock(&self.state);
         state.concluding = true;
         if let (Err(error), Some(doom)) = (&outcome, state.doom.clone()) {
@@ -159,7 +172,8 @@ impl Control {
         let code = error.kind.exit_code();
         self.tell_all(&ended(code, &error.message));
         if self.rank == 0 {
-            return Err(error);
+            let own = matches!(error.kind, Kind::Environment | Kind::Internal);
+            return Err(if own { error.note("on rank 0") } else { error });
         }
         // Most errors are found by all ranks alike, and then rank 0 reports them.
         let state = lock(&self.state);

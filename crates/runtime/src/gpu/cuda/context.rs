@@ -46,12 +46,12 @@ impl Context {
         let properties = Properties::of(&driver, index)?;
         let device = properties.device;
         // SAFETY: each call writes what its type says.
-        unsafe {
-            let context = driver.get("cuDevicePrimaryCtxRetain", |to| {
+        let retained = unsafe {
+            driver.get("cuDevicePrimaryCtxRetain", |to| {
                 (driver.retain_context)(to, device)
-            })?;
-            driver.check((driver.set_context)(context), "cuCtxSetCurrent")?;
-        }
+            })?
+        };
+        // What was retained is released with this, whatever fails from now on.
         let mut context = Context {
             driver,
             name: properties.name.clone(),
@@ -60,6 +60,9 @@ impl Context {
             module: std::ptr::null_mut(),
             allocations: RefCell::default(),
         };
+        // SAFETY: the context was just retained.
+        let status = unsafe { (context.driver.set_context)(retained) };
+        context.driver.check(status, "cuCtxSetCurrent")?;
         context.load(kernels, images, &properties)?;
         Ok(Rc::new(context))
     }
@@ -205,7 +208,7 @@ impl Context {
                 std::ptr::null(),
             )
         };
-        self.driver.check(status, &format!("launch of {kernel}"))
+        self.driver.check(status, &format!("cuLaunchKernel of {kernel}"))
     }
 }
 
