@@ -1,0 +1,155 @@
+//! How a launch occupies a GPU, and how long it takes by the model: the longest of what bounds it.
+
+use serde::Serialize;
+use syncbn_abi::GpuKernel;
+use syncbn_mlir::gpu::launches::Launched;
+use syncbn_mlir::gpu::{Share, Tiles};
+
+use super::machine::{
+    ARITHMETIC, BLOCK_CYCLES, BLOCKS, BUSY, COPY_LATENCY, FEW_WAVES, ISSUED, L2_BYTES, L2_LATENCY, LAUNCH,
+    MEMORY_LATENCY, Machine, REGISTER_UNIT, REGISTERS, RESULT_CYCLES, SEVERAL_STREAMS, SHARED_BYTES,
+    SHARED_OF_SYSTEM, THREADS, WARP, instructions,
+};
+
+/// What the time of a launch is by the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Bytes, at the bandwidth of the memory.
+    Memory,
+    /// Bytes that are asked for at once, by how long they take to arrive.
+    Latency,
+    /// Operations in f32.
+    Arithmetic,
+    /// The steps of a product: matrix units, shared memory, instructions or copies.
+    Product,
+}
+
+/// A launch on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Occupancy {
+    /// Blocks that a multiprocessor holds at once.
+    pub resident: u64,
+    /// Times that the GPU is filled with blocks.
+    pub waves: f64,
+    /// Bytes that all blocks that are there at once have asked for.
+    pub in_flight: u64,
+    /// Seconds.
+    pub seconds: f64,
+    /// What these are.
+    pub bound: Bound,
+}
+
+/// Blocks that a multiprocessor holds at once: by registers (those of a thread, or without them what the kernel was
+/// bounded to), shared memory, threads and blocks.
+fn resident(machine: &Machine, kernel: &GpuKernel, registers: Option<u64>, bounded: Option<u32>) -> u64 {
+    let threads = u64::from(kernel.block).max(1);
+    let by_registers = match (registers, bounded) {
+        (Some(registers), _) => {
+            let of_warp = (registers.max(1) * WARP).next_multiple_of(REGISTER_UNIT);
+            REGISTERS / of_warp / threads.div_ceil(WARP)
+        }
+        (None, Some(blocks)) => u64::from(blocks),
+        (None, None) => BLOCKS,
+    };
+    let by_shared = machine.shared / (u64::from(kernel.shared) + SHARED_OF_SYSTEM);
+    [by_registers, by_shared, THREADS / threads, BLOCKS]
+        .into_iter()
+        .fold(BLOCKS, u64::min)
+        .max(1)
+}
+
+/// What a launch of `kernel` is on a GPU. `registers` are those of a thread, where they are known.
+pub fn occupancy(
+    machine: &Machine,
+    kernel: &GpuKernel,
+    registers: Option<u64>,
+    launched: &Launched,
+) -> Occupancy {
+    let blocks: u64 = launched.grid.iter().product::<u64>().max(1);
+    let resident = resident(machine, kernel, registers, launched.resident);
+    let at_once = blocks.min(resident * machine.multiprocessors);
+    let traffic = &launched.traffic;
+    let asked = match &launched.cost.tiles {
+        Some(tiles) => at_once * stage_bytes(tiles) as u64 * (tiles.stages - 1) as u64,
+        None => at_once * u64::from(kernel.block) * traffic.at_once,
+    };
+    let in_flight = asked.min(traffic.read);
+    let candidates = match &launched.cost.tiles {
+        Some(tiles) => product(machine, tiles, blocks, resident, launched),
+        None => independent(machine, in_flight, launched),
+    };
+    let (seconds, bound) = candidates
+        .into_iter()
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .unwrap_or((LAUNCH, Bound::Memory));
+    Occupancy {
+        resident,
+        waves: blocks as f64 / (resident * machine.multiprocessors) as f64,
+        in_flight,
+        seconds,
+        bound,
+    }
+}
+
+/// Seconds of a kernel of independent threads, by what bounds it.
+fn independent(machine: &Machine, in_flight: u64, launched: &Launched) -> Vec<(f64, Bound)> {
+    let traffic = &launched.traffic;
+    let bytes = (traffic.read + traffic.written) as f64;
+    // What the launch before has written is there still.
+    let in_cache = launched.cost.share == Share::Merge && traffic.read <= machine.l2;
+    let latency = if in_cache {
+        L2_LATENCY / machine.clock
+    } else {
+        MEMORY_LATENCY
+    };
+    let turns = traffic.read as f64 / in_flight.max(1) as f64;
+    let operations = 2.0 * ARITHMETIC * machine.multiprocessors as f64 * machine.clock;
+    vec![
+        (LAUNCH + bytes / (machine.memory * SEVERAL_STREAMS), Bound::Memory),
+        (LAUNCH + turns * latency, Bound::Latency),
+        (LAUNCH + traffic.flop as f64 / operations, Bound::Arithmetic),
+    ]
+}
+
+fn stage_bytes(tiles: &Tiles) -> i64 {
+    let [rows, columns, depth] = tiles.block;
+    (rows + columns) * depth * tiles.operand_bytes
+}
+
+/// Seconds of a product on tensor cores, by what bounds it.
+fn product(
+    machine: &Machine,
+    tiles: &Tiles,
+    blocks: u64,
+    resident: u64,
+    launched: &Launched,
+) -> Vec<(f64, Bound)> {
+    let bytes = (launched.traffic.read + launched.traffic.written) as f64;
+    let [rows, columns, depth] = tiles.block.map(|n| n as f64);
+    let [warp_rows, warp_columns] = tiles.warp.map(|n| n as f64);
+    let warps = rows / warp_rows * (columns / warp_columns);
+    let rate = machine.multiply_adds[usize::from(tiles.operand_bytes > 2)];
+    let depth_bytes = depth * tiles.operand_bytes as f64;
+    // A matrix instruction has 16 rows and 8 columns and reduces 32 bytes of the operands.
+    let matrix = warp_rows / 16.0 * (warp_columns / 8.0) * (depth_bytes / 32.0);
+    let needs = [
+        rows * columns * depth * tiles.products as f64 / rate,
+        ((rows + columns) * depth_bytes + warps * (warp_rows + warp_columns) * depth_bytes) / SHARED_BYTES,
+        warps * instructions(tiles) * (matrix / 32.0) / ISSUED,
+    ];
+    let busy = needs.into_iter().fold(0.0, f64::max) / BUSY;
+    let multiprocessors = machine.multiprocessors as f64;
+    let together = (blocks as f64 / multiprocessors)
+        .ceil()
+        .clamp(1.0, resident as f64);
+    let step = (busy * together).max(COPY_LATENCY / (tiles.stages - 1).max(1) as f64);
+    let waves = blocks as f64 / (multiprocessors * together);
+    let waves = if waves > FEW_WAVES { waves } else { waves.ceil() };
+    let result = (rows * columns * 4.0 / L2_BYTES + RESULT_CYCLES) * together / 2.0;
+    let cycles = waves * (tiles.steps * step + BLOCK_CYCLES + result);
+    vec![
+        (cycles / machine.clock, Bound::Product),
+        (LAUNCH + bytes / machine.memory, Bound::Memory),
+    ]
+}
