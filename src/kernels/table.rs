@@ -22,7 +22,7 @@ const COLUMNS: [(&str, &str, usize); 13] = [
     ("written", "MB", 8),
     ("least", "MB", 8),
     ("work", "GFLOP", 8),
-    ("/SM", "", 3),
+    ("blks", "/SM", 4),
     ("waves", "", 6),
     ("flight", "KB", 6),
     ("time", "us", 7),
@@ -107,25 +107,39 @@ fn add_table(text: &mut String, report: &Report, table: &Table) {
     line(
         text,
         &format!(
-            "total: {launches} launches, {:.1} GFLOP, {:.3} GB moved ({:.3} read, {:.3} written), {:.3} GB at least, {milliseconds:.3} ms",
-            flop as f64 / 1e9,
+            "total: {launches} launches, {} GFLOP, {} GB moved ({} read, {} written), {} GB at least, {} ms",
+            digits(flop as f64 / 1e9),
             giga(read_bytes + written_bytes),
             giga(read_bytes),
             giga(written_bytes),
             giga(least_bytes),
+            digits(milliseconds),
         ),
     );
     if all_reduces > 0 {
-        let megabytes = all_reduce_bytes as f64 / 1e6;
+        let megabytes = digits(all_reduce_bytes as f64 / 1e6);
         line(
             text,
-            &format!("all-reduces of several ranks: {all_reduces}, of {megabytes:.3} MB, not in the time"),
+            &format!("all-reduces of several ranks: {all_reduces}, of {megabytes} MB, not in the time"),
         );
     }
 }
 
-fn giga(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
+fn giga(bytes: u64) -> String {
+    digits(bytes as f64 / 1e9)
+}
+
+/// A number with four digits, or two where it is below a thousandth.
+fn digits(value: f64) -> String {
+    match value {
+        0.0 => "0".to_string(),
+        ..0.001 => format!("{value:.1e}"),
+        ..1.0 => format!("{value:.4}"),
+        ..10.0 => format!("{value:.3}"),
+        ..100.0 => format!("{value:.2}"),
+        ..1000.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 fn cells(number: &str, node: &str, kernel: &str, columns: &[String; 13]) -> String {
@@ -159,7 +173,7 @@ fn launch_cells(number: &str, launch: &Launch) -> String {
         1 => across.to_string(),
         _ => format!("{across}x1x{planes}"),
     };
-    let mega = |bytes: u64| format!("{:.3}", bytes as f64 / 1e6);
+    let mega = |bytes: u64| digits(bytes as f64 / 1e6);
     let kilo = |bytes: u64| format!("{:.1}", bytes as f64 / 1e3);
     let by = match launch.bound {
         Bound::Memory => "mem",
@@ -175,11 +189,11 @@ fn launch_cells(number: &str, launch: &Launch) -> String {
         mega(launch.read_bytes),
         mega(launch.written_bytes),
         mega(launch.least_bytes),
-        format!("{:.3}", launch.flop as f64 / 1e9),
+        digits(launch.flop as f64 / 1e9),
         launch.blocks_per_multiprocessor.to_string(),
-        format!("{:.2}", launch.waves),
-        format!("{:.0}", launch.in_flight_bytes as f64 / 1e3),
-        format!("{:.1}", launch.microseconds),
+        digits(launch.waves),
+        digits(launch.in_flight_bytes as f64 / 1e3),
+        digits(launch.microseconds),
         by.to_string(),
     ];
     cells(number, &launch.node, &launch.kernel, &columns)
@@ -187,7 +201,7 @@ fn launch_cells(number: &str, launch: &Launch) -> String {
 
 fn all_reduce_cells(number: &str, sum: &AllReduce) -> String {
     let mut columns = [NOTHING; 13].map(str::to_string);
-    columns[6] = format!("{:.3}", sum.bytes as f64 / 1e6);
+    columns[6] = digits(sum.bytes as f64 / 1e6);
     let kind = match sum.gradients {
         true => "all-reduce of gradients",
         false => "all-reduce",
@@ -213,7 +227,7 @@ fn add_operators(text: &mut String, table: &Table) {
     line(
         text,
         &format!(
-            "{:36} {:>8} {:>10} {:>10} {:>10} {:>8} {:>8} {:>6}",
+            "{:36} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
             "operator", "launches", "GFLOP", "MB read", "written", "ms", "TFLOP/s", "TB/s"
         ),
     );
@@ -222,14 +236,14 @@ fn add_operators(text: &mut String, table: &Table) {
         line(
             text,
             &format!(
-                "{name:36} {:8} {:10.1} {:10.1} {:10.1} {:8.3} {:8.1} {:6.2}",
+                "{name:36} {:8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
                 totals.launches,
-                totals.flop as f64 / 1e9,
-                totals.read_bytes as f64 / 1e6,
-                totals.written_bytes as f64 / 1e6,
-                totals.milliseconds,
-                totals.flop as f64 / seconds / 1e12,
-                (totals.read_bytes + totals.written_bytes) as f64 / seconds / 1e12,
+                digits(totals.flop as f64 / 1e9),
+                digits(totals.read_bytes as f64 / 1e6),
+                digits(totals.written_bytes as f64 / 1e6),
+                digits(totals.milliseconds),
+                digits(totals.flop as f64 / seconds / 1e12),
+                digits((totals.read_bytes + totals.written_bytes) as f64 / seconds / 1e12),
             ),
         );
     }
