@@ -102,7 +102,8 @@ pub const SHARED_BYTES: f64 = 128.0;
 /// Bytes from the L2 cache in a cycle: a share of 5.5 TB/s (assumption, as tiles are ranked by).
 pub const L2_BYTES: f64 = 40.0;
 
-/// Seconds of a launch in a graph besides its work: the gap after the one before, and its ramp (assumption).
+/// Seconds of a launch in a graph besides its work: the gap after the one before, its ramp, and until its first loads
+/// have arrived (assumption).
 pub const LAUNCH: f64 = 1.5e-6;
 /// Seconds until a load from memory has arrived, on a GPU under load (assumption; 479 cycles of an idle H100, arXiv
 /// 2402.13499).

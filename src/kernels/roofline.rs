@@ -103,7 +103,8 @@ fn independent(machine: &Machine, in_flight: u64, launched: &Launched) -> Vec<(f
     } else {
         MEMORY_LATENCY
     };
-    let turns = traffic.read as f64 / in_flight.max(1) as f64;
+    // The first turn is the launch's.
+    let turns = (traffic.read as f64 / in_flight.max(1) as f64 - 1.0).max(0.0);
     let operations = 2.0 * ARITHMETIC * machine.multiprocessors as f64 * machine.clock;
     vec![
         (LAUNCH + bytes / (machine.memory * SEVERAL_STREAMS), Bound::Memory),
@@ -152,4 +153,142 @@ fn product(
         (cycles / machine.clock, Bound::Product),
         (LAUNCH + bytes / machine.memory, Bound::Memory),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use syncbn_mlir::gpu::launches::Traffic;
+    use syncbn_mlir::gpu::{Cost, Direction};
+
+    use super::super::machine::Gpu;
+    use super::*;
+
+    fn kernel(block: u32, shared: u32) -> GpuKernel {
+        GpuKernel {
+            name: "kernel".to_string(),
+            block,
+            shared,
+            cooperative: false,
+            parameters: None,
+            numbers: 0,
+            nodes: Vec::new(),
+        }
+    }
+
+    fn launched(blocks: u64, traffic: Traffic, cost: Cost) -> Launched {
+        Launched {
+            node: "node".to_string(),
+            op: "op".to_string(),
+            kernel: 0,
+            grid: [blocks, 1],
+            resident: None,
+            traffic,
+            cost,
+        }
+    }
+
+    #[test]
+    fn a_multiprocessor_holds_what_its_scarcest_resource_allows() {
+        let [a100, h200] = [Gpu::A100, Gpu::H200].map(Gpu::machine);
+        for (machine, block, shared, registers, bounded, blocks) in [
+            // Threads, blocks.
+            (&h200, 256, 0, Some(32), None, 8),
+            (&h200, 32, 0, Some(16), None, 32),
+            // 40 registers are 5 units of a warp, so there are 51 warps.
+            (&h200, 256, 0, Some(40), None, 6),
+            (&h200, 128, 0, Some(157), None, 3),
+            // 69632 + 1024 bytes in 228 and 164 KiB.
+            (&h200, 256, 69632, Some(80), None, 3),
+            (&a100, 256, 69632, Some(80), None, 2),
+            // Without ptxas, what the kernel was bounded to.
+            (&h200, 256, 0, None, Some(3), 3),
+            (&h200, 256, 0, None, None, 8),
+        ] {
+            let found = resident(machine, &kernel(block, shared), registers, bounded);
+            assert_eq!(
+                found, blocks,
+                "{block} threads, {shared} bytes, {registers:?} registers"
+            );
+        }
+    }
+
+    #[test]
+    fn time_is_that_of_the_narrowest_bound() {
+        let machine = Gpu::H200.machine();
+        let of = |blocks: u64, read: u64, flop: u64, at_once: u64| {
+            let traffic = Traffic {
+                read,
+                written: read,
+                least: 2 * read,
+                flop,
+                at_once,
+            };
+            occupancy(
+                &machine,
+                &kernel(256, 0),
+                Some(32),
+                &launched(blocks, traffic, Cost::default()),
+            )
+        };
+        let close = |found: Occupancy, seconds: f64, bound: Bound| {
+            assert!((found.seconds - seconds).abs() < 1e-3 * seconds, "{found:?}");
+            assert_eq!(found.bound, bound, "{found:?}");
+        };
+        // 2 GB at 0.85 of 4.3 TB/s; 132 multiprocessors have 8 blocks each, with 256 threads of 16 bytes.
+        let stream = of(100_000, 1 << 30, 0, 16);
+        close(
+            stream,
+            1.5e-6 + (2_u64 << 30) as f64 / (0.85 * 4.3e12),
+            Bound::Memory,
+        );
+        assert_eq!(stream.in_flight, 132 * 8 * 256 * 16);
+        assert!((stream.waves - 100_000.0 / 1056.0).abs() < 1e-9);
+        // One block asks for 4 KiB at once and has 256 to read: 255 turns of 0.75 us after the first one.
+        close(of(1, 1 << 20, 0, 16), 1.5e-6 + 255.0 * 0.75e-6, Bound::Latency);
+        // 59.3 TFLOP/s in f32.
+        let peak = 2.0 * 128.0 * 132.0 * 1.755e9;
+        close(
+            of(1056, 1 << 20, 1 << 40, 16),
+            1.5e-6 + (1u64 << 40) as f64 / peak,
+            Bound::Arithmetic,
+        );
+    }
+
+    /// One wave of 264 blocks, two in each multiprocessor. A step of 128x128x32 takes the matrix units 440.6 cycles
+    /// (32 times 128 * 128 multiply-adds at 1190), shared memory 512 (16 KiB copied and 8 warps' 64+32 rows of 64 bytes
+    /// at 128) and the issue of 8 * 115 instructions for 32 matrix instructions 230; so 512 / 0.8 for each of two
+    /// blocks. A block has 2300 cycles besides, and half of 2 * (65536 / 40 + 1200) for its result.
+    #[test]
+    fn a_product_takes_its_steps() {
+        let machine = Gpu::H200.machine();
+        let tiles = Tiles {
+            direction: Direction::Forward,
+            operand_bytes: 2,
+            products: 1,
+            block: [128, 128, 32],
+            warp: [64, 32],
+            stages: 4,
+            steps: 18.0,
+        };
+        let traffic = Traffic {
+            read: 16 << 20,
+            ..Traffic::default()
+        };
+        let cost = Cost {
+            tiles: Some(tiles),
+            ..Cost::default()
+        };
+        let found = occupancy(
+            &machine,
+            &kernel(256, 69632),
+            Some(128),
+            &launched(264, traffic, cost),
+        );
+        let cycles = 18.0 * 2.0 * 512.0 / 0.8 + 2300.0 + (65536.0 / 40.0 + 1200.0);
+        assert!((found.seconds - cycles / 1.755e9).abs() < 1e-9, "{found:?}");
+        assert_eq!(found.bound, Bound::Product);
+        assert_eq!((found.resident, found.waves), (2, 1.0));
+        // Three of four stages are under way in each block.
+        assert_eq!(found.in_flight, 264 * 3 * 16384);
+    }
 }

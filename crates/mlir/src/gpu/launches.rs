@@ -17,7 +17,7 @@ pub struct Schedule {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Enqueued {
     /// A kernel.
-    Launch(Launched),
+    Launch(Box<Launched>),
     /// A sum over ranks, which one rank leaves out.
     AllReduce {
         /// Name of its node.
@@ -81,7 +81,7 @@ impl Lowering<'_> {
 
     /// Records a launch for a node.
     pub(super) fn record(&mut self, launch: &Launch, node: &str, op: &str) {
-        self.enqueued.push(Enqueued::Launch(Launched {
+        self.enqueued.push(Enqueued::Launch(Box::new(Launched {
             node: node.to_string(),
             op: op.to_string(),
             kernel: launch.index as usize,
@@ -89,7 +89,7 @@ impl Lowering<'_> {
             resident: launch.blocks.resident,
             traffic: launch.traffic,
             cost: launch.cost,
-        }));
+        })));
     }
 }
 
