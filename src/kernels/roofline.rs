@@ -15,6 +15,8 @@ use super::machine::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
+    /// The launch itself: all else takes less.
+    Launch,
     /// Bytes, at the bandwidth of the memory.
     Memory,
     /// Bytes that are asked for at once, by how long they take to arrive.
@@ -82,13 +84,14 @@ pub fn occupancy(
     let (seconds, bound) = candidates
         .into_iter()
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .unwrap_or((LAUNCH, Bound::Memory));
+        .unwrap_or((LAUNCH, Bound::Launch));
+    let is_launch = launched.cost.tiles.is_none() && seconds < 2.0 * LAUNCH;
     Occupancy {
         resident,
         waves: blocks as f64 / (resident * machine.multiprocessors) as f64,
         in_flight,
         seconds,
-        bound,
+        bound: if is_launch { Bound::Launch } else { bound },
     }
 }
 

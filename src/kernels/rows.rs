@@ -69,7 +69,7 @@ pub struct Launch {
     pub operator: String,
     /// Symbol of the kernel.
     pub kernel: String,
-    /// `whole`, or which stage of the operator it is: `weights`, `partial` or `merge`.
+    /// `whole`, or which stage of the operator it is: `weights`, `partial`, `moments` or `merge`.
     pub stage: &'static str,
     /// Blocks along each axis.
     pub grid: [u64; 3],
@@ -191,11 +191,12 @@ impl Launch {
             node: launched.node.clone(),
             operator: launched.op.clone(),
             kernel: String::new(),
-            stage: match launched.cost.share {
-                Share::Whole => "whole",
-                Share::Weights => "weights",
-                Share::Partial => "partial",
-                Share::Merge => "merge",
+            stage: match (launched.cost.share, launched.cost.of_result) {
+                (Share::Whole | Share::Partial, true) => "moments",
+                (Share::Whole, false) => "whole",
+                (Share::Weights, _) => "weights",
+                (Share::Partial, false) => "partial",
+                (Share::Merge, _) => "merge",
             },
             grid: [across, 1, planes],
             block: 0,

@@ -176,6 +176,7 @@ fn launch_cells(number: &str, launch: &Launch) -> String {
     let mega = |bytes: u64| digits(bytes as f64 / 1e6);
     let kilo = |bytes: u64| format!("{:.1}", bytes as f64 / 1e3);
     let by = match launch.bound {
+        Bound::Launch => "gap",
         Bound::Memory => "mem",
         Bound::Latency => "lat",
         Bound::Arithmetic => "alu",

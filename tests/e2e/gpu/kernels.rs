@@ -174,16 +174,20 @@ pub fn check_rows(step: &Value, multiprocessors: f64) {
 #[track_caller]
 fn check_stages(step: &Value) {
     let rows = launches(step);
-    for pair in rows.windows(2).filter(|pair| pair[0]["stage"] == "partial") {
-        let [partial, merge] = [pair[0], pair[1]];
-        assert_eq!(merge["stage"], "merge", "{partial}");
+    for (i, merge) in rows.iter().enumerate().filter(|(_, row)| row["stage"] == "merge") {
+        let partial = rows[i - 1];
+        assert!(
+            ["partial", "moments"]
+                .iter()
+                .any(|stage| partial["stage"] == *stage),
+            "{merge}"
+        );
         assert_eq!(partial["node"], merge["node"]);
-        // Besides partial results only some operators write results that early.
-        let early = match partial["operator"].as_str().unwrap() {
-            "conv" | "batch_norm_backward_reduce" => continue,
-            _ => number(partial, "written_bytes"),
-        };
-        assert_eq!(number(merge, "read_bytes"), early, "{partial}");
+        // The fewest bytes are operands and the results that are written that early.
+        let early = number(partial, "least_bytes") - number(partial, "read_bytes");
+        let scratch = number(partial, "written_bytes") - early;
+        assert!(early >= 0.0 && scratch > 0.0, "{partial}");
+        assert_eq!(number(merge, "read_bytes"), scratch, "{partial}");
     }
 }
 
