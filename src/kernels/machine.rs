@@ -46,9 +46,10 @@ impl Gpu {
     ///
     /// Multiprocessors, bandwidth and L2: NVIDIA's data sheets and the whitepapers of the A100 and of the H100. Shared
     /// memory: CUDA C++ Programming Guide, technical specifications by compute capability. Clocks: 1.41 GHz is the
-    /// A100's boost clock, which its peak of 312 TFLOP/s is stated for; 1.755 GHz is an assumption for Hopper under load,
-    /// below the 1.83 GHz of its stated peak. Multiply-adds: `mma.sync` is near the peak of 1024 (bf16) and 512 (tf32) on
-    /// Ampere (arXiv 2206.02874) and at 58% of 2048 and 1024 on Hopper, whose full rate needs `wgmma` (arXiv 2402.13499).
+    /// A100's boost clock, which its peak of 312 TFLOP/s is stated for; 1.755 GHz is an assumption for Hopper under load
+    /// (an H100 for PCIe reports it as its highest clock; the stated peak of the SXM form is for 1.83). Multiply-adds are
+    /// assumptions too: of `mma.sync` near the stated peak of 1024 (bf16) and 512 (tf32) on Ampere, and 58% of 2048 and 1024
+    /// on Hopper, whose full rate needs `wgmma`; arXiv 2206.02874 and 2402.13499 are about such measurements.
     pub fn machine(self) -> Machine {
         match self {
             Gpu::A100 => Machine {
@@ -105,10 +106,10 @@ pub const L2_BYTES: f64 = 40.0;
 /// Seconds of a launch in a graph besides its work: the gap after the one before, its ramp, and until its first loads
 /// have arrived (assumption).
 pub const LAUNCH: f64 = 1.5e-6;
-/// Seconds until a load from memory has arrived, on a GPU under load (assumption; 479 cycles of an idle H100, arXiv
-/// 2402.13499).
+/// Seconds until a load from memory has arrived and the next turn begins, on a GPU under load (assumption; an idle GPU
+/// has some 480 cycles, as arXiv 2402.13499 measures them).
 pub const MEMORY_LATENCY: f64 = 0.75e-6;
-/// Cycles until a load from the L2 cache has arrived (263 of an H100, 262 of an A100: arXiv 2402.13499).
+/// Cycles until a load from the L2 cache has arrived: about what microbenchmarks find (arXiv 2402.13499).
 pub const L2_LATENCY: f64 = 263.0;
 /// Share of a copy's bandwidth that kernels of independent threads reach, which walk through several tensors
 /// (assumption).
