@@ -64,6 +64,26 @@ pub fn generate_gpu(
     })?
 }
 
+/// What a program launches on a GPU, and the PTX of its kernels where it is wanted. `note` is as for
+/// [`crate::generate`].
+pub fn lower_gpu(
+    program: &Program,
+    with_ptx: bool,
+    note: &mut dyn FnMut(&[KernelSource]),
+) -> Result<(Kernels, Option<String>), CodegenError> {
+    with_gpu_module(program, |module| {
+        let kernels = module.kernels().clone();
+        note(&kernels.sources);
+        if !with_ptx {
+            return Ok((kernels, None));
+        }
+        module.lower_kernels()?;
+        let context = Context::create();
+        let ptx = device_code(&translate_kernels(module, &context)?)?;
+        Ok((kernels, Some(ptx)))
+    })?
+}
+
 /// A text form of a GPU program: its MLIR, or (as `llvm` and `asm`) the LLVM IR and PTX of its kernels. The LLVM IR
 /// is that of the emulated kernels where only they are wanted.
 pub fn emit_gpu(

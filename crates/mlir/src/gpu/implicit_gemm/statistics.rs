@@ -176,6 +176,7 @@ impl<'c> Problem<'c> {
         let parts = (most / TILES).clamp(1, MOST_PARTS);
         let parts = 1 << parts.ilog2();
         set_grid(e, self.shape.k, parts);
+        self.note_merge_of_tiles(e, tile, self.batch_bound(e) * positions);
         let mut numbers = Numbers::default();
         let plan = Merge {
             rows: tile.rows,
