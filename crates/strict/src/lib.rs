@@ -23,7 +23,7 @@
 //!
 //! `COMMUNICATOR` (number, rank), `MODULE`, `GRAPH` (what was captured), `COLLECTIVE` (communicator, count, type; when it
 //! is enqueued, also by a graph), `FAILURE`, `HANG`, `DEATH`, `VIOLATION` (rule, function, what), and at an ordinary end of
-//! the process `END` with counts. The rules are those of [`rule::Rule`].
+//! the process `END` with counts. `DUPLICATE` says that two ranks have one GPU. The rules are those of [`rule::Rule`].
 
 #![allow(clippy::missing_safety_doc)]
 
