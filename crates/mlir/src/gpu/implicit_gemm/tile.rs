@@ -74,13 +74,13 @@ const IN_BF16: [Tile; 6] = [
     tile(BF16, [32, 64, 64], [16, 32], 3, 4),
 ];
 
-/// Tiles for three products, which need twice the registers for their operands.
+/// Tiles for three products, which need twice the registers for their operands, and some for sums of a stage.
 const THREE_TF32: [Tile; 5] = [
     tile(F32, [128, 64, 16], [64, 32], 4, 2),
     tile(F32, [64, 64, 32], [32, 32], 3, 2),
     tile(F32, [128, 32, 16], [32, 32], 4, 2),
-    tile(F32, [64, 32, 32], [32, 16], 3, 4),
-    tile(F32, [32, 64, 32], [16, 32], 3, 4),
+    tile(F32, [64, 32, 32], [32, 16], 3, 3),
+    tile(F32, [32, 64, 32], [16, 32], 3, 3),
 ];
 
 /// Multiprocessors of the GPU that tiles are ranked for, which is an A100. A fixed number: the choice of tiles
