@@ -21,7 +21,8 @@
 //!
 //! # Log
 //!
-//! `COMMUNICATOR` (number, rank), `MODULE`, `GRAPH` (what was captured), `COLLECTIVE` (communicator, count, type; when it
+//! `COMMUNICATOR` (number, rank), `MODULE`, `CAPTURE` (counts of calls where one begins), `GRAPH` (what
+//! was captured), `COLLECTIVE` (communicator, count, type; when it
 //! is enqueued, also by a graph), `FAILURE`, `HANG`, `DEATH`, `VIOLATION` (rule, function, what), and at an ordinary end of
 //! the process `END` with counts. `DUPLICATE` says that two ranks have one GPU. The rules are those of [`Rule`].
 
