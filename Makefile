@@ -25,7 +25,7 @@ demo: setup ## compile a BatchNorm network and train it with and without synchro
 	cargo build $(CARGO_ARGS) --bin syncbn-compile
 	@scripts/demo
 
-ptxas: setup ## install NVIDIA's assembler into target/tools, where it can be had
+ptxas: setup ## install NVIDIA's assembler, and what some tests need, where they can be had
 	@scripts/setup --ptxas
 
 test: ptxas ## run every test

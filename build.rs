@@ -53,7 +53,9 @@ fn build_runtime(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
             "profile.release.codegen-units=1",
         ])
         .args(["--crate-type", "staticlib", "--features", "entry", "--target-dir"])
-        .arg(&target);
+        .arg(&target)
+        // Executables run on other machines than this one: a user's own flags, such as target-cpu=native, stay out.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-cpu=x86-64");
     let status = cargo
         .status()
         .map_err(|e| format!("cargo could not be run: {e}"))?;

@@ -157,7 +157,7 @@ pub fn lower(graphs: &Graphs, cpu: &Cpu, options: &Options, emit: Emit) -> Resul
 }
 
 /// What code is generated for.
-fn program<'g>(graphs: &'g Graphs, cpu: &Cpu, options: &Options) -> Result<Program<'g>, Error> {
+pub(crate) fn program<'g>(graphs: &'g Graphs, cpu: &Cpu, options: &Options) -> Result<Program<'g>, Error> {
     Ok(Program {
         train: steps(&graphs.train)?,
         infer: steps(&graphs.infer)?,

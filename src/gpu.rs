@@ -8,6 +8,7 @@ use syncbn_ir::Warning;
 use syncbn_mlir::cpu::{KernelSource, Program};
 
 use crate::executable::CompiledPart;
+use crate::model::processor;
 use crate::ptxas::{Assembled, Ptxas};
 use crate::{Error, Kind, Options, worker};
 
@@ -30,10 +31,12 @@ pub fn part(
     let scratch = code.kernels.scratch;
     model.arenas.train_step += scratch;
     model.arenas.infer_step += scratch;
+    model.cpu = processor(&cpu.host());
     model.gpu = Some(Gpu {
         precision: program.products.name().to_string(),
         cuda: targets.cuda,
         emulated: targets.emulated,
+        emulated_cpu: targets.emulated.then(|| processor(cpu)),
         kernels: code.kernels.kernels,
         train_constants: train_constants.len() as u64,
         infer_constants: infer_constants.len() as u64,

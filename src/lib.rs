@@ -25,6 +25,7 @@ mod diagnostic;
 mod error;
 mod executable;
 mod gpu;
+mod kernels;
 mod link;
 mod model;
 mod options;

@@ -9,6 +9,7 @@ use syncbn_passes::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss};
 
 use crate::Mode;
 use crate::diagnostic::MessageFormat;
+use crate::kernels::{Form, Gpu};
 
 /// Compiles a BatchNorm network to one executable that trains it data-parallel with synchronised BatchNorm,
 /// and infers.
@@ -87,6 +88,10 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "exe")]
     pub emit: EmitFlag,
 
+    /// The GPU that `--emit kernels` is about [default: h200].
+    #[arg(long, value_enum)]
+    pub gpu: Option<Gpu>,
+
     /// Passes and pipelines to run instead of the standard ones, comma-separated.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub passes: Option<Vec<String>>,
@@ -164,15 +169,34 @@ pub enum EmitFlag {
     Asm,
     /// PTX of the GPU's kernels.
     Ptx,
+    /// What a step launches on a GPU, as a table: bytes, operations, blocks, and a time by a model.
+    Kernels,
+    /// The same as JSON.
+    KernelsJson,
     /// The object file of the generated code.
     Obj,
 }
 
 impl EmitFlag {
-    /// What code generation writes; None for the graph and the executable.
+    /// Whether it tells of the GPU part alone.
+    pub fn is_of_gpu(self) -> bool {
+        self == EmitFlag::Ptx || self.report().is_some()
+    }
+
+    /// The form of the report of a step's launches, if that is what is written.
+    pub fn report(self) -> Option<Form> {
+        match self {
+            EmitFlag::Kernels => Some(Form::Table),
+            EmitFlag::KernelsJson => Some(Form::Json),
+            _ => None,
+        }
+    }
+
+    /// What code generation writes; None for the graph, the executable and reports.
     pub fn code(self) -> Option<Emit> {
         match self {
             EmitFlag::Exe | EmitFlag::Graph | EmitFlag::GraphOpt => None,
+            EmitFlag::Kernels | EmitFlag::KernelsJson => None,
             EmitFlag::Mlir => Some(Emit::Mlir),
             EmitFlag::MlirLlvm => Some(Emit::MlirLlvm),
             EmitFlag::Llvm => Some(Emit::Llvm),

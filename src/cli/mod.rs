@@ -22,7 +22,7 @@ use crate::diagnostic::{MessageFormat, Reporter};
 use crate::executable::cannot_write;
 use crate::output::write_atomically;
 use crate::selection::check_passes;
-use crate::{Error, Options, gpu, worker};
+use crate::{Error, Options, gpu, kernels, worker};
 use syncbn_codegen::Cpu;
 use syncbn_ir::Warning;
 
@@ -97,11 +97,15 @@ fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
             "PTX is code for the target cuda, which is not asked for, or not in a precision that GPUs have",
             "add --target cuda, and no --precision but f32, tf32 or bf16",
         )),
+        _ if emit.report().is_some() && !options.targets.cuda => Err(Error::user(
+            "the report is about kernels for the target cuda, which is not asked for, or not in a precision that GPUs have",
+            "add --target cuda, and no --precision but f32, tf32 or bf16",
+        )),
         EmitFlag::Obj if !options.targets.cpu => Err(Error::user(
             "--emit obj writes the CPU's code, and the CPU is no target",
             "add cpu to --target, or use --emit ptx",
         )),
-        EmitFlag::Ptx => {
+        _ if emit.is_of_gpu() => {
             options.targets.cpu = false;
             Ok(())
         }
@@ -156,6 +160,12 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
         let message = format!("-o {} is the network itself", output.display());
         return Err(Error::user(message, "name another file"));
     }
+    if arguments.gpu.is_some() && arguments.emit.report().is_none() {
+        return Err(Error::user(
+            "--gpu says what GPU --emit kernels is about, and something else is emitted",
+            "leave it out, or add --emit kernels or kernels-json",
+        ));
+    }
     let mut stages = Stages {
         reporter,
         verbose: arguments.verbose,
@@ -188,6 +198,12 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     stages.done("passes");
     if arguments.emit == EmitFlag::GraphOpt {
         return write_text(output, graphs_text(&graphs).as_bytes());
+    }
+    if let Some(form) = arguments.emit.report() {
+        let gpu = arguments.gpu.unwrap_or_default();
+        let text = kernels::report(&graphs, &options, gpu, form)?;
+        stages.done("report");
+        return write_text(output, text.as_bytes());
     }
     if let Some(emit) = arguments.emit.code() {
         let bytes = lower(&graphs, &Cpu::new(options.cpu), &options, emit)?;

@@ -3,15 +3,15 @@
 use syncbn_ir::ops::RunningVar;
 use syncbn_passes::PrintAfter;
 
-use super::arguments::{Arguments, EmitFlag, RunningVarFlag, Target};
+use super::arguments::{Arguments, RunningVarFlag, Target};
 use super::network::Network;
 use crate::{Error, Options, Targets};
 
 /// What the executable runs on: what was asked for, or else every kind of device that computes in the precision asked
 /// for.
 fn targets(arguments: &Arguments) -> Result<Targets, Error> {
-    // PTX is a text form of the GPU part, whatever other parts there are.
-    let text_of_gpu = arguments.emit == EmitFlag::Ptx;
+    // Text forms of the GPU part show it whatever other parts there are.
+    let text_of_gpu = arguments.emit.is_of_gpu();
     let only_cpu = arguments
         .precision
         .is_some_and(|precision| precision.everywhere && precision.products.is_none());

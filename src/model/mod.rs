@@ -57,11 +57,7 @@ pub fn describe(
         flags: flags(options, dtype),
         targets: options.targets.names(),
         gpu: None,
-        cpu: syncbn_abi::Cpu {
-            flag: cpu.flag.name().to_string(),
-            name: cpu.name.clone(),
-            features: cpu.features.clone(),
-        },
+        cpu: processor(cpu),
         glibc: None,
         element_type: abi_type(dtype)?,
         batch_bound: options.batch as u64,
@@ -96,6 +92,15 @@ pub fn describe(
         statistics,
         warnings: graphs.warnings.iter().map(ToString::to_string).collect(),
     })
+}
+
+/// Describes a processor.
+pub fn processor(cpu: &Cpu) -> syncbn_abi::Cpu {
+    syncbn_abi::Cpu {
+        flag: cpu.flag.name().to_string(),
+        name: cpu.name.clone(),
+        features: cpu.features.clone(),
+    }
 }
 
 /// Names of the parameters that `assign-layouts` gave another order in memory.

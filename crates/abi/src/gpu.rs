@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::StepArguments;
+use crate::{Cpu, StepArguments};
 
 /// Names of the symbols that cross the boundary of the GPU part.
 pub mod gpu_symbols {
@@ -44,8 +44,9 @@ pub mod gpu_symbols {
     /// result)`, where the arguments lie as in a C structure and so does a structure result. After the last argument
     /// comes, as i64, the `base` of each argument that points to global memory, as in [`EMULATED_ACCESS`].
     pub const EMULATED_INTRINSIC: &str = "syncbn_emu_";
-    /// Provided by the runtime: `void (const void* address, i64 bytes, i64 alignment, i64 write, i64 base)`, called
-    /// before every access of emulated kernels to global or shared memory. `base` is the number of the kernel's
+    /// Provided by the runtime: `void (const void* address, i64 place, i64 bytes, i64 alignment, i64 write, i64 base)`,
+    /// called before every access of emulated kernels to global or shared memory. `place` numbers the instructions of a
+    /// function that access memory, so that what a warp does at once can be seen together. `base` is the number of the kernel's
     /// parameter that the address is based on, [`super::BASE_UNKNOWN`] or [`super::BASE_SHARED`].
     pub const EMULATED_ACCESS: &str = "syncbn_emu_access";
 
@@ -114,6 +115,9 @@ pub struct Gpu {
     pub cuda: bool,
     /// The executable holds the kernels compiled for the emulator.
     pub emulated: bool,
+    /// The processor that the emulated kernels are compiled for; None without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated_cpu: Option<Cpu>,
     /// The kernels, by index.
     pub kernels: Vec<GpuKernel>,
     /// Bytes of the training graph's constants.

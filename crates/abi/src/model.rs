@@ -18,7 +18,7 @@ pub struct Model {
     /// What a description of the GPU part adds; None in that of the CPU part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
-    /// LLVM's name of the processor, and the features (`avx2`, `avx512f`, …) that must be present.
+    /// The processor that the part's code is for; in a description of the GPU part, its host code.
     pub cpu: Cpu,
     /// Lowest glibc version the executable runs with, if known.
     pub glibc: Option<String>,
@@ -84,7 +84,7 @@ pub struct Cpu {
     pub flag: String,
     /// LLVM's name of the processor.
     pub name: String,
-    /// x86 features that the code may use, in LLVM's spelling without `+`.
+    /// x86 features beyond the baseline that the code may use, in LLVM's spelling without `+`.
     pub features: Vec<String>,
 }
 

@@ -84,6 +84,17 @@ impl Cpu {
         }
     }
 
+    /// The processor of the same flag that host code of GPU programs is for: any x86-64. That code only launches
+    /// kernels, and the machine with the GPU is seldom the one that compiles.
+    pub fn host(&self) -> Cpu {
+        Cpu {
+            flag: self.flag,
+            name: "x86-64".to_string(),
+            features: Vec::new(),
+            disabled: Vec::new(),
+        }
+    }
+
     /// LLVM's `+a,-b` form.
     pub fn feature_string(&self) -> String {
         let on = self.features.iter().map(|f| format!("+{f}"));

@@ -31,7 +31,8 @@ pub struct GpuCode {
     pub emulated: Option<Vec<u8>>,
 }
 
-/// Generates the code of a GPU program. `note` is as for [`crate::generate`].
+/// Generates the code of a GPU program: emulated kernels for `cpu`, host code for [`Cpu::host`]. `note` is as for
+/// [`crate::generate`].
 pub fn generate_gpu(
     program: &Program,
     cpu: &Cpu,
@@ -58,8 +59,28 @@ pub fn generate_gpu(
         }
         let context = Context::create();
         let host = translate_host(module, &context)?;
-        code.host = from_llvm(&host, cpu, effort::HOST, Emit::Object)?;
+        code.host = from_llvm(&host, &cpu.host(), effort::HOST, Emit::Object)?;
         Ok(code)
+    })?
+}
+
+/// What a program launches on a GPU, and the PTX of its kernels where it is wanted. `note` is as for
+/// [`crate::generate`].
+pub fn lower_gpu(
+    program: &Program,
+    with_ptx: bool,
+    note: &mut dyn FnMut(&[KernelSource]),
+) -> Result<(Kernels, Option<String>), CodegenError> {
+    with_gpu_module(program, |module| {
+        let kernels = module.kernels().clone();
+        note(&kernels.sources);
+        if !with_ptx {
+            return Ok((kernels, None));
+        }
+        module.lower_kernels()?;
+        let context = Context::create();
+        let ptx = device_code(&translate_kernels(module, &context)?)?;
+        Ok((kernels, Some(ptx)))
     })?
 }
 

@@ -19,7 +19,7 @@ use syncbn_mlir::{LowerError, Stage, with_module};
 use effort::Effort;
 
 pub use cpu::{Cpu, CpuFlag};
-pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu};
+pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu, lower_gpu};
 
 /// Makes LLVM's code generators known, once in a process: threads that generate code read what this writes.
 fn initialize_targets() {

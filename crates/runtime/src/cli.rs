@@ -231,6 +231,9 @@ pub struct Info {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Say what this machine has of what the executable needs to run on GPUs, and what is missing
+    #[arg(long)]
+    pub device: bool,
 }
 
 #[cfg(test)]

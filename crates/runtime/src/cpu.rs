@@ -36,7 +36,7 @@ fn present(_: &str) -> Option<bool> {
     None
 }
 
-/// Refuses a processor that lacks a feature that the model's code may use.
+/// Refuses a processor that lacks a feature that the chosen part's code may use.
 pub fn check(cpu: &Cpu) -> Result<()> {
     check_with(cpu, present)
 }
@@ -51,14 +51,24 @@ fn check_with(cpu: &Cpu, present: impl Fn(&str) -> Option<bool>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    let help = match missing.iter().any(|feature| V3.contains(feature)) {
+        true => "compile the model again on this machine, with `syncbn-compile --cpu native`",
+        false => "compile the model again on this machine, or with `syncbn-compile --cpu x86-64-v3`",
+    };
     Err(Error::environment(format!(
         "this executable is for another processor: it was compiled with --cpu {} ({}), and this machine lacks {}",
         cpu.flag,
         cpu.name,
         missing.join(", ")
     ))
-    .help("compile the model again on this machine, or with `syncbn-compile --cpu x86-64-v3`"))
+    .help(help))
 }
+
+/// What `--cpu x86-64-v3` needs beyond the baseline.
+const V3: [&str; 14] = [
+    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1",
+    "sse4.2", "ssse3",
+];
 
 #[cfg(test)]
 mod tests {
@@ -81,6 +91,9 @@ mod tests {
         assert_eq!(error.kind.exit_code(), 4);
         assert!(error.message.contains("--cpu x86-64-v4"), "{error}");
         assert!(error.message.ends_with("lacks avx512f, avx512vl"), "{error}");
+        assert!(error.to_string().contains("--cpu x86-64-v3"), "{error}");
+        let error = lacks(&["avx2", "avx512f"]).unwrap_err().to_string();
+        assert!(error.contains("--cpu native") && !error.contains("v3"), "{error}");
     }
 
     #[test]

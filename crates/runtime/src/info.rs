@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use syncbn_abi::{GpuKernel, Image, Images, Model, Parameter, Target};
+use syncbn_abi::{Cpu, GpuKernel, Image, Images, Model, Parameter, Target};
 
 use crate::{
     cli,
     error::{Error, Result},
+    gpu::survey::Survey,
     program::{GpuPart, Program},
     report,
 };
@@ -29,6 +30,9 @@ struct Description<'a> {
     /// The GPU part, beside that of the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     gpu_part: Option<Box<Description<'a>>>,
+    /// What `--device` asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Survey>,
 }
 
 /// Runs `info`: describes the CPU part, and with or without it the GPU part.
@@ -38,7 +42,15 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
         Some(part) => Some(describe(&part.model, Some(images(part)?))),
         None => None,
     };
-    let description = match (cpu, gpu) {
+    let device = match (&program.gpu, flags.device) {
+        (_, false) => None,
+        (Some(part), true) => Some((part.devices.survey)(part)),
+        (None, true) => {
+            let error = Error::environment("info --device: this executable has no GPU part");
+            return Err(error.help("compile the network with --target cpu,cuda"));
+        }
+    };
+    let mut description = match (cpu, gpu) {
         (Some(cpu), gpu) => Description {
             gpu_part: gpu.map(Box::new),
             ..cpu
@@ -46,7 +58,15 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
         (None, Some(gpu)) => gpu,
         (None, None) => return Err(Error::internal("the executable holds no model")),
     };
+    description.device = device;
     if !flags.json {
+        if let Some(device) = &description.device {
+            let lines = device
+                .lines()
+                .into_iter()
+                .map(|(name, value)| format!("{name:<12}{value}"));
+            return report::result(&lines.collect::<Vec<_>>().join("\n"));
+        }
         let mut texts = vec![text(&description)];
         texts.extend(description.gpu_part.as_deref().map(text));
         return report::result(texts.join("\n\n\n").trim_end());
@@ -74,6 +94,7 @@ fn describe(model: &Model, images: Option<BTreeMap<String, u64>>) -> Description
         collective_bytes_per_step_uncombined: model.uncombined.bytes,
         images,
         gpu_part: None,
+        device: None,
     }
 }
 
@@ -108,10 +129,7 @@ fn text(description: &Description) -> String {
     line("network", model.name.clone());
     line("compiler", format!("syncbn-compile {}", model.compiler));
     line("targets", model.targets.join(", "));
-    line(
-        "processor",
-        format!("{} (--cpu {})", model.cpu.name, model.cpu.flag),
-    );
+    line("processor", processor(&model.cpu));
     let flags: Vec<_> = model
         .flags
         .iter()
@@ -135,6 +153,9 @@ fn text(description: &Description) -> String {
             .map(|(_, name)| *name)
             .collect();
         line("devices", runs.join(", "));
+        if let Some(cpu) = &gpu.emulated_cpu {
+            line("emulated on", processor(cpu));
+        }
         for (name, bytes) in description.images.iter().flatten() {
             line("image", format!("{name}, {bytes} bytes"));
         }
@@ -248,6 +269,14 @@ fn text(description: &Description) -> String {
         lines.push(format!("  {name:<24}{size}"));
     }
     lines.join("\n")
+}
+
+/// A processor, with the flag that chose it where it is not any x86-64.
+fn processor(cpu: &Cpu) -> String {
+    match cpu.features.is_empty() {
+        true => cpu.name.clone(),
+        false => format!("{} (--cpu {})", cpu.name, cpu.flag),
+    }
 }
 
 fn batched(shape: &[u64]) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use syncbn_abi::Model;
+use syncbn_abi::{Cpu, Model};
 
 use crate::{
     cli::Device,
@@ -27,6 +27,16 @@ impl Target {
         match self {
             Target::Cpu(part) => &part.model,
             Target::Gpu(part, _) => &part.model,
+        }
+    }
+
+    /// The processor that its code is for. What runs on GPUs needs less than the emulated kernels do.
+    pub fn cpu(&self) -> &Cpu {
+        let model = self.model();
+        let emulated = || model.gpu.as_ref()?.emulated_cpu.as_ref();
+        match self {
+            Target::Gpu(_, gpu::Kind::Emulated) => emulated().unwrap_or(&model.cpu),
+            Target::Cpu(_) | Target::Gpu(_, gpu::Kind::Cuda) => &model.cpu,
         }
     }
 

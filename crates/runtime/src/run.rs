@@ -63,7 +63,7 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
         Command::Bench(flags) => (&flags.place, flags.place.ranks()),
     };
     let target = place::choose(program, place.device)?;
-    cpu::check(&target.model().cpu)?;
+    cpu::check(target.cpu())?;
     let signalled = catch_signals()?;
     let variable = |name: &str| std::env::var(name).ok();
     let options = place.options();

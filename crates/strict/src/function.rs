@@ -69,7 +69,7 @@ const fn ending(function: Function) -> Function {
 use Needs::{Context, Initialised, Nothing};
 
 /// Every exported function that returns a status.
-pub const FUNCTIONS: [Function; 50] = [
+pub const FUNCTIONS: [Function; 51] = [
     function("cuInit", Nothing),
     function("cuDriverGetVersion", Nothing),
     function("cuGetErrorName", Nothing),
@@ -78,6 +78,7 @@ pub const FUNCTIONS: [Function; 50] = [
     function("cuDeviceGet", Initialised),
     function("cuDeviceGetName", Initialised),
     function("cuDeviceGetAttribute", Initialised),
+    function("cuDeviceTotalMem_v2", Initialised),
     function("cuDevicePrimaryCtxRetain", Initialised),
     function("cuDevicePrimaryCtxRelease_v2", Initialised),
     function("cuCtxSetCurrent", Initialised),

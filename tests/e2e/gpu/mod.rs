@@ -1,14 +1,22 @@
 //! The GPU target without a GPU: its kernels and host code run under the emulator, a process for each rank.
 
+mod accumulation;
 mod assembly;
+mod banks;
 mod bases;
 mod corpus;
 mod devices;
 mod dialect;
+mod exports;
+mod kernels;
+mod kernels_by_hand;
+mod kernels_text;
 mod modes;
 mod mutants;
+mod pack;
 mod random;
 mod rounding;
+mod sass;
 mod scripts;
 mod sharing;
 mod steps;

@@ -105,12 +105,12 @@ impl<'c> Retargeting<'_, 'c> {
         let i64_type = self.context.i64_type();
         let pointer = self.context.ptr_type(AddressSpace::default());
         let number: BasicMetadataTypeEnum = i64_type.into();
-        let parameters = [pointer.into(), number, number, number, number];
+        let parameters = [pointer.into(), number, number, number, number, number];
         let check = self.module.get_function(EMULATED_ACCESS).unwrap_or_else(|| {
             let ty = self.context.void_type().fn_type(&parameters, false);
             self.module.add_function(EMULATED_ACCESS, ty, None)
         });
-        for instruction in instructions(function) {
+        for (place, instruction) in instructions(function).into_iter().enumerate() {
             let Some((address, size, written)) = access(instruction) else {
                 continue;
             };
@@ -125,8 +125,9 @@ impl<'c> Retargeting<'_, 'c> {
                 false => self.builder.build_address_space_cast(address, pointer, "")?,
             };
             let alignment = u64::from(instruction.get_alignment().unwrap_or(1));
-            let arguments: [BasicMetadataValueEnum; 5] = [
+            let arguments: [BasicMetadataValueEnum; 6] = [
                 plain.into(),
+                i64_type.const_int(place as u64, false).into(),
                 size.into(),
                 i64_type.const_int(alignment, false).into(),
                 i64_type.const_int(u64::from(written), false).into(),

@@ -5,6 +5,7 @@
 //! emits nothing.
 
 use super::control::Extent;
+use super::cost::Cost;
 use super::grid::{Blocks, THREADS, Work};
 use super::numbers::Sharing;
 use super::threads::Trial;
@@ -29,6 +30,8 @@ pub struct Device<'c> {
     pub work: Work,
     /// How its grid is made.
     pub blocks: Blocks,
+    /// What the stage costs.
+    pub cost: Cost,
     /// How it is shared.
     pub sharing: Sharing<'c>,
     /// Present while lanes are tried.
@@ -47,6 +50,7 @@ impl<'c> Device<'c> {
             scratch_bytes: 0,
             work: Work::default(),
             blocks: Blocks::of_threads(THREADS),
+            cost: Cost::default(),
             sharing: Sharing::default(),
             trial: None,
         }
@@ -55,6 +59,11 @@ impl<'c> Device<'c> {
     /// Number of stages, once the lowering has run.
     pub fn stages(&self) -> usize {
         self.position + 1
+    }
+
+    /// Whether the lowering has not passed the stage that is being built.
+    pub(super) fn has_reached_stage(&self) -> bool {
+        self.position <= self.stage
     }
 
     /// Takes account of a loop over this many threads: in all, or for each sample when there is a batch.

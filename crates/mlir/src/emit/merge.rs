@@ -1,6 +1,7 @@
 //! The second stage of sums on a GPU: partial sums are added in f64, in an order that is fixed by the shapes.
 
 use super::control::Extent;
+use super::cost::Share;
 use super::device::elements;
 use super::grid::Blocks;
 use super::sums::{LANES, Sum};
@@ -12,10 +13,16 @@ const MERGING: i64 = 256;
 const MERGED: i64 = 8;
 /// So many partial sums are added by one thread.
 const FEW_PARTS: i64 = 8;
+/// Turns of a loop over more parts whose loads ptxas puts side by side.
+const UNROLLED: i64 = 4;
 
 impl<'c> Emitter<'c> {
     /// Adds the partial sums of every result.
     pub(super) fn merge(&mut self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
+        self.note_cost(|cost| {
+            cost.share = Share::Merge;
+            cost.scratch_read = sum.partial_bytes(parts);
+        });
         match parts <= FEW_PARTS {
             true => self.merge_in_threads(sum, parts, buffers),
             false => self.merge_in_blocks(sum, parts, buffers),
@@ -52,6 +59,7 @@ impl<'c> Emitter<'c> {
             });
             (sum.store)(e, at, &sums);
         });
+        self.note_cost(|cost| cost.scratch_at_once = cost.lanes * parts * sum.result_bytes());
     }
 
     /// The second stage where there are many parts: the threads of a block share them, and add what they have in a
@@ -73,6 +81,9 @@ impl<'c> Emitter<'c> {
                 ..Blocks::of_threads(threads as u32)
             };
         }
+        self.note_cost(|cost| {
+            cost.scratch_at_once = (parts / shares).clamp(1, UNROLLED) * sum.result_bytes();
+        });
         let thread = self.special_register("tid.x");
         let block = self.special_register("ctaid.x");
         let (share, own) = self.index_split(thread, merged);

@@ -5,6 +5,7 @@
 
 mod arith;
 mod control;
+mod cost;
 mod device;
 mod elem;
 mod erf;
@@ -22,6 +23,7 @@ mod warp;
 
 pub use arith::Compare;
 pub use control::Extent;
+pub use cost::{Cost, Direction, Share, Tiles};
 pub use device::Device;
 pub use elem::Elem;
 pub use grid::{Blocks, THREADS, Work, ceil};

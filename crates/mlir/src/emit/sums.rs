@@ -1,6 +1,7 @@
 //! Sums on a GPU, in two stages: partial sums of many threads, and their sum in a fixed order.
 
 use super::control::{Accumulate, Extent};
+use super::cost::Share;
 use super::device::elements;
 use super::{Buffer, Elem, Emitter, Index, Val};
 
@@ -46,6 +47,16 @@ pub(super) struct Sum<'c, 'b> {
 }
 
 impl Sum<'_, '_> {
+    /// Bytes of all partial sums.
+    pub(super) fn partial_bytes(&self, parts: i64) -> i64 {
+        self.results * parts * self.result_bytes()
+    }
+
+    /// Bytes of one partial sum of a result.
+    pub(super) fn result_bytes(&self) -> i64 {
+        self.elems.iter().map(|elem| elem.bytes()).sum()
+    }
+
     /// Threads that share a result, where each adds up `lanes` results.
     fn parts(&self, lanes: usize) -> i64 {
         let share = |threads: i64| threads * lanes as i64 / self.results.max(1);
@@ -122,6 +133,13 @@ impl<'c> Emitter<'c> {
         if let Some(device) = &mut self.device {
             device.needs(batch, per * parts / lanes as i64);
         }
+        self.note_cost(|cost| {
+            cost.lanes = lanes as i64;
+            if parts > 1 {
+                cost.share = Share::Partial;
+                cost.scratch_written = sum.partial_bytes(parts);
+            }
+        });
         self.with_lanes(lanes, |e| e.add_parts(sum, parts));
     }
 

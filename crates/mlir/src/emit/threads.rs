@@ -120,6 +120,7 @@ impl<'c> Emitter<'c> {
         if let Some(device) = &mut self.device {
             device.needs(batch, per / lanes as i64);
         }
+        self.note_cost(|cost| cost.lanes = lanes as i64);
         self.with_lanes(lanes, each);
     }
 
@@ -164,6 +165,7 @@ impl<'c> Emitter<'c> {
         if let Some(device) = &mut self.device {
             device.needs(batch, of_column * chunks);
         }
+        self.note_cost(|cost| cost.lanes = lanes as i64);
         self.with_lanes(lanes, |e| emit(e, taken));
     }
 

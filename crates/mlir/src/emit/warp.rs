@@ -1,5 +1,7 @@
 //! What the threads of a block do together: shared memory, asynchronous copies, barriers, matrix instructions.
 
+use std::ops::Range;
+
 use melior::dialect::llvm;
 use melior::ir::Attribute;
 use melior::ir::attribute::DenseI64ArrayAttribute;
@@ -59,6 +61,14 @@ impl<'c> Emitter<'c> {
     pub fn vector(&mut self, scalars: &[Val<'c>]) -> Val<'c> {
         let elem = scalars[0].elem;
         self.op1("vector.from_elements", scalars, (elem, scalars.len()), &[])
+    }
+
+    /// These lanes of those of `a` followed by those of `b`.
+    pub fn shuffle(&mut self, [a, b]: [Val<'c>; 2], lanes: Range<usize>) -> Val<'c> {
+        let count = lanes.len();
+        let numbers: Vec<String> = lanes.map(|i| i.to_string()).collect();
+        let mask = self.parse_attribute(&format!("array<i64: {}>", numbers.join(", ")));
+        self.op1("vector.shuffle", &[a, b], (a.elem, count), &[("mask", mask)])
     }
 
     /// All threads of the block meet.

@@ -4,7 +4,7 @@
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
 use super::implicit_gemm::{Finish, Problem, Shape};
-use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Val, in_place};
+use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Share, Val, in_place};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
 use crate::ops::moments::moments;
@@ -50,6 +50,10 @@ fn with_channels_innermost<'c>(e: &mut Emitter<'c>, g: &Geometry, w: &Tensor<'c>
         let own: Vec<Index<'c>> = [&at[inner.len()..], &at[..inner.len()]].concat();
         let v = e.load(&from, &own, None);
         e.store(&to, &own, v);
+    });
+    e.note_cost(|cost| {
+        cost.share = Share::Weights;
+        cost.scratch_written = elements * w.memory_elem().bytes();
     });
     e.then();
     to
@@ -99,6 +103,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
     plain_forward(op, k, window, e);
     if op.moments {
         e.then();
+        e.work_on_result();
         moments(k, y, &k.results[1], e);
     }
     Ok(())

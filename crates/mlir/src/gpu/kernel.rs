@@ -8,9 +8,11 @@ use syncbn_ir::ops::Op;
 
 use super::Lowering;
 use super::alike::{Definition, join};
+use super::launches::Traffic;
+use super::traffic::traffic;
 use crate::LowerError;
 use crate::cpu::KernelSource;
-use crate::emit::{Blocks, COPY_BYTES, Device, Elem, Emitter, Sharing, Work};
+use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Elem, Emitter, Sharing, Work};
 use crate::host::Parameter;
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor};
@@ -24,6 +26,10 @@ pub struct Launch {
     pub blocks: Blocks,
     /// Index of its kernel's description.
     pub index: i64,
+    /// What it moves and computes.
+    pub traffic: Traffic,
+    /// What its lowering knows of that.
+    pub cost: Cost,
 }
 
 /// Symbol of the open numbers of the kernel of this index, in host code.
@@ -108,6 +114,8 @@ impl<'c> Lowering<'c> {
                 work: device.work,
                 blocks: device.blocks,
                 index: index as i64,
+                traffic: traffic(call, &device.cost, self.batch_bound as usize),
+                cost: device.cost,
             });
         }
         self.launches.insert(key, launches);

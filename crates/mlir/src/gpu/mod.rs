@@ -10,9 +10,11 @@ pub(crate) mod conv;
 pub mod host;
 pub(crate) mod implicit_gemm;
 mod kernel;
+pub mod launches;
 pub(crate) mod matmul;
 pub mod nccl;
 mod step;
+mod traffic;
 mod update;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,9 @@ use crate::emit::COPY_BYTES;
 use crate::host::{Functions, Parameter, check};
 use alike::Definition;
 use kernel::Launch;
+use launches::{Enqueued, Schedule};
+
+pub use crate::emit::{Cost, Direction, Share, Tiles};
 
 /// Name of the `gpu.module`.
 pub const KERNELS: &str = "kernels";
@@ -89,6 +94,8 @@ pub struct Kernels {
     pub sources: Vec<KernelSource>,
     /// Bytes of scratch memory that follow the step arena.
     pub scratch: u64,
+    /// What each entry point enqueues.
+    pub schedules: Vec<Schedule>,
 }
 
 /// Builds the module.
@@ -105,6 +112,8 @@ pub struct Lowering<'c> {
     /// Names of the kernels that are shared, by their plans.
     shared: Rc<BTreeMap<String, String>>,
     lowered: Kernels,
+    /// What the entry point under construction enqueues.
+    enqueued: Vec<Enqueued>,
 }
 
 impl<'c> Lowering<'c> {
@@ -134,6 +143,7 @@ impl<'c> Lowering<'c> {
             separate: Vec::new(),
             shared: Rc::default(),
             lowered: Kernels::default(),
+            enqueued: Vec::new(),
         };
         for (name, parameters) in [
             (gpu_symbols::STREAM_WAIT, &[Shared, Shared][..]),

@@ -9,11 +9,13 @@ use syncbn_ir::{Arena, DType, Graph, Location, NodeId, TensorType};
 
 use super::host::{BY_VALUE, INDEX};
 use super::kernel::{Call, Launch, numbers_symbol};
+use super::launches::Enqueued;
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::cpu::Part;
 use crate::emit::{Blocks, Elem, Emitter, Val, ceil};
 use crate::host::{Places, Step, places};
+use crate::schedule::Piece;
 
 /// Reads a field of [`GpuArguments`].
 macro_rules! field {
@@ -106,7 +108,12 @@ impl<'c> Lowering<'c> {
             match part.graph.op(id) {
                 Op::AllReduce(_) => {
                     let number = crate::schedule::number(&collectives, id)?;
-                    all_reduce(&mut step, &queue, id, number as i64)?;
+                    let bytes = all_reduce(&mut step, &queue, id, number as i64)?;
+                    self.enqueued.push(Enqueued::AllReduce {
+                        node: part.graph.node(id).name.clone(),
+                        gradients: crate::schedule::sums_gradients(part.graph, id),
+                        bytes,
+                    });
                 }
                 op if has_kernels(op) => self.launch_node(&mut step, &queue, id)?,
                 _ => {}
@@ -129,6 +136,7 @@ impl<'c> Lowering<'c> {
             self.copy_loss(&mut step, &queue)?;
         }
         step.finish(&functions, name);
+        self.end_schedule(name);
         Ok(())
     }
 
@@ -171,6 +179,7 @@ impl<'c> Lowering<'c> {
             let kernel = &self.lowered.kernels[launch.index as usize];
             let n = step.frame.n;
             launch_kernel(&mut step.e, (&launch, kernel), queue.stream, n, &arguments);
+            self.record(&launch, call.label, call.op.name());
         }
         Ok(())
     }
@@ -241,13 +250,13 @@ pub(super) fn launch_kernel<'c>(
 
 /// The all-reduce of a node, in place, when there are several ranks. Gradients travel on their own stream:
 /// it waits for what was computed so far, and the next collective of BatchNorm waits for it, so that all ranks
-/// issue collectives in one order.
+/// issue collectives in one order. Returns the bytes that it sums.
 fn all_reduce<'c>(
     step: &mut Step<'c, '_>,
     queue: &Queue<'c>,
     id: NodeId,
     number: i64,
-) -> Result<(), LowerError> {
+) -> Result<u64, LowerError> {
     let segments = crate::schedule::segments(step.graph, id)?;
     let gradients = crate::schedule::sums_gradients(step.graph, id);
     let (reduce, next) = (step.new_block(), step.new_block());
@@ -274,5 +283,6 @@ fn all_reduce<'c>(
         nccl::group_end(&mut step.e, stream);
     }
     step.e.jump(next);
-    Ok(())
+    let bytes = |piece: &Piece| piece.elements * piece.dtype.bytes();
+    Ok(segments.iter().map(bytes).sum())
 }

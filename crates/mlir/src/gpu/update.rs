@@ -9,19 +9,44 @@ use syncbn_ir::Graph;
 use super::Lowering;
 use super::alike::Definition;
 use super::kernel::Launch;
+use super::launches::Traffic;
 use super::step::{field, launch_kernel};
-use crate::emit::{Blocks, COPY_BYTES, Device, Elem, Emitter, THREADS, Work, ceil};
+use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Elem, Emitter, THREADS, Work, ceil};
 use crate::host::{Parameter, Step};
 use crate::ops;
+
+/// Name of an update among nodes.
+const UPDATE: &str = "update";
+
+/// What an update does with each element: arrays that it reads and writes, and operations.
+struct PerElement {
+    read: u64,
+    written: u64,
+    flop: u64,
+}
+
+/// Weight, gradient and velocity; weight and velocity.
+const SGD: PerElement = PerElement {
+    read: 3,
+    written: 2,
+    flop: 8,
+};
+
+/// Weight, gradient and both moments; all but the gradient.
+const ADAMW: PerElement = PerElement {
+    read: 4,
+    written: 3,
+    flop: 15,
+};
 
 impl<'c> Lowering<'c> {
     /// The kernels of the optimisers' updates, which read their arguments from device memory.
     pub(super) fn updates(&mut self) {
-        let updates: [(&str, &str, ops::update::Build<'c>); 2] = [
-            (UPDATE_SGD, "update_sgd", ops::update::sgd),
-            (UPDATE_ADAMW, "update_adamw", ops::update::adamw),
+        let updates: [(&str, &str, ops::update::Build<'c>, PerElement); 2] = [
+            (UPDATE_SGD, "update_sgd", ops::update::sgd, SGD),
+            (UPDATE_ADAMW, "update_adamw", ops::update::adamw, ADAMW),
         ];
-        for (function, name, build) in updates {
+        for (function, name, build, costs) in updates {
             let parameters = [Parameter::Shared];
             let location = self.functions.unknown();
             let (region, block, arguments) = self.device.body(&parameters, location);
@@ -51,12 +76,25 @@ impl<'c> Lowering<'c> {
                 nodes: Vec::new(),
             });
             let index = self.lowered.kernels.len() as i64 - 1;
-            self.update_function(function, index);
+            self.update_function(function, index, &costs);
+        }
+    }
+
+    fn traffic_of_update(&self, costs: &PerElement) -> Traffic {
+        let elements = self.trained_elements as u64;
+        let bytes = elements * self.dtype.bytes();
+        let (read, written) = (costs.read * bytes, costs.written * bytes);
+        Traffic {
+            read,
+            written,
+            least: read + written,
+            flop: costs.flop * elements,
+            at_once: costs.read * COPY_BYTES as u64,
         }
     }
 
     /// The host function of an update, which launches one kernel, of this index, over all trained weights.
-    fn update_function(&mut self, function: &str, index: i64) {
+    fn update_function(&mut self, function: &str, index: i64, costs: &PerElement) {
         let functions = self.functions;
         let empty = Graph::new("update");
         let mut step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
@@ -72,10 +110,15 @@ impl<'c> Lowering<'c> {
             },
             blocks: Blocks::of_threads(THREADS),
             index,
+            traffic: self.traffic_of_update(costs),
+            cost: Cost::default(),
         };
         let n = step.frame.n;
         let kernel = &self.lowered.kernels[index as usize];
         launch_kernel(&mut step.e, (&launch, kernel), stream, n, &[update]);
+        let name = kernel.name.clone();
         step.finish(&functions, function);
+        self.record(&launch, UPDATE, &name);
+        self.end_schedule(function);
     }
 }

@@ -1,7 +1,8 @@
-//! Libraries that are opened at run time.
+//! Libraries that are opened at run time, and where they are looked for.
 
 use std::{
-    path::Path,
+    ffi::{CStr, OsString, c_void},
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -20,6 +21,86 @@ pub(super) fn open(path: &Path) -> Result<&'static Library, String> {
         .unwrap_or_else(PoisonError::into_inner)
         .push(library);
     Ok(library)
+}
+
+/// A library, and where it is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// The name that the loader knows.
+    pub name: &'static str,
+    /// Names the library, or a folder that holds it.
+    pub variable: &'static str,
+    /// Folders below the one of the variable, such as those of a package for Python.
+    pub below: &'static [&'static str],
+    /// Folders to look in after the loader.
+    pub folders: &'static [&'static str],
+}
+
+/// What was tried in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// What was to be opened.
+    pub what: String,
+    /// Why that failed, and where else it was looked for.
+    pub notes: Vec<String>,
+}
+
+impl Wanted {
+    /// Opens it: the one that `named`, the value of the variable, names, or else the first that is found.
+    pub fn find(&self, named: Option<OsString>) -> Result<&'static Library, Missing> {
+        if let Some(named) = named.filter(|named| !named.is_empty()) {
+            return self.open_named(Path::new(&named));
+        }
+        let mut notes = match open(Path::new(self.name)) {
+            Ok(library) => return Ok(library),
+            Err(cause) => vec![cause],
+        };
+        for folder in self.folders {
+            let path = Path::new(folder).join(self.name);
+            if path.exists() {
+                match open(&path) {
+                    Ok(library) => return Ok(library),
+                    Err(cause) => notes.push(cause),
+                }
+            }
+        }
+        notes.push(format!("it is not in {} either", self.folders.join(", ")));
+        Err(Missing {
+            what: self.name.to_string(),
+            notes,
+        })
+    }
+
+    fn open_named(&self, named: &Path) -> Result<&'static Library, Missing> {
+        let path = match named.is_dir() {
+            false => named.to_path_buf(),
+            true => {
+                let below = self.below.iter().map(|folder| named.join(folder).join(self.name));
+                let all: Vec<PathBuf> = [named.join(self.name)].into_iter().chain(below).collect();
+                let there = all.iter().find(|path| path.exists());
+                there.or(all.first()).cloned().unwrap_or_default()
+            }
+        };
+        open(&path).map_err(|cause| Missing {
+            what: path.display().to_string(),
+            notes: vec![cause, format!("{} names {}", self.variable, named.display())],
+        })
+    }
+}
+
+/// The file that holds a function, as the loader knows it.
+pub(super) fn file_of(function: *const c_void) -> Option<PathBuf> {
+    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the loader looks the address up and writes what it knows, or nothing.
+    let known = unsafe { libc::dladdr(function, found.as_mut_ptr()) } != 0;
+    // SAFETY: it is valid as zeros.
+    let name = unsafe { found.assume_init() }.dli_fname;
+    if !known || name.is_null() {
+        return None;
+    }
+    // SAFETY: a C string that lives as long as the library, which is never closed.
+    let name = unsafe { CStr::from_ptr(name) };
+    Some(PathBuf::from(name.to_string_lossy().into_owned()))
 }
 
 /// Declares a structure of functions of a library, all of which return an `int`. `load` gives it, or the name of
@@ -51,3 +132,75 @@ macro_rules! functions {
     };
 }
 pub(super) use functions;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Wanted = Wanted {
+        name: "libsyncbn-does-not-exist.so.1",
+        variable: "SYNCBN_TEST_LIBRARY",
+        below: &["package/lib"],
+        folders: &["/nowhere/lib64", "/nowhere/lib"],
+    };
+
+    #[test]
+    fn what_is_nowhere_says_where_it_was_looked_for() {
+        let missing = WANTED.find(None).unwrap_err();
+        assert_eq!(missing.what, WANTED.name);
+        assert!(missing.notes[0].contains(WANTED.name), "{missing:?}");
+        assert_eq!(
+            missing.notes[1],
+            "it is not in /nowhere/lib64, /nowhere/lib either"
+        );
+        assert_eq!(
+            WANTED.find(Some("".into())).unwrap_err(),
+            missing,
+            "an empty variable names nothing"
+        );
+    }
+
+    #[test]
+    fn the_variable_names_a_file_or_a_folder_above_it_and_nothing_else_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("package/lib");
+        std::fs::create_dir_all(&named).unwrap();
+        let file = named.join(WANTED.name);
+        std::fs::write(&file, "no library").unwrap();
+        for given in [file.as_path(), &named, folder.path()] {
+            let missing = WANTED.find(Some(given.into())).unwrap_err();
+            assert_eq!(missing.what, file.display().to_string());
+            assert_eq!(
+                missing.notes[1],
+                format!("SYNCBN_TEST_LIBRARY names {}", given.display())
+            );
+        }
+    }
+
+    #[test]
+    fn a_library_in_one_of_the_folders_is_opened_and_knows_its_file() {
+        // The C library stands in for one of NVIDIA's.
+        let function = libc::getpid as *const c_void;
+        let path = file_of(function).unwrap();
+        let folder = Box::leak(path.parent().unwrap().display().to_string().into_boxed_str());
+        let name = Box::leak(
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+                .into_boxed_str(),
+        );
+        let wanted = Wanted {
+            name,
+            folders: Box::leak(Box::new([&*folder])),
+            ..WANTED
+        };
+        let library = wanted.find(Some((&*folder).into())).unwrap();
+        // SAFETY: the address is not called.
+        let found = unsafe { library.get::<unsafe extern "C" fn()>(b"getpid\0") }.unwrap();
+        assert_eq!(
+            file_of(*found as *const c_void).unwrap().canonicalize().unwrap(),
+            path.canonicalize().unwrap()
+        );
+    }
+}

@@ -16,11 +16,12 @@ mod library;
 pub mod nccl;
 pub mod process;
 pub mod stream;
+pub mod survey;
 pub mod symbols;
 
 use crate::{error::Result, program::GpuPart};
 
-use self::{cuda::CudaDevice, device::Device, emulator::EmulatedDevice};
+use self::{cuda::CudaDevice, device::Device, emulator::EmulatedDevice, survey::Survey};
 
 /// What kind of device the GPU part runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +39,15 @@ pub struct Devices {
     pub count: fn() -> Result<usize>,
     /// Opens a device: the GPU with the given index, or an emulated one.
     pub open: fn(&GpuPart, Kind, usize) -> Result<Box<dyn Device>>,
+    /// What of GPUs the machine has.
+    pub survey: fn(&GpuPart) -> Survey,
 }
 
 /// The devices of this machine.
 pub const DEVICES: Devices = Devices {
     count: cuda::count,
     open,
+    survey: survey::survey,
 };
 
 fn open(part: &GpuPart, kind: Kind, index: usize) -> Result<Box<dyn Device>> {

@@ -16,8 +16,11 @@ type Handle = *mut c_void;
 /// Of CUDA 13.0.
 const VERSION: c_int = 13_000;
 const NAME: &[u8] = b"Strict GPU\0";
-/// Attribute and value: major and minor compute capability, most shared memory of a block.
-const ATTRIBUTES: [(c_int, c_int); 3] = [
+/// Bytes of memory that devices say they have: those of an H200.
+const MEMORY: usize = 141 << 30;
+/// Attribute and value: multiprocessors, major and minor compute capability, most shared memory of a block.
+const ATTRIBUTES: [(c_int, c_int); 4] = [
+    (16, 132),
     (75, (crate::CAPABILITY / 10) as c_int),
     (76, (crate::CAPABILITY % 10) as c_int),
     (97, crate::MOST_SHARED as c_int),
@@ -103,6 +106,14 @@ export! {
                 Some((_, known)) => give(state, value, *known).map(|()| Then::Return),
                 None => state.refuse(Rule::Argument, &format!("attribute {attribute}"), status::INVALID_VALUE),
             }
+        })
+    }
+
+    /// Bytes of a device's memory.
+    fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) {
+        call("cuDeviceTotalMem_v2", |state| {
+            check_device(state, device)?;
+            give(state, bytes, MEMORY).map(|()| Then::Return)
         })
     }
 

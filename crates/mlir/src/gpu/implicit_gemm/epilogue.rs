@@ -47,9 +47,9 @@ pub struct Destination<'c, 'b> {
 
 /// Stores a block's tile. All threads meet; shared memory must be free.
 pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>, to: &Destination<'c, '_>) {
-    stage(e, at, tile, sums);
-    e.barrier();
     let stored = COPY_BYTES / to.elem.bytes();
+    stage(e, at, (tile, stored), sums);
+    e.barrier();
     let a_row = tile.columns / stored;
     let (first, column) = e.index_split(at.thread, a_row);
     let column = e.index_scale(column, stored);
@@ -68,11 +68,7 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
         let first = e.index_add(first, passed);
         for i in 0..unrolled {
             let row = e.index_offset(first, i * at_a_time);
-            let begin = e.index_scale(row, tile.staged_row());
-            let byte = e.index_scale(column, BYTES);
-            let byte = e.index_add(begin, byte);
-            let staged = e.address_at(at.memory, Elem::I8, byte);
-            let value = e.load_vector(staged, Elem::F32, stored as usize);
+            let value = staged(e, at, (tile, stored), row, column);
             let (offset, exists) = (to.place)(e, row, column);
             let finish = |e: &mut Emitter<'c>, seen: &[Val<'c>]| {
                 let value = finished(e, to, value, column, offset);
@@ -92,14 +88,69 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
     }
 }
 
+/// The byte of a column of f32 in its row of shared memory, where threads take `stored` neighbouring columns at once.
+///
+/// Where that is more than one access of shared memory has, they take them in two, and the threads of one access lie
+/// two accesses apart. So every other 32 columns, and every other row (or what stands for it), have their halves of
+/// 8 columns in the other order: then each bank is needed once.
+pub fn column_byte<'c>(e: &mut Emitter<'c>, stored: i64, row: Index<'c>, column: Index<'c>) -> Index<'c> {
+    let byte = e.index_scale(column, BYTES);
+    if stored * BYTES <= COPY_BYTES {
+        return byte;
+    }
+    let block = e.index_quotient(column, 32);
+    let turn = e.index_add(block, row);
+    let turn = e.index_remainder(turn, 2);
+    let turn = e.index_scale(turn, COPY_BYTES);
+    e.index_xor(byte, turn)
+}
+
+/// Addresses of what a thread takes at once from byte `byte` of the row that begins at byte `begin`, and their lanes.
+pub fn accesses<'c>(
+    e: &mut Emitter<'c>,
+    memory: Val<'c>,
+    stored: i64,
+    [begin, byte]: [Index<'c>; 2],
+) -> (Vec<Val<'c>>, usize) {
+    let lanes = stored.min(COPY_BYTES / BYTES);
+    let addresses = (0..stored / lanes).map(|i| {
+        let byte = e.index_xor(byte, Index::constant(i * COPY_BYTES));
+        let byte = e.index_add(begin, byte);
+        e.address_at(memory, Elem::I8, byte)
+    });
+    (addresses.collect(), lanes as usize)
+}
+
+/// `stored` staged sums from (row, column) on.
+fn staged<'c>(
+    e: &mut Emitter<'c>,
+    at: &Lane<'c>,
+    (tile, stored): (&Tile, i64),
+    row: Index<'c>,
+    column: Index<'c>,
+) -> Val<'c> {
+    let begin = e.index_scale(row, tile.staged_row());
+    let byte = column_byte(e, stored, row, column);
+    let (addresses, lanes) = accesses(e, at.memory, stored, [begin, byte]);
+    let parts: Vec<Val<'c>> = addresses
+        .into_iter()
+        .map(|address| e.load_vector(address, Elem::F32, lanes))
+        .collect();
+    match parts[..] {
+        [first, second] => e.shuffle([first, second], 0..2 * lanes),
+        _ => parts[0],
+    }
+}
+
 /// Puts sums where the rows of the tile are contiguous.
-fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>) {
+fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, (tile, stored): (&Tile, i64), sums: &Sums<'c>) {
     let (group, pair) = e.index_split(at.lane, 4);
     let row = e.index_add(at.row, group);
     let pair = e.index_scale(pair, 2);
     let column = e.index_add(at.column, pair);
+    // What is added below keeps the parity of the row, and stays within the warp's columns.
     let begin = e.index_scale(row, tile.staged_row());
-    let byte = e.index_scale(column, BYTES);
+    let byte = column_byte(e, stored, row, column);
     let byte = e.index_add(begin, byte);
     let start = e.address_at(at.memory, Elem::I8, byte);
     let [height, width] = INSTRUCTION;

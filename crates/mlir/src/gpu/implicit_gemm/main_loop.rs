@@ -138,7 +138,9 @@ fn parts<'c>(e: &mut Emitter<'c>, fragment: [Val<'c>; 4], products: Products) ->
     vec![high, low]
 }
 
-/// `sum + left * right`, for one half of the two right fragments; small products first.
+/// `sum + left * right`, for one half of the two right fragments. Matrix units cut off what lies below the last bit of
+/// their accumulator, which is too much for the small parts of three products: these are added to 0, small ones first,
+/// and their sum is rounded to nearest as it is added.
 fn multiply<'c>(
     e: &mut Emitter<'c>,
     left: &Parts<'c>,
@@ -149,9 +151,11 @@ fn multiply<'c>(
     let half = |part: &[Val<'c>; 4]| [part[2 * half], part[2 * half + 1]];
     match (&left[..], &right[..]) {
         ([high, low], [right_high, right_low]) => {
-            let sum = e.multiply_tf32(*low, half(right_high), sum);
-            let sum = e.multiply_tf32(*high, half(right_low), sum);
-            e.multiply_tf32(*high, half(right_high), sum)
+            let zero = e.zero(Elem::F32);
+            let part = e.multiply_tf32(*low, half(right_high), [zero; 4]);
+            let part = e.multiply_tf32(*high, half(right_low), part);
+            let part = e.multiply_tf32(*high, half(right_high), part);
+            [0, 1, 2, 3].map(|i| e.add(sum[i], part[i]))
         }
         _ if products == Products::Bf16 => e.multiply_bf16(left[0], half(&right[0]), sum),
         _ => e.multiply_tf32(left[0], half(&right[0]), sum),

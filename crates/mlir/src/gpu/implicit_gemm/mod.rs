@@ -21,6 +21,7 @@
 //! weights; images are stored as the graph says.
 
 mod axis;
+mod cost;
 mod epilogue;
 mod gather;
 mod images;
@@ -80,6 +81,7 @@ impl<'c> Problem<'c> {
             let mut numbers = Numbers::default();
             let plan = Plan::forward(&self.shape, (tile, self.products, self.result), &mut numbers);
             self.set_grid(e, &tile, self.shape.positions(), k, 1);
+            self.note_forward(e, &tile, size.rows, workspace.is_some());
             if e.share(&(&plan, finish.plan(), workspace.is_some()), numbers) {
                 let arguments = self.arguments([x, w, y], finish, workspace);
                 plan.emit(e, &arguments);
@@ -109,6 +111,7 @@ impl<'c> Problem<'c> {
         let plan = Plan::backward(&self.shape, (tile, self.products, self.result), &mut numbers);
         let most = counts(taken).max().unwrap_or(0);
         self.set_grid(e, &tile, most, c, phases.len() as i64);
+        self.note_backward_data(e, &tile, self.batch_bound(e), &phases);
         if e.share(&plan, numbers) {
             let arguments = self.arguments([dy, w, dx], Finish::default(), None);
             plan.emit(e, &arguments);

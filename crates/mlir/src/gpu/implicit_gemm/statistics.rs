@@ -8,8 +8,9 @@
 //! largest batch.
 
 use super::Problem;
+use super::epilogue::{accesses, column_byte};
 use super::main_loop::Lane;
-use super::tile::Tile;
+use super::tile::{BYTES, Tile};
 use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Number, Numbers, Val, Work, ceil};
 
 /// Channels that a block of the second kernel merges.
@@ -72,20 +73,30 @@ impl<'c> Statistics<'c> {
     ) {
         // The staged result lies there until all threads have read it.
         e.barrier();
+        let stored = seen.first().map_or(1, |value| value.lanes as i64);
+        let byte = column_byte(e, stored, group, column);
         for (i, &value) in seen.iter().enumerate() {
             let row = e.index_scale(group, KEPT);
             let row = e.index_offset(row, i as i64);
-            let element = e.index_scale(row, tile.columns);
-            let element = e.index_add(element, column);
-            let address = e.address_at(at.memory, Elem::F32, element);
-            e.store_vector(address, Elem::F32, value);
+            let begin = e.index_scale(row, tile.columns * BYTES);
+            let (addresses, lanes) = accesses(e, at.memory, stored, [begin, byte]);
+            for (part, address) in addresses.into_iter().enumerate() {
+                let first = part * lanes;
+                let value = match lanes == value.lanes {
+                    true => value,
+                    false => e.shuffle([value, value], first..first + lanes),
+                };
+                e.store_vector(address, Elem::F32, value);
+            }
         }
         e.barrier();
         let channel = e.index_add(first, at.thread);
         let inside = e.index_below(at.thread, tile.columns);
         let exists = e.index_compare(Compare::Below, channel, self.channels);
         let merges = e.and(inside, exists);
-        e.when(merges, |e| self.merge_threads(e, at, (tile, groups), channel));
+        e.when(merges, |e| {
+            self.merge_threads(e, at, (tile, groups, stored), channel);
+        });
     }
 
     /// Merges the moments of one column of the tile.
@@ -93,12 +104,14 @@ impl<'c> Statistics<'c> {
         &self,
         e: &mut Emitter<'c>,
         at: &Lane<'c>,
-        (tile, groups): (&Tile, i64),
+        (tile, groups, stored): (&Tile, i64, i64),
         channel: Index<'c>,
     ) {
+        let bytes = [0, 1].map(|group| column_byte(e, stored, Index::constant(group), at.thread));
         let load = |e: &mut Emitter<'c>, group: i64, i: i64| {
-            let element = e.index_offset(at.thread, (group * KEPT + i) * tile.columns);
-            let address = e.address_at(at.memory, Elem::F32, element);
+            let begin = (group * KEPT + i) * tile.columns * BYTES;
+            let byte = e.index_offset(bytes[group as usize % 2], begin);
+            let address = e.address_at(at.memory, Elem::I8, byte);
             e.load_scalar(address, Elem::F32)
         };
         let (zero, one) = (e.zero(Elem::F32), e.float(Elem::F32, 1.0));
@@ -163,6 +176,7 @@ impl<'c> Problem<'c> {
         let parts = (most / TILES).clamp(1, MOST_PARTS);
         let parts = 1 << parts.ilog2();
         set_grid(e, self.shape.k, parts);
+        self.note_merge_of_tiles(e, tile, self.batch_bound(e) * positions);
         let mut numbers = Numbers::default();
         let plan = Merge {
             rows: tile.rows,

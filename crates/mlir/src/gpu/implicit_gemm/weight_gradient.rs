@@ -1,5 +1,6 @@
 //! The kernels of the gradient for the weights: sums over parts of the outputs, and their sum.
 
+use super::cost::note_merge_of_parts;
 use super::epilogue::{Destination, Finish, store};
 use super::images::{Gradient, Patches};
 use super::main_loop::{Lane, product};
@@ -49,6 +50,7 @@ impl<'c> Problem<'c> {
             let sum = e.convert(sum[0], Elem::F32);
             e.store(&to, at, sum);
         });
+        note_merge_of_parts(e, [splits, elements]);
     }
 
     /// The sums over one part of the outputs in each plane.
@@ -65,6 +67,8 @@ impl<'c> Problem<'c> {
             per_sample: 0,
         };
         set_grid(e, tile, work, across, splits);
+        let steps = ceil(ceil(size.reduced, tile.depth), splits).max(1);
+        self.note_backward_weight(e, tile, steps, [splits, size.rows * size.columns]);
         let mut numbers = Numbers::default();
         let plan = Plan {
             tile: *tile,
@@ -78,7 +82,7 @@ impl<'c> Problem<'c> {
             columns: numbers.open(size.columns),
             positions: numbers.open(self.shape.positions()),
             across: numbers.open_divisor(across),
-            split: numbers.open(ceil(ceil(size.reduced, tile.depth), splits).max(1)),
+            split: numbers.open(steps),
             has_planes: splits > 1,
             whole: [size.rows % tile.rows == 0, size.columns % tile.columns == 0],
         };

@@ -11,15 +11,10 @@ use syncbn_abi::GpuKernel;
 use super::{
     driver::{Address, Driver, Handle, OUT_OF_MEMORY, Ordinal},
     images,
+    properties::Properties,
 };
 use crate::error::{Error, Result};
 
-/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`
-const CAPABILITY_MAJOR: c_int = 75;
-/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR`
-const CAPABILITY_MINOR: c_int = 76;
-/// `CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN`
-const MOST_SHARED: c_int = 97;
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`
 const FUNCTION_SHARED: c_int = 8;
 /// Bytes of shared memory that a block gets without being asked.
@@ -48,15 +43,9 @@ impl Context {
         kernels: Vec<GpuKernel>,
         images: &[u8],
     ) -> Result<Rc<Self>> {
+        let properties = Properties::of(&driver, index)?;
+        let device = properties.device;
         // SAFETY: each call writes what its type says.
-        let device = unsafe { driver.get("cuDeviceGet", |to| (driver.device)(to, index as c_int))? };
-        let mut name = [0u8; 256];
-        // SAFETY: room for the name and its end.
-        let status = unsafe { (driver.device_name)(name.as_mut_ptr().cast(), 255, device) };
-        driver.check(status, "cuDeviceGetName")?;
-        let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name).into_owned();
-        // SAFETY: as above.
         let retained = unsafe {
             driver.get("cuDevicePrimaryCtxRetain", |to| {
                 (driver.retain_context)(to, device)
@@ -65,7 +54,7 @@ impl Context {
         // What was retained is released with this, whatever fails from now on.
         let mut context = Context {
             driver,
-            name,
+            name: properties.name.clone(),
             device,
             kernels: Vec::new(),
             module: std::ptr::null_mut(),
@@ -74,23 +63,12 @@ impl Context {
         // SAFETY: the context was just retained.
         let status = unsafe { (context.driver.set_context)(retained) };
         context.driver.check(status, "cuCtxSetCurrent")?;
-        context.load(kernels, images)?;
+        context.load(kernels, images, &properties)?;
         Ok(Rc::new(context))
     }
 
-    fn attribute(&self, attribute: c_int) -> Result<c_int> {
-        let call = |to| {
-            // SAFETY: the driver writes one number.
-            unsafe { (self.driver.device_attribute)(to, attribute, self.device) }
-        };
-        // SAFETY: as above.
-        unsafe { self.driver.get("cuDeviceGetAttribute", call) }
-    }
-
-    fn load(&mut self, kernels: Vec<GpuKernel>, images: &[u8]) -> Result<()> {
-        let capability = 10 * self.attribute(CAPABILITY_MAJOR)? + self.attribute(CAPABILITY_MINOR)?;
-        let (image, code) = images::choose(images, capability as u32, &self.name)?;
-        let most_shared = self.attribute(MOST_SHARED)? as u32;
+    fn load(&mut self, kernels: Vec<GpuKernel>, images: &[u8], properties: &Properties) -> Result<()> {
+        let (image, code) = images::choose(images, properties.compute_capability, &self.name)?;
         let mut code = code.to_vec();
         // PTX is a C string.
         code.push(0);
@@ -125,7 +103,7 @@ impl Context {
             }
         })?;
         for kernel in kernels {
-            let function = self.function(&kernel, most_shared)?;
+            let function = self.function(&kernel, properties.most_shared)?;
             self.kernels.push((kernel, function));
         }
         Ok(())

@@ -2,12 +2,30 @@
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
-    path::Path,
+    path::PathBuf,
 };
+
+use libloading::Library;
 
 use crate::{
     error::{Error, Kind, Result},
     gpu::library,
+};
+
+/// Names the driver's library, or a folder that holds it, where it is not found.
+const LIBRARY_VARIABLE: &str = "SYNCBN_CUDA_LIBRARY";
+/// Where containers and WSL put the driver's library, without telling the loader.
+const LIBRARY: library::Wanted = library::Wanted {
+    name: "libcuda.so.1",
+    variable: LIBRARY_VARIABLE,
+    below: &[],
+    folders: &[
+        "/usr/local/nvidia/lib64",
+        "/usr/local/nvidia/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib/wsl/lib",
+    ],
 };
 
 /// The oldest driver interface that takes PTX 8.0, that of CUDA 12.0.
@@ -41,6 +59,7 @@ library::functions! {
         device: "cuDeviceGet" (*mut Ordinal, c_int);
         device_name: "cuDeviceGetName" (*mut c_char, c_int, Ordinal);
         device_attribute: "cuDeviceGetAttribute" (*mut c_int, c_int, Ordinal);
+        device_memory: "cuDeviceTotalMem_v2" (*mut usize, Ordinal);
         retain_context: "cuDevicePrimaryCtxRetain" (*mut Handle, Ordinal);
         release_context: "cuDevicePrimaryCtxRelease_v2" (Ordinal);
         set_context: "cuCtxSetCurrent" (Handle);
@@ -92,17 +111,31 @@ impl std::ops::Deref for Driver {
 }
 
 impl Driver {
-    /// Opens and initialises `libcuda.so.1`, or what stands for it.
-    pub fn open(path: &Path) -> Result<Self> {
-        let library = library::open(path).map_err(|cause| {
-            Error::environment(format!(
-                "no NVIDIA driver: {} could not be opened",
-                path.display()
-            ))
-            .note(cause)
-        })?;
-        let functions = Functions::load(library)
-            .map_err(|missing| too_old(&format!("{} lacks {missing}", path.display())))?;
+    /// Finds, opens and initialises the driver.
+    pub fn find() -> Result<Self> {
+        let library = LIBRARY
+            .find(std::env::var_os(LIBRARY_VARIABLE))
+            .map_err(|missing| {
+                let error = no_driver(&missing.what);
+                let error = missing.notes.into_iter().fold(error, Error::note);
+                error.help(format!(
+                    "where there is a driver, let {LIBRARY_VARIABLE} name its libcuda.so.1"
+                ))
+            })?;
+        Self::of(library, LIBRARY.name)
+    }
+
+    /// Opens and initialises what stands for `libcuda.so.1`.
+    #[cfg(test)]
+    pub fn open(path: &std::path::Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let library = library::open(path).map_err(|cause| no_driver(&name).note(cause))?;
+        Self::of(library, &name)
+    }
+
+    fn of(library: &'static Library, name: &str) -> Result<Self> {
+        let functions =
+            Functions::load(library).map_err(|missing| too_old(&format!("{name} lacks {missing}")))?;
         let driver = Driver { functions };
         // SAFETY: flags must be 0.
         let status = unsafe { (driver.init)(0) };
@@ -115,16 +148,26 @@ impl Driver {
             }
             status => driver.check(status, "cuInit")?,
         }
-        // SAFETY: the driver writes one number.
-        let version = unsafe { driver.get("cuDriverGetVersion", |to| (driver.driver_version)(to))? };
-        if version < OLDEST_DRIVER {
-            return Err(too_old(&format!(
-                "it is for CUDA {}.{}",
-                version / 1000,
-                version % 1000 / 10
-            )));
+        if driver.version()? < OLDEST_DRIVER {
+            return Err(too_old(&format!("it is for {}", driver.cuda()?)));
         }
         Ok(driver)
+    }
+
+    fn version(&self) -> Result<c_int> {
+        // SAFETY: the driver writes one number.
+        unsafe { self.get("cuDriverGetVersion", |to| (self.driver_version)(to)) }
+    }
+
+    /// The latest CUDA that it is for, such as `CUDA 13.0`.
+    pub fn cuda(&self) -> Result<String> {
+        let version = self.version()?;
+        Ok(format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
+    }
+
+    /// The file that it was opened from.
+    pub fn file(&self) -> Option<PathBuf> {
+        library::file_of(self.functions.init as *const c_void)
     }
 
     /// The number of GPUs, at least 1.
@@ -175,6 +218,10 @@ impl Driver {
         };
         Error::new(kind, format!("{what}: {name}: {explanation}"))
     }
+}
+
+fn no_driver(what: &str) -> Error {
+    Error::environment(format!("no NVIDIA driver: {what} could not be opened"))
 }
 
 fn no_device() -> Error {

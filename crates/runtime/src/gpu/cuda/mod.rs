@@ -3,6 +3,7 @@
 mod context;
 mod driver;
 mod images;
+mod properties;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,6 @@ mod transfer;
 use std::{
     cell::{Cell, RefCell},
     ffi::c_void,
-    path::Path,
     rc::Rc,
     sync::Arc,
 };
@@ -24,17 +24,16 @@ pub(super) use self::tests::fake;
 use self::{
     context::Context,
     driver::Driver,
+    properties::Properties,
     transfer::{Pinned, Transfer},
 };
 use super::{
     device::{Device, Replay},
     nccl::{self, Nccl},
     stream::{self as streams, Backend, Communicator, Stream},
+    survey::{Found, Gpu, Library},
 };
 use crate::error::{Error, Result};
-
-/// What the loader looks for.
-const LIBRARY: &str = "libcuda.so.1";
 
 /// The GPU of a rank.
 pub struct CudaDevice {
@@ -51,14 +50,36 @@ pub struct CudaDevice {
 /// The number of GPUs that this process can use; an error of kind environment if there is no driver, an unusable
 /// one, or no GPU.
 pub fn count() -> Result<usize> {
-    Driver::open(Path::new(LIBRARY))?.devices()
+    Driver::find()?.devices()
+}
+
+/// The driver, and its GPUs with the code of `images` that each would take.
+pub(super) fn survey(images: &[u8]) -> Result<(Library, Vec<Gpu>)> {
+    let driver = Driver::find()?;
+    let library = Library {
+        file: driver.file(),
+        version: driver.cuda()?,
+    };
+    let gpus = (0..driver.devices()?).map(|index| {
+        let gpu = Properties::of(&driver, index)?;
+        let image = images::choose(images, gpu.compute_capability, &gpu.name);
+        let code = image.map(|(image, _)| format!("{} for sm_{}", image.kind, image.compute_capability));
+        Ok(Gpu {
+            name: gpu.name,
+            compute_capability: gpu.compute_capability,
+            multiprocessors: gpu.multiprocessors,
+            memory: gpu.memory,
+            code: Found::of(code),
+        })
+    });
+    Ok((library, gpus.collect::<Result<_>>()?))
 }
 
 impl CudaDevice {
     /// GPU number `index` of [`count`], with `kernels` from the device code in `images`
     /// ([`syncbn_abi::gpu_symbols::IMAGES`]).
     pub fn open(index: usize, kernels: Vec<GpuKernel>, images: &[u8]) -> Result<Self> {
-        Self::with(Driver::open(Path::new(LIBRARY))?, index, kernels, images, None)
+        Self::with(Driver::find()?, index, kernels, images, None)
     }
 
     fn with(

@@ -129,6 +129,13 @@ impl Launch<'_> {
         self.access_global(&access)
     }
 
+    /// Notes which banks an access of the current thread to shared memory needs.
+    fn note_banks(&self, place: u64, access: &Access) {
+        if let (Some(banks), Some(offset)) = (&mut *self.banks.borrow_mut(), Shared::offset(access.address)) {
+            banks.access(self.thread.get(), (place, access.write), offset, access.bytes);
+        }
+    }
+
     /// Whether an access to global memory is right; false also where that takes some thought.
     fn passes(&self, access: &Access) -> bool {
         let Some((_, place)) = self.bounds.allowing(access) else {
@@ -169,7 +176,14 @@ impl Launch<'_> {
 
 /// [`syncbn_abi::gpu_symbols::EMULATED_ACCESS`].
 #[unsafe(no_mangle)]
-extern "C" fn syncbn_emu_access(address: usize, bytes: i64, alignment: i64, write: i64, base: i64) {
+extern "C" fn syncbn_emu_access(
+    address: usize,
+    place: i64,
+    bytes: i64,
+    alignment: i64,
+    write: i64,
+    base: i64,
+) {
     let Some(launch) = current() else { return };
     let access = Access {
         address,
@@ -183,5 +197,9 @@ extern "C" fn syncbn_emu_access(address: usize, bytes: i64, alignment: i64, writ
     if aligned && base != BASE_SHARED && launch.passes(&access) {
         return;
     }
-    intrinsic(|launch| launch.access(access, alignment));
+    intrinsic(|launch| {
+        launch.access(access, alignment)?;
+        launch.note_banks(place as u64, &access);
+        Ok(())
+    });
 }

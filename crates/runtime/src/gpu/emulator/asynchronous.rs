@@ -66,6 +66,9 @@ fn begin(launch: &Launch, copy: Copy, base: i64) -> Result<(), String> {
         .borrow_mut()
         .begin_copy(launch.thread.get(), offset, bytes)
         .map_err(|reason| format!("cp.async writes {bytes} bytes of {reason}"))?;
+    if let Some(banks) = &mut *launch.banks.borrow_mut() {
+        banks.copy(launch.thread.get(), offset, bytes);
+    }
     let slot = launch.slot();
     launch.threads.borrow_mut()[slot].copies.open.push(copy);
     Ok(())

@@ -107,6 +107,7 @@ pub(super) fn run_together(launch: &Launch, stacks: &mut Stacks, order: &mut Ord
         launch.enter(|| schedule(launch, &mut fibers, order));
         fibers.into_iter().for_each(|fiber| fiber.end(stacks));
         launch.outcome()?;
+        launch.end_block();
     }
     Ok(())
 }

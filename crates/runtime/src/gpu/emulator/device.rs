@@ -10,7 +10,7 @@ use std::{
 use syncbn_abi::{GpuKernel, SHARED_LIMIT};
 
 use super::{
-    Communicator, EmulatedKernel, EmulatedStream, Emulator, communicator,
+    Accumulation, Communicator, EmulatedKernel, EmulatedStream, Emulator, communicator,
     graph::{EmulatedGraph, Recording, Work},
 };
 use crate::{
@@ -38,7 +38,8 @@ pub struct EmulatedDevice {
 }
 
 impl EmulatedDevice {
-    /// A GPU with its kernels and their code in the same order. They run in the order of [`SEED_VARIABLE`].
+    /// A GPU with its kernels and their code in the same order. They run in the order of [`SEED_VARIABLE`], and add as
+    /// [`super::ACCUMULATION_VARIABLE`] says.
     pub fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>) -> Result<Self> {
         let seed = match std::env::var(SEED_VARIABLE) {
             Err(_) => 0,
@@ -46,11 +47,22 @@ impl EmulatedDevice {
                 .parse()
                 .map_err(|_| Error::user(format!("{SEED_VARIABLE} is \"{text}\", which is not a number")))?,
         };
-        Self::with_seed(kernels, entries, seed)
+        Self::with(kernels, entries, seed, Accumulation::of_environment()?)
     }
 
     /// As [`EmulatedDevice::new`], in the order that `seed` gives.
+    #[cfg(test)]
     pub fn with_seed(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Result<Self> {
+        Self::with(kernels, entries, seed, Accumulation::default())
+    }
+
+    /// As [`EmulatedDevice::new`], in the order that `seed` gives, adding as `accumulation` says.
+    pub fn with(
+        kernels: Vec<GpuKernel>,
+        entries: Vec<EmulatedKernel>,
+        seed: u64,
+        accumulation: Accumulation,
+    ) -> Result<Self> {
         if kernels.len() != entries.len() {
             return Err(Error::internal(format!(
                 "the model describes {} kernels and has the code of {}",
@@ -67,7 +79,7 @@ impl EmulatedDevice {
             )));
         }
         Ok(EmulatedDevice {
-            emulator: Rc::new(Emulator::new(kernels, entries, seed)),
+            emulator: Rc::new(Emulator::new(kernels, entries, seed, accumulation)),
             listen_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
             identifiers: RefCell::default(),
             collectives: Rc::default(),

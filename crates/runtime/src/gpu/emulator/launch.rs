@@ -10,7 +10,9 @@ use syncbn_abi::GpuKernel;
 
 use super::{
     access::Bounds,
+    accumulation::Accumulation,
     asynchronous::Copies,
+    banks::{Banks, Count},
     fiber::{Call, Way},
     races::Races,
     shared::Shared,
@@ -26,11 +28,17 @@ pub(super) struct Launch<'a> {
     pub kernel: &'a GpuKernel,
     pub call: Call,
     pub grid: [u32; 3],
+    /// How its matrix instructions add.
+    pub accumulation: Accumulation,
     /// What the kernel may touch.
     pub bounds: Bounds,
     /// What its threads have touched in global memory.
     pub races: RefCell<&'a mut Races>,
     pub shared: RefCell<Shared>,
+    /// The bank conflicts of the block that runs, if they are counted.
+    pub banks: RefCell<Option<Banks>>,
+    /// The bank conflicts of a block that has run.
+    pub counted: RefCell<Option<Count>>,
     /// The current block.
     pub block: Cell<[u32; 3]>,
     /// The current thread.
@@ -81,7 +89,7 @@ impl<'a> Launch<'a> {
     pub fn new(
         kernel: &'a GpuKernel,
         call: Call,
-        grid: [u32; 3],
+        (grid, accumulation): ([u32; 3], Accumulation),
         bounds: Bounds,
         races: &'a mut Races,
     ) -> Self {
@@ -89,9 +97,12 @@ impl<'a> Launch<'a> {
             kernel,
             call,
             grid,
+            accumulation,
             bounds,
             races: RefCell::new(races),
             shared: RefCell::new(Shared::lock()),
+            banks: RefCell::default(),
+            counted: RefCell::default(),
             block: Cell::new([0; 3]),
             thread: Cell::new(0),
             threads: RefCell::new(Vec::new()),
@@ -127,6 +138,16 @@ impl<'a> Launch<'a> {
     pub fn pass_barrier(&self) {
         self.races.borrow_mut().start_interval(self.kernel.block);
         self.shared.borrow_mut().barrier();
+        if let Some(banks) = &mut *self.banks.borrow_mut() {
+            banks.barrier();
+        }
+    }
+
+    /// The block has ended, and later ones are not counted.
+    pub fn end_block(&self) {
+        if let Some(banks) = self.banks.take() {
+            self.counted.replace(Some(banks.end()));
+        }
     }
 
     /// Where the current thread's entry in `threads` is.

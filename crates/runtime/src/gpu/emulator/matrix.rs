@@ -4,8 +4,9 @@ use syncbn_abi::BASE_SHARED;
 
 use super::{
     access::Access,
+    accumulation::{Accumulation, multiply_add},
     launch::Launch,
-    shared::WARP,
+    shared::{Shared, WARP},
     warp::{ALL, Failure, Lanes, Operation, Request, meet},
 };
 
@@ -35,6 +36,7 @@ pub(super) fn load(
     first: usize,
 ) -> Result<(), Failure> {
     let mut rows = [[0u16; 8]; WARP];
+    let mut offsets = Vec::with_capacity(8 * count);
     for (lane, request) in lanes.iter().enumerate().take(8 * count) {
         // SAFETY: the address is the only argument.
         let address = unsafe { request.argument::<*const [u16; 8]>(0) };
@@ -48,8 +50,12 @@ pub(super) fn load(
         launch
             .access(access, 16)
             .map_err(|reason| (lane, format!("ldmatrix {reason}")))?;
+        offsets.extend(Shared::offset(address as usize));
         // SAFETY: `access` has checked the address.
         rows[lane] = unsafe { address.read() };
+    }
+    if let Some(banks) = &mut *launch.banks.borrow_mut() {
+        banks.rows(&offsets);
     }
     for (lane, request) in lanes.iter().enumerate() {
         let (row, column) = (lane / 4, lane % 4 * 2);
@@ -68,7 +74,7 @@ pub(super) fn load(
 }
 
 /// `D = A B + C`, A 16x16 and B 16x8 in bf16, C and D in f32.
-pub(super) fn multiply_bf16(lanes: &Warp) {
+pub(super) fn multiply_bf16(how: Accumulation, lanes: &Warp) {
     let mut a = [[0.0; 16]; 16];
     let mut b = [[0.0; 8]; 16];
     for (lane, request) in lanes.iter().enumerate() {
@@ -87,11 +93,11 @@ pub(super) fn multiply_bf16(lanes: &Warp) {
             }
         }
     }
-    accumulate(lanes, &a, &b);
+    accumulate(lanes, &a, &b, (how.bf16, how.extra_bits));
 }
 
 /// `D = A B + C`, A 16x8 and B 8x8 in tf32, C and D in f32. The 13 low bits of A and B are ignored.
-pub(super) fn multiply_tf32(lanes: &Warp) {
+pub(super) fn multiply_tf32(how: Accumulation, lanes: &Warp) {
     let mut a = [[0.0; 8]; 16];
     let mut b = [[0.0; 8]; 8];
     for (lane, request) in lanes.iter().enumerate() {
@@ -105,24 +111,26 @@ pub(super) fn multiply_tf32(lanes: &Warp) {
             b[column + 4 * register][group] = tf32(16 + 4 * register);
         }
     }
-    accumulate(lanes, &a, &b);
+    accumulate(lanes, &a, &b, (how.tf32, how.extra_bits));
 }
 
-fn accumulate<const K: usize>(lanes: &Warp, a: &[[f32; K]; 16], b: &[[f32; 8]; K]) {
-    let mut product = [[0.0f32; 8]; 16];
-    for (row, sums) in a.iter().zip(&mut product) {
-        for (factor, others) in row.iter().zip(b) {
-            for (sum, other) in sums.iter_mut().zip(others) {
-                *sum += factor * other;
-            }
+fn accumulate<const K: usize>(lanes: &Warp, a: &[[f32; K]; 16], b: &[[f32; 8]; K], how: (usize, u32)) {
+    let place =
+        |lane: usize, register: usize| (lane / 4 + 8 * (register >> 1), lane % 4 * 2 + (register & 1));
+    let mut sums = [[0.0f32; 8]; 16];
+    for (lane, request) in lanes.iter().enumerate() {
+        for register in 0..4 {
+            let (row, column) = place(lane, register);
+            // SAFETY: four registers of C follow those of A and B.
+            sums[row][column] = unsafe { request.argument(24 + 4 * register) };
         }
     }
+    multiply_add(a, b, &mut sums, how);
     for (lane, request) in lanes.iter().enumerate() {
-        let (group, column) = (lane / 4, lane % 4 * 2);
         for register in 0..4 {
-            let value = product[group + 8 * (register >> 1)][column + (register & 1)];
-            // SAFETY: four registers of C follow those of A and B; the result is four of D.
-            unsafe { request.answer(4 * register, request.argument::<f32>(24 + 4 * register) + value) };
+            let (row, column) = place(lane, register);
+            // SAFETY: the result is four registers of D.
+            unsafe { request.answer(4 * register, sums[row][column]) };
         }
     }
 }

@@ -13,7 +13,9 @@
 //! same checks.
 
 mod access;
+mod accumulation;
 mod asynchronous;
+mod banks;
 mod block;
 mod communicator;
 mod device;
@@ -39,14 +41,17 @@ use std::{cell::RefCell, ffi::c_void};
 
 use syncbn_abi::GpuKernel;
 
-pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 pub use self::{
+    accumulation::{ACCUMULATION_VARIABLE, Accumulation},
+    banks::BANKS_VARIABLE,
     device::{EmulatedDevice, SEED_VARIABLE},
     shared::{SharedMemory, syncbn_emulated_shared},
 };
+pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 
 use self::{
     access::Bounds,
+    banks::{Banks, Counts},
     block::Order,
     fiber::{Call, Stacks},
     graph::{Recording, Work},
@@ -71,6 +76,8 @@ pub(super) struct Emulator {
     races: RefCell<Races>,
     stacks: RefCell<Stacks>,
     order: RefCell<Order>,
+    accumulation: Accumulation,
+    banks: Option<RefCell<Counts>>,
     timeline: RefCell<Timeline>,
     /// The capture under way.
     recording: RefCell<Option<Recording>>,
@@ -78,7 +85,12 @@ pub(super) struct Emulator {
 
 impl Emulator {
     /// A device without memory.
-    fn new(kernels: Vec<GpuKernel>, entries: Vec<EmulatedKernel>, seed: u64) -> Self {
+    fn new(
+        kernels: Vec<GpuKernel>,
+        entries: Vec<EmulatedKernel>,
+        seed: u64,
+        accumulation: Accumulation,
+    ) -> Self {
         Emulator {
             kernels,
             entries,
@@ -86,6 +98,8 @@ impl Emulator {
             races: RefCell::default(),
             stacks: RefCell::default(),
             order: RefCell::new(Order::new(seed)),
+            accumulation,
+            banks: Counts::of_environment().map(RefCell::new),
             timeline: RefCell::default(),
             recording: RefCell::default(),
         }
@@ -183,13 +197,19 @@ impl Emulator {
         let launch = Launch::new(
             kernel,
             Call { entry, parameters },
-            grid.map(|size| size as u32),
+            (grid.map(|size| size as u32), self.accumulation),
             Bounds::new(kernel, ranges, &races),
             &mut races,
         );
+        let counts = self.banks.as_ref().filter(|_| kernel.shared > 0);
+        launch.banks.replace(counts.map(|_| Banks::default()));
         let (mut stacks, mut order) = (self.stacks.borrow_mut(), self.order.borrow_mut());
         if kernel.cooperative {
-            block::run_together(&launch, &mut stacks, &mut order)
+            block::run_together(&launch, &mut stacks, &mut order)?;
+            if let (Some(counts), Some(count)) = (counts, launch.counted.take()) {
+                counts.borrow_mut().add(&kernel.name, count);
+            }
+            Ok(())
         } else {
             block::run_alone(&launch, &mut stacks, &mut order)
         }

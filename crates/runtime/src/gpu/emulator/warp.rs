@@ -121,6 +121,11 @@ fn complete(launch: &Launch, warp: &Range<usize>, lane: usize) -> Result<Option<
 }
 
 fn execute(launch: &Launch, operation: Operation, lanes: &Lanes, first: usize) -> Result<(), Failure> {
+    if let (Operation::MultiplyBf16 | Operation::MultiplyTf32, Some(banks)) =
+        (operation, &mut *launch.banks.borrow_mut())
+    {
+        banks.multiplies();
+    }
     match operation {
         Operation::Synchronize => Ok(()),
         Operation::Shuffle { mode, predicate } => shuffle::execute(mode, predicate, lanes),
@@ -128,11 +133,11 @@ fn execute(launch: &Launch, operation: Operation, lanes: &Lanes, first: usize) -
             matrix::load(launch, count, transposed, &matrix::whole(lanes)?, first)
         }
         Operation::MultiplyBf16 => {
-            matrix::multiply_bf16(&matrix::whole(lanes)?);
+            matrix::multiply_bf16(launch.accumulation, &matrix::whole(lanes)?);
             Ok(())
         }
         Operation::MultiplyTf32 => {
-            matrix::multiply_tf32(&matrix::whole(lanes)?);
+            matrix::multiply_tf32(launch.accumulation, &matrix::whole(lanes)?);
             Ok(())
         }
     }

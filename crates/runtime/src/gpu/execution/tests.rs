@@ -73,6 +73,7 @@ fn part() -> GpuPart {
                 let device = FAKE.with_borrow(|fake| fake.as_ref().unwrap().device())?;
                 Ok(Box::new(device))
             },
+            ..crate::gpu::DEVICES
         },
     }
 }

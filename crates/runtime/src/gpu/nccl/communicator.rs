@@ -1,15 +1,46 @@
 //! Communicators of NCCL.
 
 use std::{
+    cell::RefCell,
     ffi::{c_int, c_void},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use super::{Handle, Nccl, UniqueId};
+use super::{Handle, IN_PROGRESS, Nccl, UniqueId};
 use crate::{
     error::{Error, Kind, Result},
-    gpu::stream::AllReduce,
+    gpu::stream::{AllReduce, NCCL_FAILED, NCCL_SUCCESS},
 };
+
+/// How long a call that a communicator has not finished is left alone before it is asked again.
+const POLL: Duration = Duration::from_micros(50);
+
+thread_local! {
+    /// The communicators that this thread's group has called so far, and whether one had not finished; None outside a
+    /// group.
+    static GROUP: RefCell<Option<(Vec<Arc<Inner>>, bool)>> = const { RefCell::new(None) };
+}
+
+/// Starts a group: what communicators have not finished is waited for at its end.
+pub(super) fn begin_group() {
+    GROUP.set(Some((Vec::new(), false)));
+}
+
+/// Waits for what the communicators of the group have not finished; `status` is that of the group's end. The first
+/// status that is not success.
+pub(super) fn end_group(status: c_int) -> c_int {
+    let (members, unfinished) = GROUP.take().unwrap_or_default();
+    if status != IN_PROGRESS && !(status == NCCL_SUCCESS && unfinished) {
+        return status;
+    }
+    let ends = members
+        .iter()
+        .map(|member| member.finish(IN_PROGRESS).unwrap_or(NCCL_FAILED));
+    ends.into_iter()
+        .find(|&end| end != NCCL_SUCCESS)
+        .unwrap_or(NCCL_SUCCESS)
+}
 
 /// A rank's part of a communicator.
 pub struct Communicator(Arc<Inner>);
@@ -44,13 +75,20 @@ impl Communicator {
                 rank as c_int,
             )
         };
-        nccl.check(status, "ncclCommInitRank")?;
-        Ok(Communicator(Arc::new(Inner {
+        if status != IN_PROGRESS {
+            nccl.check(status, "ncclCommInitRank")?;
+        }
+        let inner = Arc::new(Inner {
             nccl,
             communicator,
             aborted: Mutex::new(false),
             peers: peers.to_vec(),
-        })))
+        });
+        if let Err(error) = inner.settle(status, "ncclCommInitRank") {
+            inner.abort();
+            return Err(error);
+        }
+        Ok(Communicator(inner))
     }
 
     /// Enqueues a sum over the members on a stream.
@@ -70,17 +108,27 @@ impl Communicator {
                 stream,
             )
         };
-        inner.nccl.check(status, "ncclAllReduce")
+        let grouped = GROUP.with_borrow_mut(|group| {
+            let (members, unfinished) = group.as_mut()?;
+            *unfinished |= status == IN_PROGRESS;
+            if !members.iter().any(|member| Arc::ptr_eq(member, &self.0)) {
+                members.push(Arc::clone(&self.0));
+            }
+            Some(())
+        });
+        if grouped.is_some() && status == IN_PROGRESS {
+            return Ok(());
+        }
+        inner.settle(status, "ncclAllReduce")
     }
 
     /// An error if a collective has failed since it was enqueued.
     pub(in crate::gpu) fn check(&self) -> Result<()> {
         let inner = &*self.0;
-        let _living = inner.living()?;
-        let mut status = 0;
-        // SAFETY: a living communicator; NCCL writes one number.
-        let asked = unsafe { (inner.nccl.functions.async_error)(inner.communicator, &mut status) };
-        inner.nccl.check(asked, "ncclCommGetAsyncError")?;
+        let status = inner.status()?;
+        if status == IN_PROGRESS {
+            return Ok(());
+        }
         inner
             .nccl
             .check(status, "a collective")
@@ -106,6 +154,31 @@ impl Inner {
             false => Ok(aborted),
             true => Err(Error::new(Kind::RankDied, "the communicator was aborted")),
         }
+    }
+
+    /// What has become of the calls so far.
+    fn status(&self) -> Result<c_int> {
+        let _living = self.living()?;
+        let mut status = 0;
+        // SAFETY: a living communicator; NCCL writes one number.
+        let asked = unsafe { (self.nccl.functions.async_error)(self.communicator, &mut status) };
+        self.nccl.check(asked, "ncclCommGetAsyncError")?;
+        Ok(status)
+    }
+
+    /// Waits for the end of a call that returned `status`, where the communicator does not block (as with
+    /// `NCCL_COMM_BLOCKING=0`): nothing else may be asked of it before. What has become of the call.
+    fn finish(&self, mut status: c_int) -> Result<c_int> {
+        while status == IN_PROGRESS {
+            std::thread::sleep(POLL);
+            status = self.status()?;
+        }
+        Ok(status)
+    }
+
+    /// As [`Inner::finish`]; an error unless the call succeeded.
+    fn settle(&self, status: c_int, what: &str) -> Result<()> {
+        self.nccl.check(self.finish(status)?, what)
     }
 
     fn abort(&self) {

@@ -5,11 +5,13 @@ mod communicator;
 use std::{
     cell::Cell,
     ffi::{CStr, c_char, c_int, c_void},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
 pub use communicator::Communicator;
+
+use libloading::Library;
 
 use super::{
     library,
@@ -17,14 +19,28 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Names the library, where the loader does not find it.
+/// Names the library, or a folder that holds it, such as Python's site-packages with a wheel of NCCL or of PyTorch.
 pub const LIBRARY_VARIABLE: &str = "SYNCBN_NCCL_LIBRARY";
-/// What the loader looks for otherwise.
-const LIBRARY: &str = "libnccl.so.2";
+/// Where it is looked for otherwise.
+const LIBRARY: library::Wanted = library::Wanted {
+    name: "libnccl.so.2",
+    variable: LIBRARY_VARIABLE,
+    below: &["lib", "nccl/lib", "nvidia/nccl/lib"],
+    folders: &[
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/local/lib",
+        "/usr/local/cuda/lib64",
+        "/usr/local/nvidia/lib64",
+    ],
+};
 /// The oldest version whose communicators can be captured in graphs without limits: 2.11.
 const OLDEST: c_int = 21_100;
 /// `ncclRemoteError`: another rank has failed, or the network to it.
 const REMOTE_ERROR: c_int = 6;
+
+/// `ncclInProgress`: a communicator that does not block has not finished yet.
+const IN_PROGRESS: c_int = 7;
 
 /// `ncclComm_t`
 type Handle = *mut c_void;
@@ -62,29 +78,29 @@ pub struct Nccl {
 static OPENED: OnceLock<Arc<Nccl>> = OnceLock::new();
 
 impl Nccl {
-    /// The library of this process, opened at the first call: the one that [`LIBRARY_VARIABLE`] names, or
-    /// `libnccl.so.2` where the loader finds it.
+    /// The library of this process, opened at the first call: the one that [`LIBRARY_VARIABLE`] names, or the first
+    /// that is found.
     pub fn shared() -> Result<Arc<Self>> {
         if let Some(opened) = OPENED.get() {
             return Ok(Arc::clone(opened));
         }
-        let path = std::env::var_os(LIBRARY_VARIABLE).map_or_else(|| PathBuf::from(LIBRARY), PathBuf::from);
-        let nccl = Self::open(&path)?;
+        let library = LIBRARY
+            .find(std::env::var_os(LIBRARY_VARIABLE))
+            .map_err(|library::Missing { what, notes }| missing(&what, notes))?;
+        let nccl = Self::of(library, LIBRARY.name)?;
         Ok(Arc::clone(OPENED.get_or_init(|| Arc::new(nccl))))
     }
 
     /// Opens a library.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let missing = |cause: String| {
-            Error::environment(format!("no NCCL: {} could not be opened", path.display()))
-                .note(cause)
-                .help(format!(
-                    "install NCCL 2 (libnccl2), or let {LIBRARY_VARIABLE} name a libnccl.so.2, such as that of \
-                     Python's package nvidia-nccl"
-                ))
-        };
-        let library = library::open(path).map_err(missing)?;
-        let lacks = |symbol: &str| missing(format!("it lacks {symbol}"));
+    #[cfg(test)]
+    pub(super) fn open(path: &std::path::Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let library = library::open(path).map_err(|cause| missing(&name, vec![cause]))?;
+        Self::of(library, &name)
+    }
+
+    fn of(library: &'static Library, name: &str) -> Result<Self> {
+        let lacks = |symbol: &str| missing(name, vec![format!("it lacks {symbol}")]);
         let functions = Functions::load(library).map_err(lacks)?;
         // SAFETY: the signature is that of NCCL's header.
         let error_text = unsafe { library.get::<ErrorText>(b"ncclGetErrorString\0") };
@@ -93,17 +109,32 @@ impl Nccl {
             functions,
             error_text,
         };
-        let mut version = 0;
-        // SAFETY: NCCL writes one number.
-        let status = unsafe { (nccl.functions.version)(&mut version) };
-        nccl.check(status, "ncclGetVersion")?;
+        let version = nccl.code()?;
         if version < OLDEST {
             return Err(Error::environment(format!(
-                "NCCL is too old: {} has version code {version}; at least {OLDEST} is needed",
-                path.display()
+                "NCCL is too old: {name} has version code {version}; at least {OLDEST} is needed"
             )));
         }
         Ok(nccl)
+    }
+
+    fn code(&self) -> Result<c_int> {
+        let mut version = 0;
+        // SAFETY: NCCL writes one number.
+        let status = unsafe { (self.functions.version)(&mut version) };
+        self.check(status, "ncclGetVersion")?;
+        Ok(version)
+    }
+
+    /// Its version, such as `2.30.7`.
+    pub fn version(&self) -> Result<String> {
+        let code = self.code()?;
+        Ok(format!("{}.{}.{}", code / 10_000, code / 100 % 100, code % 100))
+    }
+
+    /// The file that it was opened from.
+    pub fn file(&self) -> Option<PathBuf> {
+        library::file_of(self.functions.version as *const c_void)
     }
 
     /// An identifier for `Communicator::join`.
@@ -138,6 +169,14 @@ impl Nccl {
     }
 }
 
+fn missing(what: &str, notes: Vec<String>) -> Error {
+    let error = Error::environment(format!("no NCCL: {what} could not be opened"));
+    notes.into_iter().fold(error, Error::note).help(format!(
+        "install NCCL 2 (libnccl2), or let {LIBRARY_VARIABLE} name a libnccl.so.2 or a folder that holds it, such as \
+         Python's site-packages with nvidia-nccl"
+    ))
+}
+
 thread_local! {
     /// The first call of a group that has failed, and its status.
     static FAILED_GROUP: Cell<Option<(&'static str, c_int)>> = const { Cell::new(None) };
@@ -145,6 +184,7 @@ thread_local! {
 
 /// Begins a group of calls, if there is a library: emulated collectives happen at once.
 pub(super) fn group_start() -> c_int {
+    communicator::begin_group();
     let status = in_library(|functions| functions.group_start);
     FAILED_GROUP.set((status != NCCL_SUCCESS).then_some(("ncclGroupStart", status)));
     status
@@ -153,9 +193,9 @@ pub(super) fn group_start() -> c_int {
 /// Ends a group of calls. One that could not begin has its status.
 pub(super) fn group_end() -> c_int {
     if let Some((_, status)) = FAILED_GROUP.get() {
-        return status;
+        return communicator::end_group(status);
     }
-    let status = in_library(|functions| functions.group_end);
+    let status = communicator::end_group(in_library(|functions| functions.group_end));
     FAILED_GROUP.set((status != NCCL_SUCCESS).then_some(("ncclGroupEnd", status)));
     status
 }
@@ -185,7 +225,9 @@ mod tests {
 
     #[test]
     fn a_missing_library_says_where_it_was_looked_for_and_how_to_get_it() {
-        let error = Nccl::open(Path::new("/nowhere/libnccl.so.2")).err().unwrap();
+        let error = Nccl::open(std::path::Path::new("/nowhere/libnccl.so.2"))
+            .err()
+            .unwrap();
         assert_eq!(error.kind, Kind::Environment);
         assert_eq!(
             error.message,

@@ -35,6 +35,7 @@ pub fn part<T: Element>(mode: &str, data: &'static [u8]) -> GpuPart {
         precision: "f32".into(),
         cuda: false,
         emulated: true,
+        emulated_cpu: None,
         kernels: kernels(T::TYPE.bytes()),
         train_constants: CONSTANTS.len() as u64,
         infer_constants: 0,
@@ -84,6 +85,7 @@ pub fn add_device_code(part: &mut GpuPart) {
             }
             (DEVICES.open)(part, Kind::Emulated, index)
         },
+        ..DEVICES
     };
 }
 

@@ -15,6 +15,7 @@ static int busy;
 static int version = 12040;
 static int devices = 2;
 static int nccl_version = 22703;
+static int unblocking, in_progress;
 static int handles;
 
 /* A capture under way: which streams take part, whether the first has waited for them, and what of that events hold. */
@@ -28,6 +29,9 @@ void fake_forget(void) { calls[0] = 0; }
 void fake_fail(const char *name, int status) { snprintf(failing, sizeof failing, "%s", name); failure = status; }
 void fake_set(int new_version, int new_devices) { version = new_version; devices = new_devices; }
 void fake_set_nccl(int version) { nccl_version = version; }
+/* From now on calls of NCCL are in progress until a communicator has been asked for its state so many times;
+   they end with this status. */
+void fake_unblock(int asked, int status) { unblocking = asked; asynchronous = status; }
 void fake_hang(int status) { busy = 1; asynchronous = status; }
 
 static int call(const char *name, const char *format, ...) {
@@ -48,6 +52,9 @@ static int make(const char *name, void **handle) {
     return call(name, " -> %d", handles);
 }
 
+/* The status of a call of NCCL that succeeds or goes on. */
+static int going(int status) { if (status || !unblocking) return status; in_progress = unblocking; return 7; }
+
 #define NUMBER(handle) ((int)(size_t)(handle))
 
 /* Work of a stream: the first one has to wait for it again. */
@@ -62,7 +69,8 @@ int cuGetErrorString(int status, const char **to) { *to = "explanation"; return 
 int cuDeviceGetCount(int *to) { *to = devices; return call("cuDeviceGetCount", ""); }
 int cuDeviceGet(int *to, int index) { *to = 100 + index; return call("cuDeviceGet", " %d", index); }
 int cuDeviceGetName(char *to, int size, int device) { snprintf(to, size, "Fake GPU %d", device); return call("cuDeviceGetName", ""); }
-int cuDeviceGetAttribute(int *to, int attribute, int device) { *to = attribute == 75 ? 9 : attribute == 76 ? 0 : 232448; return call("cuDeviceGetAttribute", " %d", attribute); }
+int cuDeviceGetAttribute(int *to, int attribute, int device) { *to = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : 232448; return call("cuDeviceGetAttribute", " %d", attribute); }
+int cuDeviceTotalMem_v2(size_t *to, int device) { *to = 1ull << 37; return call("cuDeviceTotalMem", " %d", device); }
 int cuDevicePrimaryCtxRetain(void **to, int device) { return make("cuDevicePrimaryCtxRetain", to); }
 int cuDevicePrimaryCtxRelease_v2(int device) { return call("cuDevicePrimaryCtxRelease", " %d", device); }
 int cuCtxSetCurrent(void *context) { return call("cuCtxSetCurrent", " %d", NUMBER(context)); }
@@ -137,11 +145,11 @@ int cuGraphDestroy(void *graph) { return call("cuGraphDestroy", " %d", NUMBER(gr
 
 int ncclGetVersion(int *to) { *to = nccl_version; return call("ncclGetVersion", ""); }
 int ncclGetUniqueId(unique_id *to) { memset(to, 'u', sizeof *to); return call("ncclGetUniqueId", ""); }
-int ncclCommInitRank(void **to, int ranks, unique_id id, int rank) { int status = make("ncclCommInitRank", to); call(" as", " %d of %d, id %c%c", rank, ranks, id.bytes[0], id.bytes[127]); return status; }
-int ncclAllReduce(const void *send, void *receive, size_t count, int type, int operation, void *communicator, void *stream) { work(stream); return call("ncclAllReduce", " %zu %d %d communicator %d stream %d", count, type, operation, NUMBER(communicator), NUMBER(stream)); }
+int ncclCommInitRank(void **to, int ranks, unique_id id, int rank) { int status = make("ncclCommInitRank", to); call(" as", " %d of %d, id %c%c", rank, ranks, id.bytes[0], id.bytes[127]); return going(status); }
+int ncclAllReduce(const void *send, void *receive, size_t count, int type, int operation, void *communicator, void *stream) { work(stream); return going(call("ncclAllReduce", " %zu %d %d communicator %d stream %d", count, type, operation, NUMBER(communicator), NUMBER(stream))); }
 int ncclGroupStart(void) { return call("ncclGroupStart", ""); }
-int ncclGroupEnd(void) { return call("ncclGroupEnd", ""); }
-int ncclCommGetAsyncError(void *communicator, int *to) { *to = asynchronous; return call("ncclCommGetAsyncError", ""); }
+int ncclGroupEnd(void) { return going(call("ncclGroupEnd", "")); }
+int ncclCommGetAsyncError(void *communicator, int *to) { *to = in_progress && --in_progress ? 7 : asynchronous; return call("ncclCommGetAsyncError", ""); }
 int ncclCommAbort(void *communicator) { return call("ncclCommAbort", " %d", NUMBER(communicator)); }
 int ncclCommDestroy(void *communicator) { return call("ncclCommDestroy", " %d", NUMBER(communicator)); }
 const char *ncclGetErrorString(int status) { return status == 6 ? "remote process exited" : "some error"; }

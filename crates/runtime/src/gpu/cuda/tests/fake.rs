@@ -81,6 +81,14 @@ impl Fake {
         unsafe { fail(name.as_ptr(), status) };
     }
 
+    /// Lets each call of NCCL be in progress until a communicator has been asked for its state `asked` times, and then
+    /// have ended with `status`.
+    pub fn unblock(&self, asked: c_int, status: c_int) {
+        let unblock: unsafe extern "C" fn(c_int, c_int) = self.function("fake_unblock");
+        // SAFETY: as above.
+        unsafe { unblock(asked, status) };
+    }
+
     /// Lets streams never end, with this asynchronous error of NCCL.
     pub fn hang(&self, status: c_int) {
         let hang: unsafe extern "C" fn(c_int) = self.function("fake_hang");

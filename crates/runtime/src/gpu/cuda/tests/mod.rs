@@ -10,7 +10,7 @@ use crate::{
     error::Kind,
     gpu::{
         device::Device,
-        symbols::{ncclAllReduce, syncbn_rt_launch, syncbn_rt_stream_wait},
+        symbols::{ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_launch, syncbn_rt_stream_wait},
     },
 };
 
@@ -345,6 +345,36 @@ fn collectives_go_to_nccl_with_the_stream() {
         "{calls}"
     );
     assert!(device.communicator(b"short", 0, &[0]).is_err());
+}
+
+#[test]
+fn a_communicator_that_does_not_block_is_asked_until_it_is_done() {
+    let fake = Fake::new();
+    let device = fake.device().unwrap();
+    let stream = device.stream().unwrap();
+    fake.unblock(3, 0);
+    let communicator = device.communicator(&[0; 128], 0, &[4, 5]).unwrap();
+    let asked = |calls: &str| calls.matches("ncclCommGetAsyncError").count();
+    assert_eq!(asked(&fake.calls()), 3);
+    let mut data = [0f64; 5];
+    let data = data.as_mut_ptr().cast::<c_void>();
+    // SAFETY: stream and communicator are the device's; the fake does not touch the data.
+    let reduce = || unsafe { ncclAllReduce(data, data, 5, 8, 0, communicator, stream) };
+    assert_eq!(reduce(), 0);
+    assert_eq!(asked(&fake.calls()), 3);
+    // In a group the end waits.
+    ncclGroupStart();
+    assert_eq!((reduce(), reduce()), (0, 0));
+    assert_eq!(asked(&fake.calls()), 0);
+    assert_eq!(ncclGroupEnd(), 0);
+    assert!(asked(&fake.calls()) >= 3);
+    fake.unblock(2, 6);
+    assert_ne!(reduce(), 0);
+    let error = device.synchronize(stream).unwrap_err();
+    assert_eq!(error.kind, Kind::RankDied);
+    let error = device.communicator(&[0; 128], 0, &[4, 5]).unwrap_err();
+    assert!(error.message.starts_with("ncclCommInitRank: remote"), "{error}");
+    assert!(fake.calls().contains("ncclCommAbort"));
 }
 
 #[test]

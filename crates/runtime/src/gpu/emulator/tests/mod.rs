@@ -23,7 +23,14 @@ unsafe extern "C" {
     fn syncbn_emu_read_ptx_sreg_tid_x() -> i32;
     fn syncbn_emu_read_ptx_sreg_ntid_x() -> i32;
     fn syncbn_emu_read_ptx_sreg_ctaid_x() -> i32;
-    fn syncbn_emu_access(address: *const c_void, bytes: i64, alignment: i64, write: i64, base: i64);
+    fn syncbn_emu_access(
+        address: *const c_void,
+        place: i64,
+        bytes: i64,
+        alignment: i64,
+        write: i64,
+        base: i64,
+    );
     fn syncbn_emu_barrier0(arguments: *const c_void, result: *mut c_void);
 }
 
@@ -56,7 +63,7 @@ unsafe fn load_of<T: Copy>(base: i64, from: *const T) -> T {
     let size = size_of::<T>() as i64;
     // SAFETY: the emulator checks the address and does not return if it is wrong.
     unsafe {
-        syncbn_emu_access(from.cast(), size, align_of::<T>() as i64, 0, base);
+        syncbn_emu_access(from.cast(), 0, size, align_of::<T>() as i64, 0, base);
         from.read()
     }
 }
@@ -66,7 +73,7 @@ unsafe fn store_of<T>(base: i64, to: *mut T, value: T) {
     let size = size_of::<T>() as i64;
     // SAFETY: as in `load_of`.
     unsafe {
-        syncbn_emu_access(to.cast(), size, align_of::<T>() as i64, 1, base);
+        syncbn_emu_access(to.cast(), 1, size, align_of::<T>() as i64, 1, base);
         to.write(value);
     }
 }

@@ -1,0 +1,84 @@
+//! What the kernel of a stage costs, as far as its lowering alone knows: which share of its operator it is, what it
+//! leaves in scratch memory, and how it divides a matrix product.
+
+use super::Emitter;
+
+/// The share of an operator that a stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Share {
+    /// All of it.
+    #[default]
+    Whole,
+    /// A copy of a weight in another order, to scratch memory.
+    Weights,
+    /// From the operands to partial results in scratch memory.
+    Partial,
+    /// From partial results to results.
+    Merge,
+}
+
+/// A direction of a convolution or linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The result.
+    Forward,
+    /// The gradient for the input.
+    BackwardData,
+    /// The gradient for the weights.
+    BackwardWeight,
+}
+
+/// How blocks divide a product on tensor cores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tiles {
+    /// Which product it is.
+    pub direction: Direction,
+    /// Bytes of an element of the operands.
+    pub operand_bytes: i64,
+    /// Products of the matrix units for one of the operands' elements.
+    pub products: i64,
+    /// Rows, columns and reduced elements of a step of a block.
+    pub block: [i64; 3],
+    /// Rows and columns of a warp.
+    pub warp: [i64; 2],
+    /// Steps in shared memory at a time.
+    pub stages: i64,
+    /// Steps of a block, the mean of all blocks.
+    pub steps: f64,
+}
+
+/// What a stage costs besides its operands and results.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cost {
+    /// The share of the operator.
+    pub share: Share,
+    /// Whether it works on the operator's first result, which another stage made, instead of on operands.
+    pub of_result: bool,
+    /// Bytes that it reads of scratch memory.
+    pub scratch_read: i64,
+    /// Bytes that it writes there.
+    pub scratch_written: i64,
+    /// Neighbouring elements of a thread: its loads of an operand.
+    pub lanes: i64,
+    /// Bytes of scratch memory that a thread asks for at once.
+    pub scratch_at_once: i64,
+    /// How it multiplies, on tensor cores.
+    pub tiles: Option<Tiles>,
+}
+
+impl Emitter<'_> {
+    /// Notes what the kernel under construction costs, if what is emitted now belongs to it.
+    pub fn note_cost(&mut self, note: impl FnOnce(&mut Cost)) {
+        let current = self.is_current();
+        if let Some(device) = self.device.as_mut().filter(|_| current) {
+            note(&mut device.cost);
+        }
+    }
+
+    /// What follows, in this stage and the next ones, works on the operator's first result.
+    pub fn work_on_result(&mut self) {
+        if let Some(device) = self.device.as_mut().filter(|device| device.has_reached_stage()) {
+            device.cost.of_result = true;
+        }
+    }
+}

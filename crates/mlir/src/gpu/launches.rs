@@ -1,0 +1,113 @@
+//! What a step enqueues, recorded as its host function is made: so a report of it is of what the executable does.
+
+use super::Lowering;
+use super::kernel::Launch;
+use crate::emit::{Blocks, Cost, Work, ceil};
+
+/// What an entry point of a program enqueues on one rank at the largest batch, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// Symbol of the entry point.
+    pub function: String,
+    /// What it enqueues.
+    pub enqueued: Vec<Enqueued>,
+}
+
+/// What is enqueued.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Enqueued {
+    /// A kernel.
+    Launch(Box<Launched>),
+    /// A sum over ranks, which one rank leaves out.
+    AllReduce {
+        /// Name of its node.
+        node: String,
+        /// Whether it sums gradients, on their own stream.
+        gradients: bool,
+        /// Bytes that it sums.
+        bytes: u64,
+    },
+}
+
+/// A launch of a kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launched {
+    /// Name of the node, "loss" for the copy of the loss.
+    pub node: String,
+    /// Name of the operator.
+    pub op: String,
+    /// Index of the kernel's description among [`super::Kernels::kernels`].
+    pub kernel: usize,
+    /// Blocks along x and z.
+    pub grid: [u64; 2],
+    /// The multiprocessor holds at least so many blocks by the kernel's registers, where that is bounded.
+    pub resident: Option<u32>,
+    /// What it moves and computes.
+    pub traffic: Traffic,
+    /// What its lowering knows of that.
+    pub cost: Cost,
+}
+
+/// What a launch moves and computes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Traffic {
+    /// Bytes that it reads, each once.
+    pub read: u64,
+    /// Bytes that it writes.
+    pub written: u64,
+    /// Bytes that it could not do without: of operands and results, each once for the operator, and of nothing else.
+    pub least: u64,
+    /// Additions, multiplications, divisions and evaluations of functions; a multiply-add is two.
+    pub flop: u64,
+    /// Bytes that a thread asks for at once; 0 where [`Cost::tiles`] says what a block does.
+    pub at_once: u64,
+}
+
+/// Blocks along x and z for `n` samples, as the host function finds them.
+fn grid(work: Work, blocks: &Blocks, n: i64) -> [u64; 2] {
+    let work = work.fixed.max(work.per_sample * n);
+    let across = ceil(work, blocks.takes) * blocks.columns;
+    [across, blocks.planes].map(|count| count as u64)
+}
+
+impl Lowering<'_> {
+    /// What was recorded is what this entry point enqueues.
+    pub(super) fn end_schedule(&mut self, name: &str) {
+        self.lowered.schedules.push(Schedule {
+            function: name.to_string(),
+            enqueued: std::mem::take(&mut self.enqueued),
+        });
+    }
+
+    /// Records a launch for a node.
+    pub(super) fn record(&mut self, launch: &Launch, node: &str, op: &str) {
+        self.enqueued.push(Enqueued::Launch(Box::new(Launched {
+            node: node.to_string(),
+            op: op.to_string(),
+            kernel: launch.index as usize,
+            grid: grid(launch.work, &launch.blocks, self.batch_bound),
+            resident: launch.blocks.resident,
+            traffic: launch.traffic,
+            cost: launch.cost,
+        })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_has_a_block_for_every_part_of_the_work() {
+        let blocks = Blocks {
+            takes: 128,
+            columns: 2,
+            planes: 4,
+            ..Blocks::of_threads(256)
+        };
+        let work = |fixed, per_sample| Work { fixed, per_sample };
+        assert_eq!(grid(work(0, 49), &blocks, 8), [2 * 4, 4]);
+        assert_eq!(grid(work(129, 0), &blocks, 8), [2 * 2, 4]);
+        assert_eq!(grid(work(400, 49), &blocks, 8), [2 * 4, 4]);
+    }
+}

@@ -1,0 +1,160 @@
+//! Bank conflicts of shared memory, as the emulator counts them: the kernels that multiply matrices have none.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use syncbn_ir::Array;
+
+use crate::support::executable::{Executable, compiled};
+use crate::support::files::{Column, write_npz};
+use crate::support::net::Attribute::Ints;
+use crate::support::net::Net;
+
+/// Samples of the step.
+const BATCH: usize = 6;
+/// Sizes of the input after the batch.
+const INPUT: [usize; 3] = [8, 64, 64];
+
+/// Layers that have few and many outputs of few and many channels, so that every tile is chosen for one of them.
+fn network() -> Vec<u8> {
+    let mut net = Net::new(&INPUT.map(|n| n as i64));
+    let same = |strides: &'static [i64]| [("pads", Ints(&[1, 1, 1, 1])), ("strides", Ints(strides))];
+    let mut x = "x".to_string();
+    let mut channels = 8;
+    for (to, window, strides) in [
+        (16, 3, &[1, 1][..]),
+        (128, 1, &[1, 1]),
+        (64, 1, &[1, 1]),
+        (32, 1, &[2, 2]),
+        (64, 3, &[2, 2]),
+        (64, 1, &[2, 2]),
+        (32, 3, &[2, 2]),
+        (128, 1, &[1, 1]),
+    ] {
+        x = match window {
+            1 => net.conv(&x, &[to, channels, 1, 1], &[("strides", Ints(strides))]),
+            _ => net.conv(&x, &[to, channels, 3, 3], &same(strides)),
+        };
+        x = net.bn(&x, to);
+        channels = to;
+    }
+    let y = net.head(&x, channels, 8);
+    net.finish(&[&y])
+}
+
+/// What the emulator counted in one training step: JSON objects, one a kernel.
+fn counts(executable: &Path) -> Vec<serde_json::Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let [data, lines] = ["d.npz", "banks.jsonl"].map(|name| folder.path().join(name));
+    let sizes = [&[BATCH], &INPUT[..]].concat();
+    let elements = sizes.iter().product::<usize>();
+    let x = Array::new(
+        &sizes,
+        (0..elements).map(|i| (i % 37) as f64 / 16.0 - 1.0).collect(),
+    );
+    let target = Array::new(&[BATCH], (0..BATCH).map(|i| i as f64).collect());
+    write_npz(&data, &[("x", Column::F64(&x)), ("target", Column::I64(&target))]);
+    let output = Command::new(executable)
+        .env("SYNCBN_EMULATOR_BANKS", &lines)
+        .args(["train", "--steps", "1", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = fs::read_to_string(&lines).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Threads and shared memory of the kernels that multiply, which tell tiles apart.
+fn tiles(executable: &Executable, counts: &[serde_json::Value]) -> BTreeSet<(u64, u64)> {
+    let info = executable.info();
+    let kernels = info["gpu"]["kernels"].as_array().unwrap();
+    let multiply = |name: &serde_json::Value| {
+        let of_name = |count: &&serde_json::Value| count["kernel"] == *name;
+        counts
+            .iter()
+            .find(of_name)
+            .is_some_and(|count| count["multiplies"] == true)
+    };
+    kernels
+        .iter()
+        .filter(|kernel| multiply(&kernel["name"]))
+        .map(|kernel| {
+            (
+                kernel["block"].as_u64().unwrap(),
+                kernel["shared"].as_u64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn check(precision: &'static str, fewest_tiles: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    fs::write(&model, network()).unwrap();
+    let batch = BATCH.to_string();
+    let flags = [
+        "--target",
+        "cuda-emulated",
+        "--precision",
+        precision,
+        "--batch",
+        &batch,
+    ];
+    let executable = compiled("banks", &model, &flags);
+    let counts = counts(executable.path());
+    let multiplying: Vec<_> = counts
+        .iter()
+        .filter(|count| count["multiplies"] == true)
+        .collect();
+    let directions = ["conv_", "conv_backward_data_", "conv_backward_weight_"];
+    for direction in directions {
+        let of_direction = |count: &&&serde_json::Value| {
+            let name = count["kernel"].as_str().unwrap();
+            name.strip_prefix(direction)
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        assert!(
+            multiplying.iter().any(|count| of_direction(&count)),
+            "{direction}: {counts:#?}"
+        );
+    }
+    let conflicting: Vec<_> = multiplying
+        .iter()
+        .filter(|count| count["conflicts"] != 0)
+        .collect();
+    assert!(conflicting.is_empty(), "{precision}: {conflicting:#?}");
+    let accesses: u64 = multiplying
+        .iter()
+        .map(|count| count["accesses"].as_u64().unwrap())
+        .sum();
+    assert!(accesses > 10_000, "{accesses} accesses");
+    let tiles = tiles(&executable, &counts);
+    assert!(
+        tiles.len() >= fewest_tiles,
+        "{precision}: tiles of {tiles:?} alone"
+    );
+}
+
+#[test]
+fn kernels_that_multiply_have_none_in_tf32() {
+    check("tf32", 4);
+}
+
+#[test]
+fn kernels_that_multiply_have_none_in_bf16() {
+    check("bf16", 4);
+}
+
+#[test]
+fn kernels_that_multiply_have_none_in_f32() {
+    check("f32", 3);
+}
