@@ -15,7 +15,7 @@
 //! | `STRICT_FAIL=FUNCTION:N[:RANK]` | call number N (from 1) of the function returns an error, on all ranks or on one; several stand with commas between them |
 //! | `STRICT_HANG=FUNCTION:N[:RANK]` | that call never returns |
 //! | `STRICT_DIE=FUNCTION:N[:RANK]` | the process ends in that call with exit code 77 |
-//! | `STRICT_PROGRESS=N` | joining a communicator returns `ncclInProgress`, and it stays so for N calls of `ncclCommGetAsyncError` |
+//! | `STRICT_PROGRESS=N` | calls of a communicator return `ncclInProgress`, and it stays so for N calls of `ncclCommGetAsyncError` |
 //! | `STRICT_PLANT=NAME` | a fault of the caller, one of [`PLANTS`], is put into its calls |
 //! | `STRICT_ONLY=VARIABLE=VALUE` | failures, hangs, deaths and faults only where the variable has the value |
 //!
