@@ -113,6 +113,8 @@ impl State {
             stream.capture = Some(id);
         }
         CAPTURING.set(id);
+        let line = format!("CAPTURE{}", self.counts());
+        self.log.line(&line);
         Ok(())
     }
 

@@ -15,13 +15,14 @@
 //! | `STRICT_FAIL=FUNCTION:N[:RANK]` | call number N (from 1) of the function returns an error, on all ranks or on one; several stand with commas between them |
 //! | `STRICT_HANG=FUNCTION:N[:RANK]` | that call never returns |
 //! | `STRICT_DIE=FUNCTION:N[:RANK]` | the process ends in that call with exit code 77 |
-//! | `STRICT_PROGRESS=N` | joining a communicator returns `ncclInProgress`, and it stays so for N calls of `ncclCommGetAsyncError` |
+//! | `STRICT_PROGRESS=N` | calls of a communicator return `ncclInProgress`, and it stays so for N calls of `ncclCommGetAsyncError` |
 //! | `STRICT_PLANT=NAME` | a fault of the caller, one of [`PLANTS`], is put into its calls |
 //! | `STRICT_ONLY=VARIABLE=VALUE` | failures, hangs, deaths and faults only where the variable has the value |
 //!
 //! # Log
 //!
-//! `COMMUNICATOR` (number, rank), `MODULE`, `GRAPH` (what was captured), `COLLECTIVE` (communicator, count, type; when it
+//! `COMMUNICATOR` (number, rank), `MODULE`, `CAPTURE` (counts of calls where one begins), `GRAPH` (what
+//! was captured), `COLLECTIVE` (communicator, count, type; when it
 //! is enqueued, also by a graph), `FAILURE`, `HANG`, `DEATH`, `VIOLATION` (rule, function, what), and at an ordinary end of
 //! the process `END` with counts. `DUPLICATE` says that two ranks have one GPU. The rules are those of [`Rule`].
 

@@ -74,6 +74,8 @@ rules! {
     CollectiveMismatch "collective-mismatch",
     /// A communicator that is destroyed while graphs use it: NCCL would wait for ever.
     CommunicatorInGraph "communicator-in-graph",
+    /// A call of a communicator that has not finished the one before.
+    InProgress "in-progress",
     /// A group of calls that is not begun, or not ended.
     Group "group",
 }

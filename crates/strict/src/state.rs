@@ -234,6 +234,14 @@ impl State {
         }
     }
 
+    /// ` FUNCTION=COUNT` for every function that was called.
+    pub fn counts(&self) -> String {
+        let counts = self.calls.iter();
+        counts
+            .map(|(function, count)| format!(" {function}={count}"))
+            .collect()
+    }
+
     /// The process ends: the log's last line.
     pub fn end(&mut self) {
         if !self.log.has_begun() {
@@ -243,13 +251,12 @@ impl State {
         if !self.contexts.is_empty() {
             self.violation(Rule::Leak, "the context is not released");
         }
-        let mut line = format!(
-            "END violations={} collectives={}",
-            self.log.violations, self.reduced
+        let line = format!(
+            "END violations={} collectives={}{}",
+            self.log.violations,
+            self.reduced,
+            self.counts()
         );
-        for (function, count) in &self.calls {
-            line.push_str(&format!(" {function}={count}"));
-        }
         self.log.line(&line);
     }
 }

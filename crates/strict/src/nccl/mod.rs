@@ -1,5 +1,6 @@
 //! NCCL: communicators and their all-reduces. A communicator's ranks meet in a file that all of them map.
 
+mod end;
 mod exports;
 mod meeting;
 
@@ -145,6 +146,10 @@ impl State {
                 return Err(status::NCCL_INVALID_ARGUMENT);
             }
         }
+        let progress = self.settings.progress;
+        if self.is_in_progress(communicator) {
+            self.violation(Rule::InProgress, "the call before is not finished");
+        }
         let reduce = Reduce {
             communicator,
             count,
@@ -157,10 +162,27 @@ impl State {
             if let Some(communicator) = self.communicators.get_mut(&communicator) {
                 communicator.grouped.push((stream, reduce));
             }
-        } else {
-            self.enqueue(stream, Work::Reduce(reduce));
+            return Ok(Then::Return);
         }
-        Ok(Then::Return)
+        self.enqueue(stream, Work::Reduce(reduce));
+        if progress == 0 {
+            return Ok(Then::Return);
+        }
+        self.begin_progress(communicator);
+        Err(status::NCCL_IN_PROGRESS)
+    }
+
+    /// Whether a communicator has not finished a call.
+    fn is_in_progress(&self, communicator: u64) -> bool {
+        let known = self.communicators.get(&communicator);
+        known.is_some_and(|communicator| communicator.progress > 0)
+    }
+
+    /// Lets a communicator not have finished a call.
+    fn begin_progress(&mut self, communicator: u64) {
+        if let Some(communicator) = self.communicators.get_mut(&communicator) {
+            communicator.progress = self.settings.progress;
+        }
     }
 
     /// Ends a group: what it held is enqueued.
@@ -175,8 +197,12 @@ impl State {
             let grouped: Vec<_> = all
                 .flat_map(|communicator| communicator.grouped.drain(..))
                 .collect();
-            for (stream, reduce) in grouped {
-                self.enqueue(stream, Work::Reduce(reduce));
+            for (stream, reduce) in &grouped {
+                self.enqueue(*stream, Work::Reduce(*reduce));
+                self.begin_progress(reduce.communicator);
+            }
+            if !grouped.is_empty() && self.settings.progress > 0 {
+                return Err(status::NCCL_IN_PROGRESS);
             }
         }
         Ok(Then::Return)
@@ -221,42 +247,6 @@ impl State {
             self.violation(Rule::CollectiveMismatch, &text);
         }
         true
-    }
-
-    /// Ends a communicator's waits.
-    fn abort(&mut self, handle: *mut c_void) -> Outcome {
-        let handle = self.find(Kind::Communicator, handle)?;
-        if let Some(communicator) = self.communicators.get_mut(&handle) {
-            communicator.aborted = true;
-        }
-        self.end_handle(handle);
-        Ok(Then::Return)
-    }
-
-    /// Ends a communicator after its work.
-    fn destroy(&mut self, handle: *mut c_void) -> Outcome {
-        let handle = self.find(Kind::Communicator, handle)?;
-        let uses = |work: &Work| matches!(work, Work::Reduce(reduce) if reduce.communicator == handle);
-        let graphs = self
-            .executables
-            .values()
-            .filter(|graph| graph.iter().any(uses))
-            .count();
-        if graphs > 0 {
-            self.violation(Rule::CommunicatorInGraph, &format!("{graphs} graphs use it"));
-        }
-        if GROUPS.get() > 0 {
-            self.violation(Rule::Group, "a group is not ended");
-        }
-        self.end_handle(handle);
-        let pending = move |state: &State| {
-            let mut queued = state.streams.values().flat_map(|stream| &stream.queue);
-            queued.any(|queued| matches!(&queued.work, Work::Reduce(reduce) if reduce.communicator == handle))
-        };
-        Ok(Then::Wait(Box::new(move |state| {
-            state.finish_all();
-            (!pending(state)).then_some(status::SUCCESS)
-        })))
     }
 
     /// What a communicator says of what it does.

@@ -124,6 +124,20 @@ fn a_wide_network_breaks_no_rule_and_asks_for_shared_memory() {
     assert!(calls.contains_key("cuFuncSetAttribute"), "{calls:?}");
 }
 
+/// As with `NCCL_COMM_BLOCKING=0`.
+#[test]
+fn communicators_that_are_in_progress_are_waited_for() {
+    let subject = Subject::new("syncbnnet_small");
+    for flags in ["", "--graphs off --overlap off"] {
+        let arguments = format!("{TRAIN} --ranks 2 --batch 4 {flags}");
+        let slow = run(&subject, &arguments, &[("STRICT_PROGRESS", "3")]);
+        assert_eq!(slow.problems(2), Vec::<String>::new(), "{flags}");
+        let usual = run(&subject, &arguments, &[]);
+        let collectives = |run: &Run| run.logs["1"].of("COLLECTIVE").join("\n");
+        assert!(collectives(&slow) == collectives(&usual), "{flags}");
+    }
+}
+
 #[test]
 fn two_ranks_on_one_gpu_are_refused_by_nccl_unless_it_was_told() {
     let subject = Subject::new("mlp_bn1d");

@@ -34,14 +34,29 @@ impl Log {
 
     /// How often each function was called, if the process ended in order.
     pub fn calls(&self) -> Option<BTreeMap<String, u64>> {
-        let end = self.of("END");
-        let words = end.last()?.split(' ').filter_map(|word| word.split_once('='));
-        Some(
-            words
-                .map(|(name, count)| (name.to_string(), count.parse().unwrap()))
-                .collect(),
-        )
+        self.of("END").last().map(|line| counts(line))
     }
+
+    /// How often each function was called when the first capture began.
+    pub fn before_capture(&self) -> BTreeMap<String, u64> {
+        counts(self.of("CAPTURE").first().expect("nothing is captured"))
+    }
+}
+
+fn counts(line: &str) -> BTreeMap<String, u64> {
+    let words = line.split(' ').filter_map(|word| word.split_once('='));
+    words
+        .map(|(name, count)| (name.to_string(), count.parse().unwrap()))
+        .collect()
+}
+
+/// `FUNCTION:N` as it is on a rank whose log is `log`: `+N` counts from the beginning of the first capture.
+pub fn place(text: &str, log: &Log) -> String {
+    let Some((function, number)) = text.split_once(":+") else {
+        return text.to_string();
+    };
+    let before = log.before_capture().get(function).copied().unwrap_or(0);
+    format!("{function}:{}", before + number.parse::<u64>().unwrap())
 }
 
 /// What a run did.

@@ -1,0 +1,49 @@
+//! How communicators end.
+
+use std::ffi::c_void;
+
+use crate::{
+    call::{GROUPS, Outcome, Then},
+    rule::Rule,
+    state::{Kind, State},
+    status,
+    work::Work,
+};
+
+impl State {
+    /// Ends a communicator's waits.
+    pub(super) fn abort(&mut self, handle: *mut c_void) -> Outcome {
+        let handle = self.find(Kind::Communicator, handle)?;
+        if let Some(communicator) = self.communicators.get_mut(&handle) {
+            communicator.aborted = true;
+        }
+        self.end_handle(handle);
+        Ok(Then::Return)
+    }
+
+    /// Ends a communicator after its work.
+    pub(super) fn destroy(&mut self, handle: *mut c_void) -> Outcome {
+        let handle = self.find(Kind::Communicator, handle)?;
+        let uses = |work: &Work| matches!(work, Work::Reduce(reduce) if reduce.communicator == handle);
+        let graphs = self
+            .executables
+            .values()
+            .filter(|graph| graph.iter().any(uses))
+            .count();
+        if graphs > 0 {
+            self.violation(Rule::CommunicatorInGraph, &format!("{graphs} graphs use it"));
+        }
+        if GROUPS.get() > 0 {
+            self.violation(Rule::Group, "a group is not ended");
+        }
+        self.end_handle(handle);
+        let pending = move |state: &State| {
+            let mut queued = state.streams.values().flat_map(|stream| &stream.queue);
+            queued.any(|queued| matches!(&queued.work, Work::Reduce(reduce) if reduce.communicator == handle))
+        };
+        Ok(Then::Wait(Box::new(move |state| {
+            state.finish_all();
+            (!pending(state)).then_some(status::SUCCESS)
+        })))
+    }
+}
