@@ -86,7 +86,7 @@ impl Context {
 
     fn load(&mut self, kernels: Vec<GpuKernel>, images: &[u8]) -> Result<()> {
         let capability = 10 * self.attribute(CAPABILITY_MAJOR)? + self.attribute(CAPABILITY_MINOR)?;
-        let (image, code) = images::choose(images, capability as u32, &self.name)?;
+        let (image, code) = images::choose(images, capability as u32, &self.name, images::forced_kind()?)?;
         let most_shared = self.attribute(MOST_SHARED)? as u32;
         let mut code = code.to_vec();
         // PTX is a C string.
