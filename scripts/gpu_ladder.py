@@ -1,0 +1,85 @@
+"""The ladder: the smallest networks do a little more on each rung, so that what fails first is known by name."""
+
+import contextlib
+import pathlib
+import shutil
+import tempfile
+
+from gpu_agreement import bounds_of, data_of, output, packed, references_of
+from gpu_bounds import error
+from gpu_phase import Impossible
+from gpu_results import BAD, NOT_COMPUTED, OK, WRONG
+
+NETWORKS = ("mlp_bn1d", "syncbnnet_small")
+PRECISIONS = ("tf32", "bf16", "f32")
+# The driver may have to load a library of gigabytes, or to assemble PTX.
+LIMIT = 20
+BLOCKING = {"CUDA_LAUNCH_BLOCKING": "1"}
+PTX = {"SYNCBN_IMAGE": "ptx"}
+MEMCHECK = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9", "--target-processes", "all"]
+
+
+def ladder(phase):
+    """All rungs of both networks; the first that fails of each is looked into."""
+    chosen = networks(phase.session.pack)
+    if not chosen:
+        raise Impossible("none of its networks is packed")
+    for path in chosen:
+        climb(phase, path)
+
+
+def networks(pack):
+    """The packed executables of the ladder, one of each network."""
+    paths = {path.name: path for path in packed(pack)}
+    names = ([f"{network}.{precision}" for precision in PRECISIONS] for network in NETWORKS)
+    return [next(paths[name] for name in found if name in paths) for found in names if set(found) & paths.keys()]
+
+
+def climb(phase, path):
+    with tempfile.TemporaryDirectory() as folder:
+        data, samples = data_of(path, folder)
+        device = ["--device", phase.session.device, "--ranks", 1, "--data", data]
+        out = pathlib.Path(folder) / "out.npz"
+        train = [path, "train", *device, "--batch", samples]
+        rungs = [
+            ("infer", [path, "infer", *device, "-o", out]),
+            ("one step, no graphs", [*train, "--steps", 1, "--graphs", "off"]),
+            ("six steps, graphs", [*train, "--steps", 6]),
+        ]
+        sound = True
+        for name, command in rungs:
+            what = f"{path.stem} {path.suffix[1:]}, {name}"
+            verdict = phase.attempt(what, rung, phase, command, path, out)
+            if sound and verdict in BAD:
+                sound = False
+                look_into(phase, what, command, path, out)
+
+
+def rung(phase, command, path, out, environment=None):
+    with contextlib.suppress(FileNotFoundError):
+        out.unlink()
+    phase.run(command, LIMIT, environment)
+    if phase.session.computes_nothing(phase):
+        return NOT_COMPUTED, "ended as it should"
+    if not out.exists():
+        return OK, "ended as it should"
+    bound = bounds_of(phase.session.pack, path).array("eval_before")
+    with references_of(path) as references:
+        found = error(output(out), references["eval_before"])
+    return (OK if found <= bound else WRONG), f"error {found:.1e}, bound {bound:.1e}"
+
+
+def look_into(phase, what, command, path, out):
+    """The failed rung again: each launch waited for, PTX instead of the cubin, and under memcheck."""
+    if phase.session.device == "cuda-emulated":
+        return
+    phase.attempt(f"{what}: CUDA_LAUNCH_BLOCKING=1", rung, phase, command, path, out, BLOCKING)
+    phase.attempt(f"{what}: SYNCBN_IMAGE=ptx", rung, phase, command, path, out, PTX)
+    phase.attempt(f"{what}: memcheck", memcheck, phase, command)
+
+
+def memcheck(phase, command):
+    if shutil.which(MEMCHECK[0]) is None:
+        raise Impossible("compute-sanitizer is not in the path")
+    phase.run([*MEMCHECK, *command], limit=2 * LIMIT)
+    return OK, "no errors"
