@@ -61,6 +61,17 @@ impl Control {
         *lock(&self.aborter) = Some(aborter);
     }
 
+    /// Gives the communicators back to their device, which may end them now. Unless the run ends in order they are
+    /// aborted first: NCCL ends communicators in order only where all ranks do, and the device frees no memory while a
+    /// collective waits for another rank.
+    pub fn end_communicators(&self, in_order: bool) {
+        if in_order {
+            lock(&self.aborter).take();
+        } else {
+            watch::abort(self);
+        }
+    }
+
     /// Sends `bytes` to rank 0, which gets those of all ranks, in rank order; others get nothing.
     pub fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         if self.rank != 0 {

@@ -199,7 +199,7 @@ fn end(control: &Control, doom: &Doom) {
 }
 
 /// Aborts the communicators, so that the main thread comes back from its collectives; for at most [`ABORT`].
-fn abort(control: &Control) {
+pub fn abort(control: &Control) {
     let Some(aborter) = lock(&control.aborter).take() else {
         return;
     };

@@ -165,7 +165,9 @@ impl Execution for GpuExecution {
 
     fn finish(&self) -> Result<()> {
         self.settle()?;
-        self.control().map_or(Ok(()), Control::barrier)
+        self.control().map_or(Ok(()), Control::barrier)?;
+        self.finished.set(true);
+        Ok(())
     }
 
     fn collectives(&self) -> u64 {

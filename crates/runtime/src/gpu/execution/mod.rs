@@ -78,6 +78,8 @@ pub struct GpuExecution {
     signalled: Arc<AtomicBool>,
     /// Whether all ranks agreed to end because of a signal.
     interrupted: Cell<bool>,
+    /// Whether all ranks came to the end.
+    finished: Cell<bool>,
 }
 
 /// A call of a generated function: what it works on, beside the arenas that every call gets.
@@ -159,6 +161,7 @@ impl GpuExecution {
             trace: Box::new(Trace::new(part.model.element_type)),
             signalled,
             interrupted: Cell::new(false),
+            finished: Cell::new(false),
         })
     }
 
@@ -249,6 +252,11 @@ impl GpuExecution {
 
 impl Drop for GpuExecution {
     fn drop(&mut self) {
+        // Communicators wait for the end of graphs that use them.
+        self.step_graphs.give_up();
+        if let Some(control) = self.control() {
+            control.end_communicators(self.finished.get());
+        }
         // A batch that was copied ahead may still be on its way from memory that ends with the device.
         let _ = self.inputs.settle(&*self.device);
     }
