@@ -20,12 +20,13 @@ MEMCHECK = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9", 
 
 
 def ladder(phase):
-    """All rungs of both networks; the first that fails of each is looked into."""
+    """The rungs of both networks; a network ends with the rung that fails, and the first of all is looked into."""
     chosen = networks(phase.session.pack)
     if not chosen:
         raise Impossible("none of its networks is packed")
+    sound = True
     for path in chosen:
-        climb(phase, path)
+        sound &= climb(phase, path, sound)
 
 
 def networks(pack):
@@ -35,7 +36,8 @@ def networks(pack):
     return [next(paths[name] for name in found if name in paths) for found in names if set(found) & paths.keys()]
 
 
-def climb(phase, path):
+def climb(phase, path, look):
+    """Whether no rung failed; with `look`, one that did is looked into."""
     with tempfile.TemporaryDirectory() as folder:
         data, samples = data_of(path, folder)
         device = ["--device", phase.session.device, "--ranks", 1, "--data", data]
@@ -46,13 +48,13 @@ def climb(phase, path):
             ("one step, no graphs", [*train, "--steps", 1, "--graphs", "off"]),
             ("six steps, graphs", [*train, "--steps", 6]),
         ]
-        sound = True
         for name, command in rungs:
             what = f"{path.stem} {path.suffix[1:]}, {name}"
-            verdict = phase.attempt(what, rung, phase, command, path, out)
-            if sound and verdict in BAD:
-                sound = False
-                look_into(phase, what, command, path, out)
+            if phase.attempt(what, rung, phase, command, path, out) in BAD:
+                if look:
+                    look_into(phase, what, command, path, out)
+                return False
+        return True
 
 
 def rung(phase, command, path, out, environment=None):

@@ -12,6 +12,8 @@ from gpu_results import CUT, FAILED, FAILURES, FINISHED, IMPOSSIBLE, NOT_RUN, TI
 VARIABLE = "GPU_FIRST_PHASE"
 # Less is not worth a start.
 LEAST_SECONDS = 1
+# Commands that hang are looked into by a debugger, the first of a phase.
+LOOKS = 3
 
 
 class OutOfTime(Exception):
@@ -38,7 +40,7 @@ class Phase:
         self.name, self.session = name, session
         self.start = time.monotonic()
         self.end = self.start + seconds
-        self.cut = False
+        self.cut, self.looks = False, LOOKS
 
     def left(self):
         return self.end - time.monotonic()
@@ -50,9 +52,11 @@ class Phase:
             self.cut = True
             raise OutOfTime()
         limit = min(limit, self.session.process_limit)
+        look = self.looks > 0 and left > limit + gpu_run.LOOK_SECONDS
         try:
-            return gpu_run.run(command, {VARIABLE: self.name, **(environment or {})}, min(limit, left), grace)
+            return gpu_run.run(command, {VARIABLE: self.name, **(environment or {})}, min(limit, left), grace, look)
         except gpu_run.Timeout:
+            self.looks -= 1
             self.cut |= left < limit
             raise
 

@@ -83,6 +83,14 @@ class Results:
     def bad(self):
         return sum(row["verdict"] in BAD for row in self.rows)
 
+    def verdict(self):
+        """What there is to say of all rows."""
+        not_computed = sum(row["verdict"] == NOT_COMPUTED for row in self.rows)
+        words = [f"**{self.bad()} wrong**" if self.bad() else "nothing wrong"]
+        if not_computed:
+            words.append(f"{not_computed} rows not computed: the driver is a stand-in, whose numbers mean nothing")
+        return "; ".join(words)
+
     def _record(self, line):
         with self.lock:
             if line.get("end"):

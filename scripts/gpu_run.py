@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -9,6 +11,8 @@ import threading
 import time
 
 LIMIT = 60
+# For a debugger to tell what a command waits in.
+LOOK_SECONDS = 6
 
 
 class Failure(Exception):
@@ -33,20 +37,22 @@ def short(failure):
     return " / ".join(line.strip() for line in text.splitlines() if line.strip())[-600:]
 
 
-def run(command, environment=None, limit=LIMIT, grace=0):
+def run(command, environment=None, limit=LIMIT, grace=0, look=False):
     """What a command wrote to its standard output.
 
-    With `grace`, a command that reaches its limit gets SIGINT and that many seconds to write what it has.
+    With `grace`, a command that reaches its limit gets SIGINT and that many seconds to write what it has. With `look`,
+    a debugger is asked what it waits in, where there is one.
     """
     # Files and not pipes: a process that outlives its command would keep a pipe open, and us waiting.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = _start([str(word) for word in command], {**os.environ, **(environment or {})}, out, err)
-        expired = False
+        expired, stacks = False, ""
         try:
             try:
                 child.wait(limit)
             except subprocess.TimeoutExpired:
                 expired = True
+                stacks = _stacks(child.pid) if look else ""
                 if grace:
                     child.send_signal(signal.SIGINT)
                     _wait(child, grace)
@@ -57,8 +63,10 @@ def run(command, environment=None, limit=LIMIT, grace=0):
     if _state.stopped:
         raise Stopped()
     if expired:
+        calls = dict.fromkeys(re.findall(r"\b(?:in|at) (cu[A-Z]\w+|nccl[A-Z]\w+)", stacks))
+        where = f", in {', '.join(calls)}" if calls else ""
         wrote = f", last wrote: {last[-300:]}" if last else ""
-        raise Timeout(f"not finished in {limit:.0f} s{wrote}", written + complaint)
+        raise Timeout(f"not finished in {limit:.0f} s{where}{wrote}", written + complaint + stacks)
     if child.returncode:
         raise Failure(f"exit {child.returncode}: {last[-600:]}", written + complaint)
     return written
@@ -97,6 +105,23 @@ def _start(words, environment, out, err):
         return child
 
 
+def _stacks(session):
+    """What the threads of a session's processes wait in, where there is a debugger."""
+    debugger = shutil.which("gdb") or shutil.which("cuda-gdb")
+    if debugger is None:
+        return ""
+    texts = []
+    end = time.monotonic() + LOOK_SECONDS
+    for process in processes(session):
+        command = [debugger, "-p", str(process), "-batch", "-ex", "thread apply all backtrace 12"]
+        try:
+            ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=max(0.1, end - time.monotonic()), check=False)
+            texts.append(ended.stdout.decode(errors="replace"))
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return "\n".join(texts)
+
+
 def _read(file):
     file.seek(0)
     return file.read().decode(errors="replace")
@@ -122,14 +147,24 @@ def _end(child):
 
 def kill_session(session):
     """Sends SIGKILL to the live processes of a session, whatever their process group; how many there were."""
-    found = 0
+    found = processes(session)
+    for process in found:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except OSError:
+            continue
+    return len(found)
+
+
+def processes(session):
+    """The live processes of a session."""
+    found = []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             # After the name in brackets: state, parent, process group, session.
             state, _, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
             if int(of) == session and state not in "ZX":
-                os.kill(int(folder.name), signal.SIGKILL)
-                found += 1
+                found.append(int(folder.name))
         except (OSError, ValueError):
             continue
     return found
