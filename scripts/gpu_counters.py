@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import time
 
 from gpu_phase import Impossible
 from gpu_results import FOUND
@@ -13,9 +14,10 @@ from gpu_timing import bench_command
 STEPS = (("syncbnnet", 32, "bf16"), ("resnet50", 128, "bf16"))
 DURATION = "gpu__time_duration.sum"
 BYTES = "dram__bytes.sum"
+PLAIN = (DURATION, BYTES)
+# Where a GPU lacks one of these, only the plain ones are asked for.
 METRICS = (
-    DURATION,
-    BYTES,
+    *PLAIN,
     "sm__inst_executed_pipe_tensor.sum",
     "smsp__inst_executed.sum",
     "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum",
@@ -25,6 +27,8 @@ METRICS = (
 FLAGS = ("--clock-control", "none", "--cache-control", "none", "--target-processes", "all", "--csv", "--page", "raw")
 # Seconds for ncu to write what it has once it is interrupted.
 GRACE = 10
+# A kernel of a larger network takes ncu longer, for the memory that it saves between passes.
+SLOWER = 2
 # What a unit of a column is in seconds or bytes.
 UNITS = {
     "ns": 1e-9, "nsecond": 1e-9, "us": 1e-6, "usecond": 1e-6, "ms": 1e-3, "msecond": 1e-3, "s": 1, "second": 1,
@@ -42,27 +46,47 @@ def counters(phase):
     chosen = [row for step in STEPS for row in session.timed() if row[:3] == step] or session.timed()[:1]
     if not chosen:
         raise Impossible("no network to time is packed")
+    pace = {}
     for index, (name, batch, precision, path) in enumerate(chosen):
         what = f"{name} {precision} b{batch}"
-        phase.attempt(what, one_step, phase, path, batch, f"counters-{index + 1}.csv")
+        phase.attempt(what, one_step, phase, path, batch, f"counters-{index + 1}.csv", pace)
 
 
-def one_step(phase, path, batch, file):
+def one_step(phase, path, batch, file, pace):
+    """Profiles a step, or as much of it as there is time for by the `pace` of the one before."""
     bench = bench_command(path, "cuda", batch, warm_up=0, steps=1, graphs="off")
+    count = []
+    if pace:
+        count = ["--launch-count", max(1, int((phase.left() - GRACE) / (SLOWER * pace["seconds"])))]
+    start = time.monotonic()
     try:
-        text = phase.run(["ncu", *FLAGS, "--metrics", ",".join(METRICS), *bench], limit=120, grace=GRACE)
+        table = profiled(phase, [*count, "--metrics", ",".join(METRICS), *bench])
+    except Timeout as failure:
+        # An interrupted ncu writes the kernels that it has.
+        phase.keep(file, table_of(failure.text))
+        raise
+    except Failure as failure:
+        if "metric" not in failure.text:
+            raise
+        table = profiled(phase, [*count, "--metrics", ",".join(PLAIN), *bench])
+    phase.keep(file, table)
+    text, figures = totals(table)
+    pace["seconds"] = (time.monotonic() - start) / figures["kernels"]
+    return FOUND, text, figures
+
+
+def profiled(phase, words):
+    """The table that ncu writes."""
+    try:
+        text = phase.run(["ncu", *FLAGS, *words], limit=120, grace=GRACE)
     except Failure as failure:
         if "ERR_NVGPUCTRPERM" in failure.text:
             raise Impossible("this user may not read the GPU's counters") from None
-        # An interrupted ncu writes the kernels that it has.
-        if isinstance(failure, Timeout) and (table := table_of(failure.text)):
-            phase.keep(file, table)
         raise
     table = table_of(text)
     if not table:
         raise Failure("ncu wrote no table", text)
-    phase.keep(file, table)
-    return (FOUND, *totals(table))
+    return table
 
 
 def table_of(text):
@@ -78,7 +102,17 @@ def totals(table):
         raise Failure(f"ncu's table has no {DURATION}", table)
     # The line below the titles has the units.
     units, kernels = rows[0], rows[1:]
-    total = lambda name: sum(float(row[name].replace(",", "")) for row in kernels) * UNITS.get(units[name], 1)
+    if not kernels:
+        raise Failure("ncu saw no kernel", table)
+    total = lambda name: sum(number(row[name]) for row in kernels) * UNITS.get(units[name], 1)
     seconds, moved = total(DURATION), total(BYTES)
     figures = {"kernels": len(kernels), "kernel_ms": seconds * 1e3, "gigabytes": moved / 1e9}
     return f"{len(kernels)} kernels, {seconds * 1e3:.3f} ms, {moved / 1e9:.3f} GB", figures
+
+
+def number(cell):
+    """A number with commas between thousands; 0 where ncu has none."""
+    try:
+        return float(cell.replace(",", ""))
+    except ValueError:
+        return 0.0

@@ -115,7 +115,10 @@ def _stacks(session):
     for process in processes(session):
         command = [debugger, "-p", str(process), "-batch", "-ex", "thread apply all backtrace 12"]
         try:
-            ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=max(0.1, end - time.monotonic()), check=False)
+            left = max(0.1, end - time.monotonic())
+            ended = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=left, check=False
+            )
             texts.append(ended.stdout.decode(errors="replace"))
         except (OSError, subprocess.TimeoutExpired):
             continue
