@@ -66,10 +66,13 @@ pub fn call(name: &'static str, body: impl FnOnce(&mut State) -> Outcome) -> c_i
     match state.settings.injected(name, number) {
         None => {}
         Some(Injected::Failure) => {
-            state.log.line(&format!("FAILURE {name} {number}"));
-            if function.ends {
-                let _ = body(&mut state);
+            let captured = if CAPTURING.get() == 0 { "" } else { " captured" };
+            state.log.line(&format!("FAILURE {name} {number}{captured}"));
+            if !function.ends {
+                return function.failure();
             }
+            state.fails = true;
+            let _ = make(state, name, body);
             return function.failure();
         }
         Some(Injected::Hang) => {
@@ -85,7 +88,19 @@ pub fn call(name: &'static str, body: impl FnOnce(&mut State) -> Outcome) -> c_i
             unsafe { libc::_exit(DEATH) }
         }
     }
-    let outcome = accept(&mut state, function).and_then(|()| body(&mut state));
+    make(state, name, |state| {
+        accept(state, function).and_then(|()| body(state))
+    })
+}
+
+/// Does what a call does, and waits for what it waits for.
+fn make(
+    mut state: MutexGuard<'static, State>,
+    name: &'static str,
+    body: impl FnOnce(&mut State) -> Outcome,
+) -> c_int {
+    let outcome = body(&mut state);
+    state.fails = false;
     let mut poll = match outcome {
         Ok(Then::Return) => return status::SUCCESS,
         Ok(Then::Wait(poll)) => poll,

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `STRICT_LOG=PATH` | each rank writes `PATH.RANK`; a process that only looks for GPUs writes `PATH.launcher` if something is wrong |
 //! | `STRICT_GPUS=N` | number of GPUs, 1 if not set; two ranks on one need `NCCL_MULTI_RANK_GPU_ENABLE=1`, as with NCCL |
-//! | `STRICT_FAIL=FUNCTION:N[:RANK]` | call number N (from 1) of the function returns an error, on all ranks or on one |
+//! | `STRICT_FAIL=FUNCTION:N[:RANK]` | call number N (from 1) of the function returns an error, on all ranks or on one; several stand with commas between them |
 //! | `STRICT_HANG=FUNCTION:N[:RANK]` | that call never returns |
 //! | `STRICT_DIE=FUNCTION:N[:RANK]` | the process ends in that call with exit code 77 |
 //! | `STRICT_PROGRESS=N` | joining a communicator returns `ncclInProgress`, and it stays so for N calls of `ncclCommGetAsyncError` |

@@ -83,10 +83,12 @@ impl Settings {
             ("STRICT_DIE", Injected::Death),
         ] {
             let Some(text) = variable(name) else { continue };
-            match place(&text) {
-                Some(place) if applies => settings.injections.push((injected, place)),
-                Some(_) => {}
-                None => settings.malformed.push(format!("{name}={text}")),
+            for one in text.split(',') {
+                match place(one) {
+                    Some(place) if applies => settings.injections.push((injected, place)),
+                    Some(_) => {}
+                    None => settings.malformed.push(format!("{name}={one}")),
+                }
             }
         }
         if let Some(text) = variable("STRICT_PLANT") {

@@ -83,6 +83,8 @@ pub struct State {
     pub log: Log,
     /// The function that is called.
     pub function: &'static str,
+    /// The call ends something and then returns an injected failure: it gives nothing.
+    pub fails: bool,
     /// `cuInit` was called.
     pub initialised: bool,
     /// Device memory.
@@ -122,6 +124,7 @@ impl Default for State {
             settings,
             log,
             function: "",
+            fails: false,
             initialised: false,
             device: Arena::default(),
             pinned: Arena::default(),

@@ -12,6 +12,7 @@ mod rounding;
 mod scripts;
 mod sharing;
 mod steps;
+mod strict;
 mod targets;
 
 /// All of `tests/fixtures/dev`.

@@ -58,10 +58,9 @@ impl Outcome {
     }
 }
 
-/// Runs `program` in `folder` without the variables of a launcher that the tests may run under.
-pub fn run<S: AsRef<OsStr>>(program: &Path, folder: &Path, arguments: &[S]) -> Outcome {
+/// A command without the variables of a launcher that the tests may run under.
+pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(folder).args(arguments);
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         let launcher = ["SLURM_", "OMPI_", "PMI_", "PMIX_", "TORCHELASTIC_", "MASTER_"];
@@ -71,6 +70,13 @@ pub fn run<S: AsRef<OsStr>>(program: &Path, folder: &Path, arguments: &[S]) -> O
             command.env_remove(&name);
         }
     }
+    command
+}
+
+/// Runs `program` in `folder`.
+pub fn run<S: AsRef<OsStr>>(program: &Path, folder: &Path, arguments: &[S]) -> Outcome {
+    let mut command = command(program);
+    command.current_dir(folder).args(arguments);
     let output = command
         .output()
         .unwrap_or_else(|e| panic!("{}: {e}", program.display()));

@@ -36,6 +36,9 @@ export! {
             let stream = state.find(Kind::Stream, stream)?;
             give(state, graph, std::ptr::null_mut())?;
             let work = state.end_capture(stream)?;
+            if state.fails {
+                return Ok(Then::Return);
+            }
             let kernels = work.iter().filter(|work| matches!(work, Work::Kernel { .. })).count();
             let collectives = work.iter().filter(|work| matches!(work, Work::Reduce(_))).count();
             state.log.line(&format!("GRAPH kernels={kernels} collectives={collectives} nodes={}", work.len()));

@@ -157,6 +157,8 @@ impl Control {
             code,
             message: message.to_string(),
         };
+        // Whoever dies on the way out of the driver is noticed by the others.
+        let outcome = outcome.and_then(|()| self.barrier());
         let mut state = lock(&self.state);
         state.concluding = true;
         if let (Err(error), Some(doom)) = (&outcome, state.doom.clone()) {
@@ -170,7 +172,8 @@ impl Control {
         let code = error.kind.exit_code();
         self.tell_all(&ended(code, &error.message));
         if self.rank == 0 {
-            return Err(error);
+            let own = matches!(error.kind, Kind::Environment | Kind::Internal);
+            return Err(if own { error.note("on rank 0") } else { error });
         }
         // Most errors are found by all ranks alike, and then rank 0 reports them.
         let state = lock(&self.state);

@@ -57,12 +57,12 @@ impl Context {
         let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
         let name = String::from_utf8_lossy(name).into_owned();
         // SAFETY: as above.
-        unsafe {
-            let context = driver.get("cuDevicePrimaryCtxRetain", |to| {
+        let retained = unsafe {
+            driver.get("cuDevicePrimaryCtxRetain", |to| {
                 (driver.retain_context)(to, device)
-            })?;
-            driver.check((driver.set_context)(context), "cuCtxSetCurrent")?;
-        }
+            })?
+        };
+        // What was retained is released with this, whatever fails from now on.
         let mut context = Context {
             driver,
             name,
@@ -71,6 +71,9 @@ impl Context {
             module: std::ptr::null_mut(),
             allocations: RefCell::default(),
         };
+        // SAFETY: the context was just retained.
+        let status = unsafe { (context.driver.set_context)(retained) };
+        context.driver.check(status, "cuCtxSetCurrent")?;
         context.load(kernels, images)?;
         Ok(Rc::new(context))
     }
@@ -227,7 +230,7 @@ impl Context {
                 std::ptr::null(),
             )
         };
-        self.driver.check(status, &format!("launch of {kernel}"))
+        self.driver.check(status, &format!("cuLaunchKernel of {kernel}"))
     }
 }
 

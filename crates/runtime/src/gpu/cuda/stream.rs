@@ -68,13 +68,13 @@ impl Event {
 impl CudaStream {
     /// A stream that waits for no other.
     pub fn new(context: &Rc<Context>) -> Result<Self> {
-        let driver = &context.driver;
+        let (driver, event) = (&context.driver, Event::new(context)?);
         // SAFETY: the driver writes a handle.
         let stream = unsafe { driver.get("cuStreamCreate", |to| (driver.create_stream)(to, NON_BLOCKING))? };
         Ok(CudaStream {
             context: Rc::clone(context),
             stream,
-            event: Event::new(context)?,
+            event,
         })
     }
 
@@ -179,7 +179,11 @@ impl CudaStream {
             (Ok(()), Ok(graph)) => graph,
         };
         // SAFETY: a graph of this context; the driver writes a handle.
-        let executable = unsafe { driver.get("cuGraphInstantiate", |to| (driver.instantiate)(to, graph, 0)) };
+        let executable = unsafe {
+            driver.get("cuGraphInstantiateWithFlags", |to| {
+                (driver.instantiate)(to, graph, 0)
+            })
+        };
         self.destroy(graph);
         Ok(CudaGraph {
             context: Rc::clone(&self.context),

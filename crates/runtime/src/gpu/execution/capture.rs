@@ -36,7 +36,10 @@ impl GpuExecution {
                 Err(cause) => {
                     graphs.give_up();
                     if scope == Scope::Rank || self.seat.rank == 0 {
-                        report::note(&format!("{} runs without CUDA graphs: {cause}", call.what));
+                        // The launcher says it of other ranks.
+                        let alone = scope == Scope::Rank && self.ranks > 1 && self.seat.rank == 0;
+                        let place = if alone { " on rank 0" } else { "" };
+                        report::note(&format!("{} runs without CUDA graphs{place}: {cause}", call.what));
                     }
                 }
             }

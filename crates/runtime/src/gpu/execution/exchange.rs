@@ -165,6 +165,7 @@ impl Execution for GpuExecution {
 
     fn finish(&self) -> Result<()> {
         self.settle()?;
+        self.inputs.settle(&*self.device)?;
         self.control().map_or(Ok(()), Control::barrier)?;
         self.finished.set(true);
         Ok(())

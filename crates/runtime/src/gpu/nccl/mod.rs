@@ -3,6 +3,7 @@
 mod communicator;
 
 use std::{
+    cell::Cell,
     ffi::{CStr, c_char, c_int, c_void},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -137,14 +138,26 @@ impl Nccl {
     }
 }
 
-/// Begins a group of calls, if there is a library: emulated collectives happen at once.
-pub(super) fn group_start() -> c_int {
-    in_library(|functions| functions.group_start)
+thread_local! {
+    /// The first call of a group that has failed, and its status.
+    static FAILED_GROUP: Cell<Option<(&'static str, c_int)>> = const { Cell::new(None) };
 }
 
-/// Ends a group of calls.
+/// Begins a group of calls, if there is a library: emulated collectives happen at once.
+pub(super) fn group_start() -> c_int {
+    let status = in_library(|functions| functions.group_start);
+    FAILED_GROUP.set((status != NCCL_SUCCESS).then_some(("ncclGroupStart", status)));
+    status
+}
+
+/// Ends a group of calls. One that could not begin has its status.
 pub(super) fn group_end() -> c_int {
-    in_library(|functions| functions.group_end)
+    if let Some((_, status)) = FAILED_GROUP.get() {
+        return status;
+    }
+    let status = in_library(|functions| functions.group_end);
+    FAILED_GROUP.set((status != NCCL_SUCCESS).then_some(("ncclGroupEnd", status)));
+    status
 }
 
 fn in_library(function: impl FnOnce(&Functions) -> unsafe extern "C" fn() -> c_int) -> c_int {
@@ -157,7 +170,9 @@ fn in_library(function: impl FnOnce(&Functions) -> unsafe extern "C" fn() -> c_i
 
 /// The error of a status that generated code got.
 pub(super) fn error_of_status(status: c_int) -> Error {
-    match OPENED.get().map(|nccl| nccl.check(status, "NCCL")) {
+    let group = FAILED_GROUP.take().filter(|(_, of_group)| *of_group == status);
+    let what = group.map_or("NCCL", |(call, _)| call);
+    match OPENED.get().map(|nccl| nccl.check(status, what)) {
         Some(Err(error)) => error,
         _ if status == NCCL_FAILED => Error::internal("a collective failed"),
         _ => Error::internal(format!("a collective failed with status {status}")),

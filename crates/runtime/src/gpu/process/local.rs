@@ -107,7 +107,9 @@ struct Processes(Vec<Process>);
 
 impl Processes {
     fn wait(&mut self, interrupted: &AtomicBool, terminated: &AtomicBool) -> Result<i32> {
-        let (mut forwarded, mut stopped, mut first_failure) = (false, false, None::<Instant>);
+        let (mut forwarded, mut stopped) = (false, false);
+        // When, on which rank, with which exit code.
+        let mut first_failure = None::<(Instant, usize, i32)>;
         // Exit codes in the order in which the processes ended.
         let mut codes = Vec::new();
         while codes.len() < self.0.len() {
@@ -128,18 +130,25 @@ impl Processes {
                     report::complaint(&format!("error: rank {rank} was ended by {}", name(signal)));
                 }
                 let code = status.code().unwrap_or(Kind::RankDied.exit_code());
+                if code != 0 && !is_own(code) {
+                    report::complaint(&format!("error: rank {rank} ended with exit code {code}"));
+                }
                 if code != 0 {
-                    first_failure.get_or_insert_with(Instant::now);
+                    first_failure.get_or_insert_with(|| (Instant::now(), rank, code));
                 }
                 // What ends because it was told to is not the cause.
                 codes.push(if stopped { 0 } else { code });
             }
-            let late = |patience| first_failure.is_some_and(|at| at.elapsed() > patience);
-            if late(PATIENCE) && !stopped {
+            let late = |patience| first_failure.filter(|(at, ..)| at.elapsed() > patience);
+            if let Some((_, rank, code)) = late(PATIENCE).filter(|_| !stopped) {
+                let seconds = PATIENCE.as_secs();
+                report::complaint(&format!(
+                    "error: rank {rank} ended with exit code {code}, and others did not within {seconds} s: ending them"
+                ));
                 self.signal(SIGTERM);
                 stopped = true;
             }
-            if late(LAST_PATIENCE) {
+            if late(LAST_PATIENCE).is_some() {
                 self.kill();
             }
             thread::sleep(PAUSE);
@@ -176,6 +185,13 @@ impl Drop for Processes {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether a process that ends with this code has said why.
+fn is_own(code: i32) -> bool {
+    use Kind::{Environment, Internal, Interrupted, RankDied, Unsupported, User};
+    let kinds = [Internal, User, Unsupported, Environment, RankDied, Interrupted];
+    kinds.iter().any(|kind| kind.exit_code() == code)
 }
 
 fn name(signal: i32) -> String {

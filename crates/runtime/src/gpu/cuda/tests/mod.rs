@@ -185,7 +185,7 @@ fn the_first_failure_of_a_stream_is_kept_until_the_runtime_waits() {
     assert_eq!(error.kind, Kind::Internal);
     assert_eq!(
         error.message,
-        "launch of kernel \"first\" of node \"conv1\": CUDA_ERROR_ILLEGAL_ADDRESS: explanation"
+        "cuLaunchKernel of kernel \"first\" of node \"conv1\": CUDA_ERROR_ILLEGAL_ADDRESS: explanation"
     );
     device.synchronize(stream).unwrap();
     launch(stream, 9, [1, 1, 1]);
@@ -256,7 +256,7 @@ fn graphs_are_captured_replayed_and_destroyed() {
     assert!(
         error
             .message
-            .contains("launch of kernel \"first\" of node \"conv1\""),
+            .contains("cuLaunchKernel of kernel \"first\" of node \"conv1\""),
         "{error}"
     );
     let calls = fake.calls();
