@@ -59,6 +59,8 @@ pub fn read(bytes: &[u8], capability: u32) -> Result<Vec<Kernel>, String> {
     if flags & 0xff != capability && flags >> 8 & 0xff != capability {
         return Err(format!("the cubin's flags {flags:#x} are not for {capability}"));
     }
+    // What the system keeps for itself is in a section's size, and in no limit of a launch.
+    let reserved = if capability >= 90 { 1024 } else { 0 };
     let mut kernels = Vec::new();
     for section in file.sections() {
         let name = section.name().unwrap_or_default();
@@ -71,7 +73,9 @@ pub fn read(bytes: &[u8], capability: u32) -> Result<Vec<Kernel>, String> {
             name: name.into(),
             parameters: Vec::new(),
             threads: None,
-            shared: shared.map_or(0, |section| section.size() as u32),
+            shared: shared
+                .map_or(0, |section| section.size() as u32)
+                .saturating_sub(reserved),
         };
         describe(data, &mut kernel).ok_or_else(|| format!("the description of {name} is malformed"))?;
         kernels.push(kernel);

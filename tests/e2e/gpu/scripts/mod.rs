@@ -78,5 +78,5 @@ fn packed(folder: &Path, target: &str, precisions: &str, name: &str) -> PathBuf 
         .arg(folder)
         .output();
     ended(&output.unwrap(), 0);
-    folder.join("gpu")
+    folder.join("gpu-check")
 }
