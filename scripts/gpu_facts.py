@@ -12,7 +12,7 @@ from gpu_results import FAILED, FOUND
 from gpu_run import Failure, Timeout
 
 FILE = "facts.txt"
-SMI_FIELDS = "name,driver_version,memory.total,compute_cap,mig.mode.current,power.limit,clocks.max.sm"
+SMI_FIELDS = "name,driver_version,memory.total,compute_cap,compute_mode,mig.mode.current,power.limit,clocks.max.sm"
 # What packed executables are compiled for (x86-64-v3), as /proc/cpuinfo calls it.
 NEEDED = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 TOOLS = ("ncu", "compute-sanitizer", "nvidia-cuda-mps-control", "cuda-gdb", "gdb", "cc")

@@ -4,7 +4,6 @@ import json
 import shutil
 import tempfile
 
-import gpu_peers
 from gpu_agreement import Runs, bounds_of, packed, references_of, sanitizer_command
 from gpu_counters import counters
 from gpu_facts import facts
@@ -17,7 +16,7 @@ from gpu_timing import bench_command, figures, last_line, peer_command, trained_
 
 PRECISIONS = ("tf32", "bf16", "f32")
 WARM_UP, STEPS = 10, 30
-# What is timed first, and compared with PyTorch first; the rest follows.
+# What is timed first; the rest follows.
 TIMED = (
     ("resnet50", 128, "bf16"),
     ("syncbnnet", 32, "bf16"),
@@ -26,6 +25,7 @@ TIMED = (
     ("resnet50", 32, "bf16"),
     ("resnet50", 256, "bf16"),
 )
+# What is compared with PyTorch, in this order.
 COMPARED = (
     ("resnet50", 128, "bf16", "eager"),
     ("syncbnnet", 32, "bf16", "reduce-overhead"),
@@ -91,22 +91,20 @@ def time_steps(phase, path, batch, graphs):
 
 
 def peers(phase):
-    """The same steps in PyTorch, as many as there is time for."""
+    """The same steps in PyTorch, those of `COMPARED` that are packed."""
     session = phase.session
     if session.device != "cuda":
         raise Impossible("no GPU")
     described = json.loads(phase.run(peer_command(), limit=30).splitlines()[-1])
     if "reason" in described:
         raise Impossible(described["reason"])
-    modes = gpu_peers.MODES
-    rows = [row for row in session.timed() if row[0] in gpu_peers.NETWORKS and row[2] in gpu_peers.PRECISIONS]
-    wanted = [(row, mode) for row in rows for mode in modes]
-    wanted.sort(key=lambda pair: (place(COMPARED, (*pair[0][:3], pair[1])), pair))
+    paths = {row[:3]: row[3] for row in session.timed()}
+    wanted = [key for key in COMPARED if key[:3] in paths]
     if not wanted:
         raise Impossible("no network that PyTorch is compared with is packed")
-    for (name, batch, precision, path), mode in wanted:
-        what = f"{name} {precision} b{batch} {mode}"
-        phase.attempt(what, peer, phase, path, (name, batch, precision, mode))
+    for key in wanted:
+        name, batch, precision, mode = key
+        phase.attempt(f"{name} {precision} b{batch} {mode}", peer, phase, paths[key[:3]], key)
 
 
 def peer(phase, path, key):
@@ -153,7 +151,7 @@ PHASES = (
     ("agreement", 30, 80, agreement),
     ("timings", 40, 80, timings),
     ("counters", 30, 90, counters),
-    ("peers", 45, 150, peers),
+    ("peers", 45, 200, peers),
     ("sanitizers", 20, 65, sanitizers),
     ("ranks", 20, 60, ranks),
 )

@@ -1,5 +1,6 @@
 """What gpu-first found: rows that are written as they come, and a summary of them."""
 
+import contextlib
 import json
 import pathlib
 import threading
@@ -56,10 +57,12 @@ class Results:
         self.say("# First contact with a GPU", "", *table_head("s", "phase", "what", "", ""))
 
     def say(self, *lines):
+        text = "".join(f"{line}\n" for line in lines)
         with self.lock, open(self.folder / REPORT, "a") as report:
-            for line in lines:
-                print(line, flush=True)
-                print(line, file=report)
+            report.write(text)
+            # The files are worth going on for where nobody reads standard output.
+            with contextlib.suppress(OSError):
+                print(text, end="", flush=True)
 
     def row(self, phase, what, verdict, text, **data):
         """A result: what was tried, what came of it, in words, and in figures."""

@@ -7,7 +7,16 @@ use super::{NETWORK, ended, has_numpy, packed, with_numpy};
 
 fn check(pack: &Path) -> Output {
     with_numpy(pack.join("gpu-check"))
-        .args(["--device", "cuda-emulated", "--batches", "32"])
+        .args([
+            "--device",
+            "cuda-emulated",
+            "--batches",
+            "32",
+            "--warmup",
+            "1",
+            "--steps",
+            "2",
+        ])
         .output()
         .unwrap()
 }
