@@ -6,7 +6,7 @@ import shutil
 import time
 
 from gpu_phase import Impossible
-from gpu_results import FOUND
+from gpu_results import FOUND, NOT_COMPUTED
 from gpu_run import Failure, Timeout
 from gpu_timing import bench_command
 
@@ -72,7 +72,7 @@ def one_step(phase, path, batch, file, pace):
     phase.keep(file, table)
     text, figures = totals(table)
     pace["seconds"] = (time.monotonic() - start) / figures["kernels"]
-    return FOUND, text, figures
+    return (NOT_COMPUTED if phase.session.computes_nothing(phase) else FOUND), text, figures
 
 
 def profiled(phase, words):

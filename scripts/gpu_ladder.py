@@ -84,4 +84,6 @@ def memcheck(phase, command):
     if shutil.which(MEMCHECK[0]) is None:
         raise Impossible("compute-sanitizer is not in the path")
     phase.run([*MEMCHECK, *command], limit=2 * LIMIT)
+    if phase.session.computes_nothing(phase):
+        return NOT_COMPUTED, "ended as it should"
     return OK, "no errors"

@@ -7,23 +7,19 @@ use super::{NETWORK, ended, has_numpy, packed, with_numpy};
 
 fn check(pack: &Path) -> Output {
     with_numpy(pack.join("gpu-check"))
-        .args([
-            "--device",
-            "cuda-emulated",
-            "--batches",
-            "32",
-            "--warmup",
-            "1",
-            "--steps",
-            "2",
-        ])
+        .args(["--device", "cuda-emulated", "--batches", "2"])
         .output()
         .unwrap()
 }
 
 fn first(pack: &Path, output: &Path) -> Output {
     with_numpy(pack.join("gpu-first"))
-        .args(["--device", "cuda-emulated", "--phases", "ladder,agreement,peers"])
+        .args([
+            "--device",
+            "cuda-emulated",
+            "--phases",
+            "ladder,agreement,timings,peers",
+        ])
         .arg("--output")
         .arg(output)
         .output()
@@ -52,8 +48,8 @@ fn a_packed_network_is_compared_and_timed_where_there_is_no_compiler() {
             "| mlp_bn1d | f32 | 2 |",
             "| mlp_bn1d | tf32 | 1 |",
             "| mlp_bn1d | tf32 | 2 |",
-            "| mlp | f32 | 32 |",
-            "| mlp | tf32 | 32 |",
+            "| mlp | f32 | 2 |",
+            "| mlp | tf32 | 2 |",
             "all well",
             "compute-sanitizer not run",
         ],
@@ -66,6 +62,7 @@ fn a_packed_network_is_compared_and_timed_where_there_is_no_compiler() {
             "agreement | mlp_bn1d tf32 | ok |",
             "agreement | mlp_bn1d f32 | ok |",
             "- f32: error at most 0.",
+            "| training step | ms | images/s |",
             "peers |  | not possible here | no GPU",
             "nothing wrong",
         ],
