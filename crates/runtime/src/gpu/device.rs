@@ -39,7 +39,8 @@ pub trait Device {
     /// Host memory for [`Device::copy_in`] and [`Device::copy_out`], zeroed, which lives as long as the device.
     fn pinned(&self, bytes: u64, what: &str) -> Result<*mut u8>;
 
-    /// Lets later work of `waiting` start after everything enqueued on `signalling` so far.
+    /// Lets later work of `waiting` start after everything enqueued on `signalling` so far. Returns the first failure of
+    /// `waiting` since it was last asked: work that could not wait must not come.
     fn wait(&self, waiting: *mut c_void, signalling: *mut c_void) -> Result<()>;
 
     /// Enqueues a copy from memory of [`Device::pinned`] to the device on a stream.

@@ -19,6 +19,10 @@ const PARAMETER: u8 = 0x17;
 /// Form of an attribute that is followed by its length and content; all others are 4 bytes.
 const WITH_LENGTH: u8 = 4;
 
+/// Bytes of shared memory of each block that the system keeps, from compute capability 8.0 on. Those of sm_90 count them as
+/// the kernel's.
+const SYSTEM_SHARED: u64 = 1024;
+
 /// The whole ELF file at `image`: its headers and sections say how long it is.
 ///
 /// # Safety
@@ -59,8 +63,6 @@ pub fn read(bytes: &[u8], capability: u32) -> Result<Vec<Kernel>, String> {
     if flags & 0xff != capability && flags >> 8 & 0xff != capability {
         return Err(format!("the cubin's flags {flags:#x} are not for {capability}"));
     }
-    // What the system keeps for itself is in a section's size, and in no limit of a launch.
-    let reserved = if capability >= 90 { 1024 } else { 0 };
     let mut kernels = Vec::new();
     for section in file.sections() {
         let name = section.name().unwrap_or_default();
@@ -73,9 +75,7 @@ pub fn read(bytes: &[u8], capability: u32) -> Result<Vec<Kernel>, String> {
             name: name.into(),
             parameters: Vec::new(),
             threads: None,
-            shared: shared
-                .map_or(0, |section| section.size() as u32)
-                .saturating_sub(reserved),
+            shared: shared.map_or(0, |section| section.size().saturating_sub(SYSTEM_SHARED) as u32),
         };
         describe(data, &mut kernel).ok_or_else(|| format!("the description of {name} is malformed"))?;
         kernels.push(kernel);

@@ -11,7 +11,10 @@ const LOST: i32 = 5;
 /// Where ranks die: a call, and what it is in.
 const PLACES: [(&str, &str); 11] = [
     ("cuMemAlloc_v2:3", "its first allocations"),
-    ("ncclCommInitRank:2", "joining a communicator"),
+    (
+        "ncclCommInitRank:2,ncclCommInitRankConfig:2",
+        "joining a communicator",
+    ),
     ("ncclAllReduce:3", "a collective of a step"),
     ("cuStreamQuery:3", "a wait"),
     ("cuStreamBeginCapture_v2:1", "the beginning of a capture"),
@@ -59,10 +62,10 @@ fn the_others_end_and_name_a_rank_that_dies() {
         cases.extend([(4, 0, place), (4, 2, place)]);
     }
     check_all(&cases, |&(ranks, dead, (place, what))| {
-        let death = format!("{place}:{dead}");
+        let death: Vec<String> = place.split(',').map(|call| format!("{call}:{dead}")).collect();
         let batch = 8 / ranks;
         let arguments = format!("{TRAIN} --batch {batch}");
-        let runs = run_each(&subject, ranks, &arguments, &[("STRICT_DIE", &death)]);
+        let runs = run_each(&subject, ranks, &arguments, &[("STRICT_DIE", &death.join(","))]);
         let found = problems(&runs, dead);
         found
             .into_iter()

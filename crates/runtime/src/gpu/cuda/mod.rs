@@ -181,7 +181,7 @@ impl Device for CudaDevice {
     fn wait(&self, waiting: *mut c_void, signalling: *mut c_void) -> Result<()> {
         let waiting = streams::find(&self.streams, waiting)?;
         waiting.wait_for(&*streams::find(&self.streams, signalling)?);
-        Ok(())
+        waiting.take_failure()
     }
 
     unsafe fn copy_in(&self, stream: *mut c_void, to: *mut u8, from: *const u8, bytes: usize) -> Result<()> {

@@ -16,7 +16,8 @@ impl GpuExecution {
         let (function, _) = self.part.training()?;
         let (rank, share) = (self.seat.rank, &batch.share);
         self.inputs.load(&*self.device, batch, rank)?;
-        self.inputs.enter(&*self.device, self.stream)?;
+        let entered = self.inputs.enter(&*self.device, self.stream);
+        entered.map_err(|error| self.explain(error))?;
         let call = Call {
             function,
             constants: self.memory.train_constants,

@@ -89,7 +89,8 @@ impl Execution for GpuExecution {
                 complete = false;
                 break;
             }
-            self.inputs.enter(&*self.device, self.stream)?;
+            let entered = self.inputs.enter(&*self.device, self.stream);
+            entered.map_err(|error| self.explain(error))?;
             self.infer_call(function, samples.len() as u64, true)?;
             if let Some(next) = batches.peek() {
                 self.inputs.copy(&*self.device, data, next)?;
