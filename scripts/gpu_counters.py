@@ -49,18 +49,20 @@ def counters(phase):
     pace = {}
     for index, (name, batch, precision, path) in enumerate(chosen):
         what = f"{name} {precision} b{batch}"
-        phase.attempt(what, one_step, phase, path, batch, f"counters-{index + 1}.csv", pace)
+        # One that hangs leaves the next its part of the time.
+        limit = (phase.left() - GRACE) / (len(chosen) - index)
+        phase.attempt(what, one_step, phase, path, batch, f"counters-{index + 1}.csv", limit, pace)
 
 
-def one_step(phase, path, batch, file, pace):
+def one_step(phase, path, batch, file, limit, pace):
     """Profiles a step, or as much of it as there is time for by the `pace` of the one before."""
     bench = bench_command(path, "cuda", batch, warm_up=0, steps=1, graphs="off")
     count = []
     if pace:
-        count = ["--launch-count", max(1, int((phase.left() - GRACE) / (SLOWER * pace["seconds"])))]
+        count = ["--launch-count", max(1, int(limit / (SLOWER * pace["seconds"])))]
     start = time.monotonic()
     try:
-        table = profiled(phase, [*count, "--metrics", ",".join(METRICS), *bench])
+        table = profiled(phase, [*count, "--metrics", ",".join(METRICS), *bench], limit)
     except Timeout as failure:
         # An interrupted ncu writes the kernels that it has.
         phase.keep(file, table_of(failure.text))
@@ -68,17 +70,17 @@ def one_step(phase, path, batch, file, pace):
     except Failure as failure:
         if "metric" not in failure.text:
             raise
-        table = profiled(phase, [*count, "--metrics", ",".join(PLAIN), *bench])
+        table = profiled(phase, [*count, "--metrics", ",".join(PLAIN), *bench], limit)
     phase.keep(file, table)
     text, figures = totals(table)
     pace["seconds"] = (time.monotonic() - start) / figures["kernels"]
     return (NOT_COMPUTED if phase.session.computes_nothing(phase) else FOUND), text, figures
 
 
-def profiled(phase, words):
+def profiled(phase, words, limit):
     """The table that ncu writes."""
     try:
-        text = phase.run(["ncu", *FLAGS, *words], limit=120, grace=GRACE)
+        text = phase.run(["ncu", *FLAGS, *words], limit, grace=GRACE)
     except Failure as failure:
         if "ERR_NVGPUCTRPERM" in failure.text:
             raise Impossible("this user may not read the GPU's counters") from None
