@@ -88,7 +88,7 @@ impl Arena {
     }
 
     /// Number of allocations.
-    pub fn len(&self) -> usize {
+    pub fn allocations(&self) -> usize {
         self.live.len()
     }
 

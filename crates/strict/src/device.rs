@@ -74,9 +74,8 @@ impl State {
     /// Does all work of all streams; whether it is done.
     pub fn finish_all(&mut self) -> bool {
         let streams: Vec<u64> = self.streams.keys().copied().collect();
-        streams
-            .into_iter()
-            .fold(true, |done, stream| self.finish(stream) && done)
+        let waiting = streams.into_iter().filter(|stream| !self.finish(*stream));
+        waiting.count() == 0
     }
 
     fn perform(&mut self, queued: &Queued) {

@@ -23,29 +23,28 @@
 //!
 //! `COMMUNICATOR` (number, rank), `MODULE`, `GRAPH` (what was captured), `COLLECTIVE` (communicator, count, type; when it
 //! is enqueued, also by a graph), `FAILURE`, `HANG`, `DEATH`, `VIOLATION` (rule, function, what), and at an ordinary end of
-//! the process `END` with counts. The rules are those of [`rule::Rule`].
+//! the process `END` with counts. `DUPLICATE` says that two ranks have one GPU. The rules are those of [`Rule`].
 
-#![allow(clippy::missing_safety_doc)]
+mod arena;
+mod call;
+mod capture;
+mod device;
+mod driver;
+mod export;
+mod function;
+mod image;
+mod log;
+mod nccl;
+mod plant;
+mod rule;
+mod settings;
+mod state;
+mod status;
+mod work;
 
-pub mod arena;
-pub mod call;
-pub mod capture;
-pub mod device;
-pub mod driver;
-pub mod export;
-pub mod function;
-pub mod image;
-pub mod log;
-pub mod nccl;
-pub mod plant;
-pub mod rule;
-pub mod settings;
-pub mod state;
-pub mod status;
-pub mod work;
-
-pub use function::FUNCTIONS;
+pub use function::{FUNCTIONS, Function, Needs};
 pub use plant::PLANTS;
+pub use rule::Rule;
 
 /// Compute capability of the GPUs.
 pub const CAPABILITY: u32 = 90;

@@ -215,8 +215,8 @@ impl State {
     /// Notes what still lives, beside contexts.
     pub fn find_leaks(&mut self) {
         let mut found: Vec<(String, usize)> = vec![
-            ("allocations".to_string(), self.device.len()),
-            ("pinned allocations".to_string(), self.pinned.len()),
+            ("allocations".to_string(), self.device.allocations()),
+            ("pinned allocations".to_string(), self.pinned.allocations()),
         ];
         for kind in [
             Kind::Stream,

@@ -20,7 +20,7 @@ const LLVM: &[&str] = &["melior", "mlir-sys", "inkwell", "llvm-sys"];
 /// Those, and what reads ONNX files.
 const LLVM_AND_ONNX: &[&str] = &["melior", "mlir-sys", "inkwell", "llvm-sys", "prost", "protox"];
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule {
         member: "syncbn-abi",
         members: &[],
@@ -62,6 +62,12 @@ const RULES: [Rule; 7] = [
         members: &["syncbn-abi"],
         never: LLVM_AND_ONNX,
         because: "the runtime is linked into every executable and holds no part of the compiler",
+    },
+    Rule {
+        member: "syncbn-strict",
+        members: &[],
+        never: LLVM_AND_ONNX,
+        because: "it stands for NVIDIA's libraries, and knows of the project what those do",
     },
 ];
 
@@ -169,7 +175,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({"packages": packages, "resolve": null})).unwrap()
     }
 
-    const GOOD: [&str; 7] = [
+    const GOOD: [&str; 8] = [
         "syncbn-abi: serde build/sha2",
         "syncbn-ir: petgraph",
         "syncbn-passes: syncbn-ir dev/libtest-mimic",
@@ -177,6 +183,7 @@ mod tests {
         "syncbn-mlir: syncbn-ir syncbn-abi melior",
         "syncbn-codegen: syncbn-mlir syncbn-ir syncbn-abi inkwell mlir-sys",
         "syncbn-runtime: syncbn-abi libc",
+        "syncbn-strict: libc object",
     ];
 
     /// The texts of what is wrong when the member of the same name is replaced by `line`.
@@ -232,6 +239,14 @@ mod tests {
         assert!(
             with("syncbn-runtime: syncbn-abi syncbn-ir")[0]
                 .contains("syncbn-runtime must not reach syncbn-ir")
+        );
+    }
+
+    #[test]
+    fn the_stand_in_shares_nothing_with_what_it_tests() {
+        assert!(
+            with("syncbn-strict: syncbn-runtime")
+                .contains(&"syncbn-strict must not reach syncbn-runtime: it stands for NVIDIA's libraries, and knows of the project what those do".into())
         );
     }
 

@@ -6,8 +6,7 @@ mod memory;
 mod module;
 mod stream;
 
-pub use general::*;
-pub use graph::*;
-pub use memory::*;
-pub use module::*;
-pub use stream::*;
+// What a wrong caller calls (`plant`).
+pub use general::cuCtxSynchronize;
+pub use memory::cuMemFree_v2;
+pub use stream::{cuStreamSynchronize, cuStreamWaitEvent};

@@ -5,7 +5,7 @@ mod meeting;
 
 use std::ffi::{c_int, c_void};
 
-pub use exports::*;
+pub use exports::ncclGroupStart;
 
 use crate::{
     call::{GROUPS, Outcome, Then},
