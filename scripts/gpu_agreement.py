@@ -125,11 +125,3 @@ def compare(run, pack, path, device, ranks=1, inferences=False):
     with tempfile.TemporaryDirectory() as folder, references_of(path) as references:
         runs = Runs(run, path, folder, device, ranks, inferences)
         return runs.worst(references, bounds_of(pack, path))
-
-
-def sanitizer_command(check, path, device, folder):
-    """One step of a packed network under a tool of compute-sanitizer."""
-    data, samples = data_of(path, folder)
-    step = [path, "train", "--device", device, "--ranks", 1, "--batch", samples, "--steps", 1, "--data", data]
-    tool = ["compute-sanitizer", "--tool", check, "--error-exitcode", 9, "--target-processes", "all"]
-    return [*tool, *step]

@@ -24,7 +24,14 @@ METRICS = (
     "sm__warps_active.avg.pct_of_peak_sustained_active",
 )
 # Other clocks and a cold cache would be another step than the one that is timed.
-FLAGS = ("--clock-control", "none", "--cache-control", "none", "--target-processes", "all", "--csv", "--page", "raw")
+FLAGS = (
+    *("--clock-control", "none"),
+    *("--cache-control", "none"),
+    *("--target-processes", "all"),
+    *("--page", "raw"),
+    *("--print-units", "base"),
+    "--csv",
+)
 # Seconds for ncu to write what it has once it is interrupted.
 GRACE = 10
 # A kernel of a larger network takes ncu longer, for the memory that it saves between passes.

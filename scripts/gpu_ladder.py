@@ -2,13 +2,13 @@
 
 import contextlib
 import pathlib
-import shutil
 import tempfile
 
+import gpu_sanitizer
 from gpu_agreement import bounds_of, data_of, output, packed, references_of
 from gpu_bounds import error
 from gpu_phase import Impossible
-from gpu_results import BAD, NOT_COMPUTED, OK, WRONG
+from gpu_results import BAD, FOUND, NOT_COMPUTED, NOT_RUN, OK, WRONG
 
 NETWORKS = ("mlp_bn1d", "syncbnnet_small")
 PRECISIONS = ("tf32", "bf16", "f32")
@@ -16,7 +16,6 @@ PRECISIONS = ("tf32", "bf16", "f32")
 LIMIT = 20
 BLOCKING = {"CUDA_LAUNCH_BLOCKING": "1"}
 PTX = {"SYNCBN_IMAGE": "ptx"}
-MEMCHECK = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9", "--target-processes", "all"]
 
 
 def ladder(phase):
@@ -76,14 +75,17 @@ def look_into(phase, what, command, path, out):
     if phase.session.device == "cuda-emulated":
         return
     phase.attempt(f"{what}: CUDA_LAUNCH_BLOCKING=1", rung, phase, command, path, out, BLOCKING)
-    phase.attempt(f"{what}: SYNCBN_IMAGE=ptx", rung, phase, command, path, out, PTX)
+    if phase.attempt(f"{what}: SYNCBN_IMAGE=ptx", rung, phase, command, path, out, PTX) not in (*BAD, NOT_RUN):
+        # Only the assembled code is at fault: the later phases go on without it.
+        phase.session.environment.update(PTX)
+        phase.row("from here on", FOUND, "SYNCBN_IMAGE=ptx")
     phase.attempt(f"{what}: memcheck", memcheck, phase, command)
 
 
 def memcheck(phase, command):
-    if shutil.which(MEMCHECK[0]) is None:
+    if not gpu_sanitizer.is_there():
         raise Impossible("compute-sanitizer is not in the path")
-    phase.run([*MEMCHECK, *command], limit=2 * LIMIT)
+    gpu_sanitizer.check(lambda words: phase.run(words, limit=2 * LIMIT), "memcheck", command)
     if phase.session.computes_nothing(phase):
         return NOT_COMPUTED, "ended as it should"
     return OK, "no errors"

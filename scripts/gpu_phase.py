@@ -52,9 +52,10 @@ class Phase:
             self.cut = True
             raise OutOfTime()
         limit = min(limit, self.session.process_limit)
+        told = {**self.session.environment, VARIABLE: self.name, **(environment or {})}
         look = self.looks > 0 and left > limit + gpu_run.LOOK_SECONDS
         try:
-            return gpu_run.run(command, {VARIABLE: self.name, **(environment or {})}, min(limit, left), grace, look)
+            return gpu_run.run(command, told, min(limit, left), grace, look)
         except gpu_run.Timeout:
             self.looks -= 1
             self.cut |= left < limit

@@ -1,10 +1,10 @@
 """The phases of gpu-first, in the order of what they tell a second: agreement, times, PyTorch, sanitizers."""
 
 import json
-import shutil
 import tempfile
 
-from gpu_agreement import Runs, bounds_of, packed, references_of, sanitizer_command
+import gpu_sanitizer
+from gpu_agreement import Runs, bounds_of, packed, references_of
 from gpu_counters import counters
 from gpu_facts import facts
 from gpu_ladder import ladder
@@ -128,7 +128,7 @@ def sanitizers(phase):
     session = phase.session
     if session.device != "cuda":
         raise Impossible("no GPU")
-    if shutil.which("compute-sanitizer") is None:
+    if not gpu_sanitizer.is_there():
         raise Impossible("compute-sanitizer is not in the path")
     paths = {path.name: path for path in packed(session.pack)}
     chosen = next((paths[name] for name in CHECKED if name in paths), None)
@@ -140,7 +140,8 @@ def sanitizers(phase):
 
 def sanitize(phase, check, path):
     with tempfile.TemporaryDirectory() as folder:
-        phase.run(sanitizer_command(check, path, phase.session.device, folder), limit=60)
+        step = gpu_sanitizer.one_step(path, phase.session.device, folder)
+        gpu_sanitizer.check(lambda words: phase.run(words, limit=60), check, step)
     if phase.session.computes_nothing(phase):
         return NOT_COMPUTED, "ended as it should"
     return OK, "no errors"

@@ -217,6 +217,27 @@ fn a_second_run_takes_over_what_the_first_has_finished() {
 }
 
 #[test]
+fn where_only_assembled_code_fails_the_other_phases_go_on_with_ptx() {
+    let Some(machine) = Machine::get() else { return };
+    let output = machine
+        .first("ptx")
+        .args(["--phases", "ladder,agreement"])
+        .env("SYNCBN_IMAGE", "cubin")
+        .env("STRICT_FAIL", "cuMemAlloc_v2:1")
+        .env("STRICT_ONLY", "SYNCBN_IMAGE=cubin")
+        .output()
+        .unwrap();
+    let report = ended(&output, 1);
+    let results = machine.results("ptx");
+    assert_eq!(results.text("ladder", "from here on"), "SYNCBN_IMAGE=ptx");
+    assert_eq!(
+        results.verdicts("agreement"),
+        (vec!["not computed"], 2),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_call_that_fails_is_named_and_looked_into() {
     let Some(machine) = Machine::get() else { return };
     let output: Output = machine
@@ -228,10 +249,14 @@ fn a_call_that_fails_is_named_and_looked_into() {
         .unwrap();
     let report = ended(&output, 1);
     let results = machine.results("failed");
-    for more in ["", ": CUDA_LAUNCH_BLOCKING=1", ": SYNCBN_IMAGE=ptx", ": memcheck"] {
-        let text = results.text("ladder", &format!("{NETWORK} tf32, infer{more}"));
-        assert!(text.contains("cuMemAlloc"), "{text}");
+    let row = |more| results.text("ladder", &format!("{NETWORK} tf32, infer{more}"));
+    for more in ["", ": CUDA_LAUNCH_BLOCKING=1", ": SYNCBN_IMAGE=ptx"] {
+        assert!(row(more).contains("cuMemAlloc"), "{}", row(more));
     }
+    assert_eq!(
+        row(": memcheck"),
+        "Program hit an error in its first call / at a kernel"
+    );
     assert_eq!(results.verdicts("ladder"), (vec!["FAILED"], 4), "{report}");
     assert_eq!(
         results.verdicts("agreement"),
