@@ -78,7 +78,7 @@ def look_into(phase, what, command, path, out):
     if phase.attempt(f"{what}: SYNCBN_IMAGE=ptx", rung, phase, command, path, out, PTX) not in (*BAD, NOT_RUN):
         # Only the assembled code is at fault: the later phases go on without it.
         phase.session.environment.update(PTX)
-        phase.row("from here on", FOUND, "SYNCBN_IMAGE=ptx")
+        phase.row("from here on", FOUND, "SYNCBN_IMAGE=ptx", environment=PTX)
     phase.attempt(f"{what}: memcheck", memcheck, phase, command)
 
 
