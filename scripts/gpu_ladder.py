@@ -75,11 +75,12 @@ def look_into(phase, what, command, path, out):
     if phase.session.device == "cuda-emulated":
         return
     phase.attempt(f"{what}: CUDA_LAUNCH_BLOCKING=1", rung, phase, command, path, out, BLOCKING)
-    if phase.attempt(f"{what}: SYNCBN_IMAGE=ptx", rung, phase, command, path, out, PTX) not in (*BAD, NOT_RUN):
-        # Only the assembled code is at fault: the later phases go on without it.
+    verdict = phase.attempt(f"{what}: SYNCBN_IMAGE=ptx", rung, phase, command, path, out, PTX)
+    phase.attempt(f"{what}: memcheck", memcheck, phase, command)
+    if verdict not in (*BAD, NOT_RUN):
+        # Only the assembled code is at fault: the others go on without it.
         phase.session.environment.update(PTX)
         phase.row("from here on", FOUND, "SYNCBN_IMAGE=ptx", environment=PTX)
-    phase.attempt(f"{what}: memcheck", memcheck, phase, command)
 
 
 def memcheck(phase, command):
