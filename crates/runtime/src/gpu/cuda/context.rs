@@ -68,7 +68,12 @@ impl Context {
     }
 
     fn load(&mut self, kernels: Vec<GpuKernel>, images: &[u8], properties: &Properties) -> Result<()> {
-        let (image, code) = images::choose(images, properties.compute_capability, &self.name)?;
+        let (image, code) = images::choose(
+            images,
+            properties.compute_capability,
+            &self.name,
+            images::forced_kind()?,
+        )?;
         let mut code = code.to_vec();
         // PTX is a C string.
         code.push(0);

@@ -7,9 +7,34 @@ use crate::error::{Error, Result};
 /// The lowest compute capability that the compiler makes code for.
 const LOWEST: u32 = 80;
 
+/// The kind of image to take, `ptx` or `cubin`, where it is not left to [`choose`].
+const KIND_VARIABLE: &str = "SYNCBN_IMAGE";
+
+/// The kinds that an executable may carry.
+const KINDS: [&str; 2] = ["ptx", "cubin"];
+
+/// What `SYNCBN_IMAGE` says; None where it is not set.
+pub(super) fn forced_kind() -> Result<Option<&'static str>> {
+    std::env::var_os(KIND_VARIABLE)
+        .map(|value| known_kind(&value.to_string_lossy()))
+        .transpose()
+}
+
+fn known_kind(value: &str) -> Result<&'static str> {
+    KINDS.into_iter().find(|kind| *kind == value).ok_or_else(|| {
+        let message = format!("{KIND_VARIABLE}={value} is no kind of device code");
+        Error::user(message).help(format!("set it to {}, or unset it", KINDS.join(" or ")))
+    })
+}
+
 /// The image for a GPU of `capability` (such as 90), and its bytes: the latest cubin that the GPU runs, else the
-/// latest PTX.
-pub(super) fn choose<'a>(blob: &'a [u8], capability: u32, device: &str) -> Result<(Image, &'a [u8])> {
+/// latest PTX; or the latest of the kind `forced`.
+pub(super) fn choose<'a>(
+    blob: &'a [u8],
+    capability: u32,
+    device: &str,
+    forced: Option<&str>,
+) -> Result<(Image, &'a [u8])> {
     if capability < LOWEST {
         return Err(Error::environment(format!(
             "{device} has compute capability {}; at least {} is needed",
@@ -24,11 +49,14 @@ pub(super) fn choose<'a>(blob: &'a [u8], capability: u32, device: &str) -> Resul
     };
     images
         .into_iter()
-        .filter(|(image, _)| fits(image))
+        .filter(|(image, _)| fits(image) && forced.is_none_or(|kind| image.kind == kind))
         .max_by_key(|(image, _)| (image.kind == "cubin", image.compute_capability))
         .ok_or_else(|| {
+            let which = forced.map_or(String::new(), |kind| {
+                format!(" as {kind} ({KIND_VARIABLE}={kind})")
+            });
             Error::environment(format!(
-                "the executable has no device code for {device} of compute capability {}",
+                "the executable has no device code{which} for {device} of compute capability {}",
                 dotted(capability)
             ))
         })
@@ -91,20 +119,20 @@ mod tests {
             (90, "cubin 90"),
             (100, "ptx 80"),
         ] {
-            let (_, bytes) = choose(&blob, capability, "a GPU").unwrap();
+            let (_, bytes) = choose(&blob, capability, "a GPU", None).unwrap();
             assert_eq!(std::str::from_utf8(bytes).unwrap(), expected, "{capability}");
         }
     }
 
     #[test]
     fn errors_name_the_gpu_and_its_compute_capability() {
-        let error = choose(&blob(&[("ptx", 80)]), 75, "Tesla T4").unwrap_err();
+        let error = choose(&blob(&[("ptx", 80)]), 75, "Tesla T4", None).unwrap_err();
         assert_eq!(
             error.message,
             "Tesla T4 has compute capability 7.5; at least 8.0 is needed"
         );
         assert_eq!(error.kind, crate::error::Kind::Environment);
-        let error = choose(&blob(&[("cubin", 90)]), 86, "RTX A6000").unwrap_err();
+        let error = choose(&blob(&[("cubin", 90)]), 86, "RTX A6000", None).unwrap_err();
         assert!(
             error.message.contains("RTX A6000 of compute capability 8.6"),
             "{error}"
@@ -112,11 +140,37 @@ mod tests {
     }
 
     #[test]
+    fn a_forced_kind_is_taken_or_missed_by_name() {
+        let blob = blob(&[("ptx", 70), ("ptx", 80), ("cubin", 80), ("cubin", 90)]);
+        for (kind, capability, expected) in [("ptx", 90, "ptx 80"), ("cubin", 86, "cubin 80")] {
+            let (_, bytes) = choose(&blob, capability, "a GPU", Some(kind)).unwrap();
+            assert_eq!(std::str::from_utf8(bytes).unwrap(), expected);
+        }
+        let error = choose(&blob, 120, "a GPU", Some("cubin")).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the executable has no device code as cubin (SYNCBN_IMAGE=cubin) for a GPU of compute capability 12.0"
+        );
+        assert_eq!(error.kind, crate::error::Kind::Environment);
+    }
+
+    #[test]
+    fn an_unknown_kind_names_the_variable_and_the_kinds() {
+        assert_eq!(known_kind("ptx").unwrap(), "ptx");
+        let error = known_kind("sass").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "error: SYNCBN_IMAGE=sass is no kind of device code\n  help: set it to ptx or cubin, or unset it"
+        );
+        assert_eq!(error.kind, crate::error::Kind::User);
+    }
+
+    #[test]
     fn malformed_device_code_is_an_error() {
         let mut short = blob(&[("ptx", 80)]);
         short.pop();
         for bad in [&b""[..], b"{}\n", b"nonsense\n", &short] {
-            let error = choose(bad, 90, "a GPU").unwrap_err();
+            let error = choose(bad, 90, "a GPU", None).unwrap_err();
             assert_eq!(error.kind, crate::error::Kind::Internal, "{error}");
         }
     }

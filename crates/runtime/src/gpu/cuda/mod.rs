@@ -62,7 +62,8 @@ pub(super) fn survey(images: &[u8]) -> Result<(Library, Vec<Gpu>)> {
     };
     let gpus = (0..driver.devices()?).map(|index| {
         let gpu = Properties::of(&driver, index)?;
-        let image = images::choose(images, gpu.compute_capability, &gpu.name);
+        let image = images::forced_kind()
+            .and_then(|forced| images::choose(images, gpu.compute_capability, &gpu.name, forced));
         let code = image.map(|(image, _)| format!("{} for sm_{}", image.kind, image.compute_capability));
         Ok(Gpu {
             name: gpu.name,
