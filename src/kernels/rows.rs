@@ -79,6 +79,8 @@ pub struct Launch {
     pub registers: Option<u64>,
     /// Bytes of shared memory of a block.
     pub shared_bytes: u32,
+    /// Rows, columns and reduced elements of a step of a block, where tensor cores multiply; else null.
+    pub tile: Option<[i64; 3]>,
     /// Bytes that it reads.
     pub read_bytes: u64,
     /// Bytes that it writes.
@@ -202,6 +204,7 @@ impl Launch {
             block: 0,
             registers: None,
             shared_bytes: 0,
+            tile: launched.cost.tiles.map(|tiles| tiles.block),
             read_bytes: traffic.read,
             written_bytes: traffic.written,
             least_bytes: traffic.least,

@@ -7,10 +7,11 @@ use std::process::Command;
 
 use syncbn_ir::Array;
 
-use crate::support::executable::{Executable, compiled};
+use crate::support::executable::compiled;
 use crate::support::files::{Column, write_npz};
 use crate::support::net::Attribute::Ints;
 use crate::support::net::Net;
+use crate::support::run::compile;
 
 /// Samples of the step.
 const BATCH: usize = 6;
@@ -73,30 +74,28 @@ fn counts(executable: &Path) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Threads and shared memory of the kernels that multiply, which tell tiles apart.
-fn tiles(executable: &Executable, counts: &[serde_json::Value]) -> BTreeSet<(u64, u64)> {
-    let info = executable.info();
-    let kernels = info["gpu"]["kernels"].as_array().unwrap();
-    let multiply = |name: &serde_json::Value| {
-        let of_name = |count: &&serde_json::Value| count["kernel"] == *name;
-        counts
-            .iter()
-            .find(of_name)
-            .is_some_and(|count| count["multiplies"] == true)
-    };
-    kernels
-        .iter()
-        .filter(|kernel| multiply(&kernel["name"]))
-        .map(|kernel| {
-            (
-                kernel["block"].as_u64().unwrap(),
-                kernel["shared"].as_u64().unwrap(),
-            )
-        })
-        .collect()
+/// The tiles of the products that a training step launches.
+fn tiles(model: &Path, precision: &str) -> BTreeSet<String> {
+    let batch = BATCH.to_string();
+    let flags = [
+        "--target",
+        "cuda",
+        "--precision",
+        precision,
+        "--batch",
+        &batch,
+        "--mode",
+        "train",
+    ];
+    let report = [model.to_str().unwrap(), "--emit", "kernels-json", "-o", "-"];
+    let outcome = compile(Path::new("."), &[&report[..], &flags].concat()).ok();
+    let rows = outcome.json()["steps"][0]["rows"].as_array().unwrap().clone();
+    let tiles = rows.iter().map(|row| &row["tile"]).filter(|tile| tile.is_array());
+    tiles.map(ToString::to_string).collect()
 }
 
-fn check(precision: &'static str, fewest_tiles: usize) {
+/// `all` is the number of tiles in `crates/mlir/src/gpu/implicit_gemm/tile.rs`.
+fn check(precision: &'static str, all: usize) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.onnx");
     fs::write(&model, network()).unwrap();
@@ -137,24 +136,21 @@ fn check(precision: &'static str, fewest_tiles: usize) {
         .map(|count| count["accesses"].as_u64().unwrap())
         .sum();
     assert!(accesses > 10_000, "{accesses} accesses");
-    let tiles = tiles(&executable, &counts);
-    assert!(
-        tiles.len() >= fewest_tiles,
-        "{precision}: tiles of {tiles:?} alone"
-    );
+    let tiles = tiles(&model, precision);
+    assert_eq!(tiles.len(), all, "{precision}: {tiles:?}");
 }
 
 #[test]
 fn kernels_that_multiply_have_none_in_tf32() {
-    check("tf32", 4);
+    check("tf32", 6);
 }
 
 #[test]
 fn kernels_that_multiply_have_none_in_bf16() {
-    check("bf16", 4);
+    check("bf16", 6);
 }
 
 #[test]
 fn kernels_that_multiply_have_none_in_f32() {
-    check("f32", 3);
+    check("f32", 5);
 }
