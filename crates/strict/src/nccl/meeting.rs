@@ -11,11 +11,13 @@ use std::{
 
 use super::ID_BYTES;
 
-/// Numbers of a rank before its descriptions: whether it has joined, its GPU, its number of all-reduces.
+/// Numbers of a rank before its descriptions: whether it has joined, its GPU, its number of all-reduces, whether it has
+/// ended the communicator.
 const HEAD: usize = 8;
 const JOINED: usize = 0;
 const DEVICE: usize = 1;
 const ARRIVED: usize = 2;
+const ENDED: usize = 3;
 /// Descriptions that a rank keeps. It can be ahead by no more than what it enqueues without waiting.
 const KEPT: u64 = 1 << 14;
 /// Numbers of a rank.
@@ -104,6 +106,16 @@ impl Meeting {
         (0..self.ranks).all(|rank| self.number(rank, ARRIVED).load(Ordering::Acquire) > number)
     }
 
+    /// Says that `rank` ends the communicator.
+    pub fn end(&self, rank: usize) {
+        self.number(rank, ENDED).store(1, Ordering::Release);
+    }
+
+    /// Whether all ranks have said that they end the communicator.
+    pub fn has_ended(&self) -> bool {
+        (0..self.ranks).all(|rank| self.number(rank, ENDED).load(Ordering::Acquire) == 1)
+    }
+
     /// A rank whose all-reduce `number` is another one than `of`, and what that is. All have enqueued it.
     pub fn other(&self, number: u64, of: (u64, c_int)) -> Option<(usize, (u64, c_int))> {
         let place = HEAD + (number % KEPT) as usize;
@@ -172,6 +184,10 @@ mod tests {
         first.arrive(0, 1, (10, 7));
         second.arrive(1, 1, (11, 7));
         assert_eq!(first.other(1, (10, 7)), Some((1, (11, 7))));
+        first.end(0);
+        assert!(!second.has_ended());
+        second.end(1);
+        assert!(first.has_ended());
         std::fs::remove_dir(&folder).unwrap();
     }
 }

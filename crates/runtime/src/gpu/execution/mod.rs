@@ -142,8 +142,13 @@ impl GpuExecution {
             let collectives = &part.model.collectives;
             let ranks = (seat.rank, purpose.ranks);
             let joined = communicators::join(&*device, control, ranks, collectives, options.overlap);
-            communicators = joined.map_err(|error| control.explain(error))?;
             control.set_aborter(device.aborter());
+            communicators = joined.map_err(|error| {
+                // The others may wait in a communicator that this rank does not join; only once this rank has told them
+                // can they end those that they have, and until then ending one in order would wait for them.
+                control.end_communicators(false);
+                control.explain(error)
+            })?;
         }
         Ok(GpuExecution {
             step_graphs: Graphs::new(options.graphs),
