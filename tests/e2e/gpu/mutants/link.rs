@@ -46,8 +46,11 @@ impl Link {
         let at = |name: &str| self.folder.path().join(name);
         fs::write(at("kernels.ll"), ir).unwrap();
         let prefix = std::env::var("LLVM_SYS_221_PREFIX").unwrap_or_else(|_| "/usr/lib/llvm-22".to_string());
+        // Without passes, as at -O0, whose code generator moves floats that come back in registers of the x87 unit by an
+        // instruction that does not have all the registers it is given (LLVM 22.1, with AVX-512).
         let clang = Command::new(format!("{prefix}/bin/clang"))
-            .args(["-c", "-O0", "-fPIC", "-Wno-override-module", "-o"])
+            .args(["-c", "-O1", "-Xclang", "-disable-llvm-passes", "-fPIC"])
+            .args(["-Wno-override-module", "-o"])
             .args([at("gpu-emulated.o"), at("kernels.ll")])
             .output()
             .expect("clang of LLVM 22 is installed (scripts/setup)");
