@@ -1,5 +1,6 @@
 //! Long products in `cuda=f32`, added as tensor cores add: close to float32 on every GPU.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -80,6 +81,7 @@ fn check(name: &'static str, value: impl Fn(&mut Generator) -> f64) {
         "16",
     ];
     let executable = compiled(name, &model, &flags);
+    let mut errors = BTreeSet::new();
     for accumulation in [
         "least", "least,1", "least,2", "least,3", "sm_90,0", "sm_80", "sm_90",
     ] {
@@ -87,7 +89,10 @@ fn check(name: &'static str, value: impl Fn(&mut Generator) -> f64) {
         assert!(error < BOUND, "{name}, {accumulation}: {error:.1e}");
         // Even a float32 sum that rounds to nearest is not exact: what is below this was not computed in float32.
         assert!(error > 1e-9, "{name}, {accumulation}: {error:.1e}");
+        errors.insert(error.to_bits());
     }
+    // What tensor cores do not add has the same error however they add.
+    assert!(errors.len() > 1, "{name}: no accumulation changes the error");
 }
 
 #[test]

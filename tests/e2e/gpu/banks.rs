@@ -18,7 +18,8 @@ const BATCH: usize = 6;
 /// Sizes of the input after the batch.
 const INPUT: [usize; 3] = [8, 64, 64];
 
-/// Layers that have few and many outputs of few and many channels, so that every tile is chosen for one of them.
+/// Layers that have few and many outputs of few and many channels, so that every tile is chosen for one of them. Results
+/// with a bias and with a residual are stored by inference.
 fn network() -> Vec<u8> {
     let mut net = Net::new(&INPUT.map(|n| n as i64));
     let same = |strides: &'static [i64]| [("pads", Ints(&[1, 1, 1, 1])), ("strides", Ints(strides))];
@@ -41,6 +42,10 @@ fn network() -> Vec<u8> {
         x = net.bn(&x, to);
         channels = to;
     }
+    let branch = net.conv_bias(&x, &[channels, channels, 1, 1], &[]);
+    let branch = net.bn(&branch, channels);
+    let x = net.node("Add", &[&branch, &x], &[]);
+    let x = net.silu(&x);
     let y = net.head(&x, channels, 8);
     net.finish(&[&y])
 }

@@ -40,6 +40,8 @@ const fn tile(
     stages: i64,
     resident: u32,
 ) -> Tile {
+    // The columns of a warp are staged as one block of 32 (see `column_byte`).
+    assert!(warp[1] <= 32 && 32 % warp[1] == 0);
     Tile {
         elem,
         rows,

@@ -51,8 +51,8 @@ pub(super) struct Count {
 pub(super) struct Banks {
     /// How often a thread has come to a place since the last barrier.
     turns: HashMap<(usize, Place), u32>,
-    /// Offsets and bytes of the lanes of a warp, at a place for the n-th time.
-    open: BTreeMap<(usize, Place, u32), Vec<(usize, usize)>>,
+    /// Lanes of a warp with their offsets and bytes, at a place for the n-th time.
+    open: BTreeMap<(usize, Place, u32), Vec<[usize; 3]>>,
     count: Count,
 }
 
@@ -82,7 +82,7 @@ impl Banks {
         let turn = self.turns.entry((thread, place)).or_default();
         let lanes = self.open.entry((thread / WARP, place, *turn)).or_default();
         *turn += 1;
-        lanes.push((offset, bytes));
+        lanes.push([thread % WARP, offset, bytes]);
     }
 
     /// A warp loads rows of matrices.
@@ -103,15 +103,15 @@ impl Banks {
         self.turns.clear();
         for ((_, place, _), lanes) in std::mem::take(&mut self.open) {
             // What is wider than 16 bytes becomes several instructions.
-            let widest = lanes.iter().map(|lane| lane.1).max().unwrap_or(0);
+            let widest = lanes.iter().map(|lane| lane[2]).max().unwrap_or(0);
             for first in (0..widest).step_by(MOST) {
-                let piece: Vec<_> = lanes
-                    .iter()
-                    .filter(|lane| lane.1 > first)
-                    .map(|&(offset, bytes)| (offset + first, (bytes - first).min(MOST)))
-                    .collect();
-                let bytes = piece.iter().map(|lane| lane.1).max().unwrap_or(WORD);
-                for part in piece.chunks(ALL_BANKS / bytes.max(WORD)) {
+                let at_once = ALL_BANKS / (widest - first).clamp(WORD, MOST);
+                let mut parts: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+                for &[lane, offset, bytes] in lanes.iter().filter(|lane| lane[2] > first) {
+                    let piece = (offset + first, (bytes - first).min(MOST));
+                    parts.entry(lane / at_once).or_default().push(piece);
+                }
+                for part in parts.values() {
                     self.add(part, || format!("{} of {widest} bytes", place.verb()));
                 }
             }
@@ -247,6 +247,24 @@ mod tests {
         assert_eq!(counted(16, |lane| 32 * lane), (4, 4, 2));
         // Two instructions of 16 bytes, each with a stride of 32.
         assert_eq!(counted(32, |lane| 32 * lane), (8, 8, 2));
+    }
+
+    #[test]
+    fn lanes_that_are_switched_off_leave_the_others_in_their_parts() {
+        let with = |active: fn(usize) -> bool, offset: fn(usize) -> usize| {
+            let mut banks = Banks::default();
+            let lanes = (0..WARP).filter(|&lane| active(lane));
+            lanes.for_each(|lane| banks.access(lane, (1, false), offset(lane), 16));
+            let count = banks.end();
+            (count.accesses, count.conflicts)
+        };
+        // Lanes 4 to 7 and 8 to 11 need the same banks, and are not of one part.
+        assert_eq!(with(|lane| lane >= 4, |lane| 16 * (lane % 4)), (4, 0));
+        assert_eq!(
+            with(|lane| lane >= 4, |lane| 16 * (lane % 4) + 128 * (lane / 8)),
+            (4, 0)
+        );
+        assert_eq!(with(|lane| lane % 2 == 0, |lane| 128 * lane), (4, 12));
     }
 
     #[test]
