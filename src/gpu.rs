@@ -4,13 +4,12 @@ use std::thread;
 
 use syncbn_abi::{Gpu, Image, Images, Model, gpu_symbols};
 use syncbn_codegen::{Cpu, Emit, GpuTargets, emit_gpu, generate_gpu};
-use syncbn_ir::Warning;
 use syncbn_mlir::cpu::{KernelSource, Program};
 
 use crate::executable::CompiledPart;
 use crate::model::processor;
 use crate::ptxas::{Assembled, Ptxas};
-use crate::{Error, Kind, Options, worker};
+use crate::{Error, Options, worker};
 
 /// The lowest compute capability of device code, as PTX says it: 8.0.
 const COMPUTE_CAPABILITY: u32 = 80;
@@ -63,18 +62,16 @@ pub fn part(
             }
         });
         let assembled = match &ptxas {
-            Some(ptxas) => match assemble(ptxas, &ptx, &code.kernels.sources) {
-                // One that lies about may be too old; without it the driver does its work.
-                Err(error) if error.kind == Kind::Environment && !ptxas.named => {
-                    let reason = &error.diagnostics[0].message;
-                    let warning = format!("the executable carries no assembled GPU code: {reason}");
-                    let warning = Warning::new(warning).help(crate::ptxas::HELP);
+            Some(ptxas) => {
+                let result = assemble(ptxas, &ptx, &code.kernels.sources);
+                // Without it the driver does its work.
+                let lacks = "the executable carries no assembled GPU code";
+                ptxas.or_warning(result, lacks)?.unwrap_or_else(|warning| {
                     part.model.warnings.push(warning.to_string());
                     part.warnings.push(warning);
                     Vec::new()
-                }
-                assembled => assembled?,
-            },
+                })
+            }
             None => Vec::new(),
         };
         part.blobs.push((gpu_symbols::IMAGES, images(&ptx, &assembled)?));

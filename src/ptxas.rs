@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fmt, fs};
 
+use syncbn_ir::Warning;
 use syncbn_mlir::cpu::KernelSource;
 
-use crate::Error;
+use crate::{Error, Kind};
 
 /// Names the program; empty to do without it.
 const VARIABLE: &str = "SYNCBN_PTXAS";
@@ -17,7 +18,7 @@ const PACKAGES: [&str; 2] = ["cu13/bin", "cuda_nvcc/bin"];
 /// Below the folder that holds the compiler's: where scripts/setup has pip install it.
 const TOOLS: &str = "../tools/cuda/nvidia";
 /// What to do about a ptxas that is not there or does not do.
-pub const HELP: &str =
+const HELP: &str =
     "set SYNCBN_PTXAS to a ptxas of CUDA 12 or later, or to nothing to leave the assembly to the driver";
 
 /// The assembler.
@@ -25,7 +26,7 @@ pub const HELP: &str =
 pub struct Ptxas {
     path: PathBuf,
     /// Whether the user named it, so that it must do.
-    pub named: bool,
+    named: bool,
 }
 
 /// What ptxas made of all kernels for one GPU.
@@ -135,6 +136,21 @@ impl Ptxas {
             cubin: fs::read(&output).map_err(Error::internal)?,
             kernels: usages(&said),
         })
+    }
+
+    /// What came of assembling, or the warning that `lacks` is the consequence of an assembler that does not do. One
+    /// that lies about may be too old, so only one that the user named must do.
+    ///
+    /// # Errors
+    /// Those of an assembler that the user named, and kernels that it refuses.
+    pub fn or_warning<T>(&self, result: Result<T, Error>, lacks: &str) -> Result<Result<T, Warning>, Error> {
+        match result {
+            Err(error) if error.kind == Kind::Environment && !self.named => {
+                let reason = &error.diagnostics[0].message;
+                Ok(Err(Warning::new(format!("{lacks}: {reason}")).help(HELP)))
+            }
+            result => result.map(Ok),
+        }
     }
 
     fn refused(&self, said: &str, ptx: &str, capability: u32, sources: &[KernelSource]) -> Error {

@@ -201,7 +201,8 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     }
     if let Some(form) = arguments.emit.report() {
         let gpu = arguments.gpu.unwrap_or_default();
-        let text = kernels::report(&graphs, &options, gpu, form)?;
+        let (text, warning) = kernels::report(&graphs, &options, gpu, form)?;
+        warn(reporter, warning.as_slice());
         stages.done("report");
         return write_text(output, text.as_bytes());
     }

@@ -6,9 +6,9 @@ use syncbn_mlir::gpu::launches::Launched;
 use syncbn_mlir::gpu::{Share, Tiles};
 
 use super::machine::{
-    ARITHMETIC, BLOCK_CYCLES, BLOCKS, BUSY, COPY_LATENCY, FEW_WAVES, ISSUED, L2_BYTES, L2_LATENCY, LAUNCH,
-    MEMORY_LATENCY, Machine, REGISTER_UNIT, REGISTERS, RESULT_CYCLES, SEVERAL_STREAMS, SHARED_BYTES,
-    SHARED_OF_SYSTEM, THREADS, WARP, instructions,
+    BLOCK_CYCLES, BLOCKS, BUSY, COPY_LATENCY, FEW_WAVES, ISSUED, L2_BYTES, L2_LATENCY, LAUNCH,
+    MEMORY_LATENCY, MOSTLY_LAUNCH, Machine, REGISTER_UNIT, REGISTERS, RESULT_CYCLES, RESULTS_SHOWN,
+    SEVERAL_STREAMS, SHARED_BYTES, SHARED_OF_SYSTEM, THREADS, WARP, instructions,
 };
 
 /// What the time of a launch is by the model.
@@ -85,7 +85,7 @@ pub fn occupancy(
         .into_iter()
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .unwrap_or((LAUNCH, Bound::Launch));
-    let is_launch = launched.cost.tiles.is_none() && seconds < 2.0 * LAUNCH;
+    let is_launch = launched.cost.tiles.is_none() && seconds < MOSTLY_LAUNCH * LAUNCH;
     Occupancy {
         resident,
         waves: blocks as f64 / (resident * machine.multiprocessors) as f64,
@@ -108,7 +108,8 @@ fn independent(machine: &Machine, in_flight: u64, launched: &Launched) -> Vec<(f
     };
     // The first turn is the launch's.
     let turns = (traffic.read as f64 / in_flight.max(1) as f64 - 1.0).max(0.0);
-    let operations = 2.0 * ARITHMETIC * machine.multiprocessors as f64 * machine.clock;
+    // A multiply-add is two operations.
+    let operations = 2.0 * machine.arithmetic * machine.multiprocessors as f64 * machine.clock;
     vec![
         (LAUNCH + bytes / (machine.memory * SEVERAL_STREAMS), Bound::Memory),
         (LAUNCH + turns * latency, Bound::Latency),
@@ -140,7 +141,7 @@ fn product(
     let needs = [
         rows * columns * depth * tiles.products as f64 / rate,
         ((rows + columns) * depth_bytes + warps * (warp_rows + warp_columns) * depth_bytes) / SHARED_BYTES,
-        warps * instructions(tiles) * (matrix / 32.0) / ISSUED,
+        warps * matrix * tiles.products as f64 * instructions(tiles) / ISSUED,
     ];
     let busy = needs.into_iter().fold(0.0, f64::max) / BUSY;
     let multiprocessors = machine.multiprocessors as f64;
@@ -150,7 +151,7 @@ fn product(
     let step = (busy * together).max(COPY_LATENCY / (tiles.stages - 1).max(1) as f64);
     let waves = blocks as f64 / (multiprocessors * together);
     let waves = if waves > FEW_WAVES { waves } else { waves.ceil() };
-    let result = (rows * columns * 4.0 / L2_BYTES + RESULT_CYCLES) * together / 2.0;
+    let result = (rows * columns * 4.0 / L2_BYTES + RESULT_CYCLES) * together * RESULTS_SHOWN;
     let cycles = waves * (tiles.steps * step + BLOCK_CYCLES + result);
     vec![
         (cycles / machine.clock, Bound::Product),
@@ -194,16 +195,16 @@ mod tests {
     fn a_multiprocessor_holds_what_its_scarcest_resource_allows() {
         let [a100, h200] = [Gpu::A100, Gpu::H200].map(Gpu::machine);
         for (machine, block, shared, registers, bounded, blocks) in [
-            // Threads, blocks.
+            // Threads are scarcest, then blocks.
             (&h200, 256, 0, Some(32), None, 8),
             (&h200, 32, 0, Some(16), None, 32),
             // 40 registers are 5 units of a warp, so there are 51 warps.
             (&h200, 256, 0, Some(40), None, 6),
             (&h200, 128, 0, Some(157), None, 3),
-            // 69632 + 1024 bytes in 228 and 164 KiB.
+            // There are 69632 + 1024 bytes in 228 and 164 KiB.
             (&h200, 256, 69632, Some(80), None, 3),
             (&a100, 256, 69632, Some(80), None, 2),
-            // Without ptxas, what the kernel was bounded to.
+            // Without ptxas it holds what the kernel was bounded to.
             (&h200, 256, 0, None, Some(3), 3),
             (&h200, 256, 0, None, None, 8),
         ] {
@@ -257,9 +258,9 @@ mod tests {
         );
     }
 
-    /// One wave of 264 blocks, two in each multiprocessor. A step of 128x128x32 takes the matrix units 440.6 cycles
-    /// (32 times 128 * 128 multiply-adds at 1190), shared memory 512 (16 KiB copied and 8 warps' 64+32 rows of 64 bytes
-    /// at 128) and the issue of 8 * 115 instructions for 32 matrix instructions 230; so 512 / 0.8 for each of two
+    /// One wave of 264 blocks, two in each multiprocessor. A step of 128x128x32 takes the matrix units 440.6 cycles (32
+    /// times 128 * 128 multiply-adds at 1190), shared memory 512 (16 KiB copied and 8 warps' 64+32 rows of 64 bytes at
+    /// 128) and the issue of 8 * 3.78 instructions for each of 32 matrix instructions 242; so 512 / 0.8 for each of two
     /// blocks. A block has 2300 cycles besides, and half of 2 * (65536 / 40 + 1200) for its result.
     #[test]
     fn a_product_takes_its_steps() {

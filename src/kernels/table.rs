@@ -67,7 +67,8 @@ fn add_table(text: &mut String, report: &Report, table: &Table) {
     line(
         text,
         &format!(
-            "{what}: {precision}, {batch} samples, one rank, {gpu} ({multiprocessors} multiprocessors), {registers}; times by a model"
+            "{what}: {precision}, {batch} samples, one rank, {gpu} ({multiprocessors} multiprocessors), {registers}; \
+             times by a model"
         ),
     );
     line(

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use serde_json::Value;
 
 use super::kernels::{MLP, check_rows, emit, launches, number, report, step};
 use crate::support::fixture;
-use crate::support::run::{compile, listing};
+use crate::support::run::{Outcome, compile, compiler, listing};
 
 #[test]
 fn the_table_is_the_golden_one_and_says_what_the_json_says() {
@@ -54,7 +55,7 @@ fn the_table_is_the_golden_one_and_says_what_the_json_says() {
             (17, number(totals, "milliseconds")),
         ] {
             let said: f64 = words[place].parse().unwrap();
-            // Two digits.
+            // The table has two digits at least.
             assert!((said - value).abs() <= 0.05 * value, "{line}: {said} for {value}");
         }
     }
@@ -83,7 +84,7 @@ fn the_gpu_decides_waves_and_times() {
     assert_eq!(moved(&a100), moved(&h200));
 }
 
-/// An assembler that finds 77 registers in every kernel, and notes the GPU that it is asked for.
+/// A script that stands for an assembler: it finds 77 registers in every kernel, and notes the GPU that it is asked for.
 const PTXAS: &str = r#"#!/bin/sh
 for word; do
   case $word in
@@ -122,6 +123,46 @@ fn registers_are_those_that_ptxas_finds_for_the_gpu() {
             assert_eq!(row["blocks_per_multiprocessor"], blocks, "{row}");
         }
     }
+}
+
+/// An assembler that lies about and is too old must not fail what does without it; one that is named must do.
+#[test]
+fn registers_are_unknown_where_the_ptxas_that_lies_about_does_not_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let ptxas = folder.path().join("ptxas");
+    let script = "#!/bin/sh\necho \"ptxas fatal   : Value 'sm_90' is not defined for option 'gpu-name'\" >&2\nexit 1\n";
+    fs::write(&ptxas, script).unwrap();
+    fs::set_permissions(&ptxas, fs::Permissions::from_mode(0o755)).unwrap();
+    let flags = "--target cuda --mode train --emit kernels-json";
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new(compiler())
+        .env_remove("SYNCBN_PTXAS")
+        .env_remove("CUDA_HOME")
+        .env("PATH", format!("{}:{path}", folder.path().display()))
+        .arg(fixture(MLP))
+        .args(flags.split(' '))
+        .args(["-o", "-"])
+        .output()
+        .unwrap();
+    let found = Outcome {
+        command: flags.to_string(),
+        code: output.status.code(),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    };
+    let words = [
+        "warning: the registers of the kernels are unknown",
+        "'sm_90' is not defined",
+        "SYNCBN_PTXAS",
+    ];
+    let report = found.ok().says(&words).json();
+    assert_eq!(report["ptxas"], Value::Null);
+    for row in launches(step(&report, "train")) {
+        assert_eq!(row["registers"], Value::Null, "{row}");
+    }
+    emit(&fixture(MLP), ptxas.to_str().unwrap(), flags)
+        .exits(4)
+        .says(&["error: ", "'sm_90' is not defined"]);
 }
 
 #[test]

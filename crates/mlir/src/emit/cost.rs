@@ -3,6 +3,10 @@
 
 use super::Emitter;
 
+/// Turns of a short loop whose loads ptxas puts side by side: a fact of the code that it makes, read off the SASS for
+/// sm_90 (13.0.88), and no constant of a model of time.
+pub const UNROLLED: i64 = 4;
+
 /// The share of an operator that a stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Share {

@@ -1,7 +1,7 @@
 //! The second stage of sums on a GPU: partial sums are added in f64, in an order that is fixed by the shapes.
 
 use super::control::Extent;
-use super::cost::Share;
+use super::cost::{Share, UNROLLED};
 use super::device::elements;
 use super::grid::Blocks;
 use super::sums::{LANES, Sum};
@@ -13,8 +13,6 @@ const MERGING: i64 = 256;
 const MERGED: i64 = 8;
 /// So many partial sums are added by one thread.
 const FEW_PARTS: i64 = 8;
-/// Turns of a loop over more parts whose loads ptxas puts side by side.
-const UNROLLED: i64 = 4;
 
 impl<'c> Emitter<'c> {
     /// Adds the partial sums of every result.

@@ -23,7 +23,7 @@ mod warp;
 
 pub use arith::Compare;
 pub use control::Extent;
-pub use cost::{Cost, Direction, Share, Tiles};
+pub use cost::{Cost, Direction, Share, Tiles, UNROLLED};
 pub use device::Device;
 pub use elem::Elem;
 pub use grid::{Blocks, THREADS, Work, ceil};

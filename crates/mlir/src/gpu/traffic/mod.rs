@@ -11,7 +11,7 @@ use syncbn_ir::{Layout, TensorType};
 
 use super::kernel::Call;
 use super::launches::Traffic;
-use crate::emit::{Cost, Share};
+use crate::emit::{Cost, Share, UNROLLED};
 use sizes::Sizes;
 
 /// Operations for an element: mean in two parts and deviation, then scale and bias.
@@ -29,9 +29,8 @@ const FINALIZE: u64 = 15;
 /// Of a logit: largest, difference, exponential, sum.
 const SOFTMAX: u64 = 4;
 
-/// Turns of a short loop whose loads ptxas puts side by side, in the SASS for sm_90.
-const UNROLLED: u64 = 4;
-/// Bytes that a load brings to the cache at least.
+/// Bytes that a load brings to the cache at least: a fact of these GPUs (CUDA C++ Best Practices Guide, coalesced
+/// access), and no constant of a model of time.
 const SECTOR: u64 = 32;
 
 /// What an operator as a whole moves and computes.
@@ -124,7 +123,7 @@ impl Sizes<'_> {
             Op::Unary(_) | Op::Binary(_) => self.once(y),
             Op::UnaryBackward(_) => self.once(DERIVATIVE * y),
             Op::Reduce(_) => Whole {
-                loads: UNROLLED,
+                loads: UNROLLED as u64,
                 ..self.once(x)
             },
             Op::Expand(_)
@@ -173,7 +172,7 @@ impl Sizes<'_> {
         let neighbours = |ty: &TensorType| ty.shape.rank() == 2 || ty.layout == Layout::Nhwc;
         match self.operand(0) {
             Some(logits) if neighbours(logits) => SECTOR / logits.dtype.bytes(),
-            Some(_) | None => UNROLLED,
+            Some(_) | None => UNROLLED as u64,
         }
     }
 
