@@ -5,7 +5,7 @@ mod clean;
 mod deaths;
 mod failures;
 mod plants;
-mod run;
+pub mod run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
