@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::strict::run::library;
+use super::strict::library;
 use crate::corpus::Network;
 use crate::support::executable::Executable;
 use crate::support::fixture;

@@ -5,11 +5,13 @@ mod clean;
 mod deaths;
 mod failures;
 mod plants;
-pub mod run;
+mod run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+pub use run::library;
 
 use crate::corpus::Network;
 use crate::support::executable::compiled;
