@@ -28,6 +28,7 @@ pub use gpu::{
 };
 pub use model::{
     Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor, Uncombined,
+    X86_64_V3,
 };
 
 /// Alignment in bytes of arenas and of every offset in them.

@@ -84,9 +84,16 @@ pub struct Cpu {
     pub flag: String,
     /// LLVM's name of the processor.
     pub name: String,
-    /// x86 features beyond the baseline that the code may use, in LLVM's spelling without `+`.
+    /// x86 features that the code may use, in LLVM's spelling without `+`. Those that every x86-64 has may be among
+    /// them (`--cpu native`) or not; empty for any x86-64.
     pub features: Vec<String>,
 }
+
+/// Features of x86-64-v3 that not every x86-64 has, in LLVM's spelling.
+pub const X86_64_V3: [&str; 14] = [
+    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1",
+    "sse4.2", "ssse3",
+];
 
 /// An input or output: its shape is `[n, shape...]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Processors: what `--cpu` means to LLVM.
 
 use inkwell::targets::TargetMachine;
+use syncbn_abi::X86_64_V3;
 
 /// The values of `--cpu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,16 +32,13 @@ pub struct Cpu {
     pub flag: CpuFlag,
     /// LLVM's name.
     pub name: String,
-    /// Features that code may use, sorted.
+    /// Features that code may use, sorted, as [`syncbn_abi::Cpu::features`] has them.
     pub features: Vec<String>,
     /// Features of the compiling machine that LLVM would assume by name but that are off.
     pub disabled: Vec<String>,
 }
 
-const V3: [&str; 17] = [
-    "avx", "avx2", "bmi", "bmi2", "cmov", "cx16", "cx8", "f16c", "fma", "fxsr", "lzcnt", "movbe", "popcnt",
-    "sse3", "sse4.1", "sse4.2", "ssse3",
-];
+/// What x86-64-v4 has beyond x86-64-v3.
 const V4: [&str; 5] = ["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"];
 
 impl Cpu {
@@ -48,13 +46,13 @@ impl Cpu {
     pub fn new(flag: CpuFlag) -> Cpu {
         match flag {
             CpuFlag::Native => Cpu::native(),
-            CpuFlag::X86_64V3 => Cpu::level(flag, &V3, &[]),
-            CpuFlag::X86_64V4 => Cpu::level(flag, &V3, &V4),
+            CpuFlag::X86_64V3 => Cpu::level(flag, &[]),
+            CpuFlag::X86_64V4 => Cpu::level(flag, &V4),
         }
     }
 
-    fn level(flag: CpuFlag, base: &[&str], more: &[&str]) -> Cpu {
-        let mut features: Vec<String> = base.iter().chain(more).map(|f| f.to_string()).collect();
+    fn level(flag: CpuFlag, more: &[&str]) -> Cpu {
+        let mut features: Vec<String> = X86_64_V3.iter().chain(more).map(|f| f.to_string()).collect();
         features.sort_unstable();
         Cpu {
             flag,

@@ -1,6 +1,6 @@
 //! Whether this machine's processor can run the model's code.
 
-use syncbn_abi::Cpu;
+use syncbn_abi::{Cpu, X86_64_V3};
 
 use crate::error::{Error, Result};
 
@@ -51,7 +51,7 @@ fn check_with(cpu: &Cpu, present: impl Fn(&str) -> Option<bool>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let help = match missing.iter().any(|feature| V3.contains(feature)) {
+    let help = match missing.iter().any(|feature| X86_64_V3.contains(feature)) {
         true => "compile the model again on this machine, with `syncbn-compile --cpu native`",
         false => "compile the model again on this machine, or with `syncbn-compile --cpu x86-64-v3`",
     };
@@ -63,12 +63,6 @@ fn check_with(cpu: &Cpu, present: impl Fn(&str) -> Option<bool>) -> Result<()> {
     ))
     .help(help))
 }
-
-/// What `--cpu x86-64-v3` needs beyond the baseline.
-const V3: [&str; 14] = [
-    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1",
-    "sse4.2", "ssse3",
-];
 
 #[cfg(test)]
 mod tests {
@@ -100,6 +94,9 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn features_are_detected_by_llvms_names() {
         assert_eq!(present("no-such-feature"), None);
+        for feature in X86_64_V3 {
+            assert!(present(feature).is_some(), "{feature}");
+        }
         assert_eq!(
             present("pclmul"),
             Some(std::arch::is_x86_feature_detected!("pclmulqdq"))

@@ -21,6 +21,7 @@ mod scripts;
 mod sharing;
 mod steps;
 mod strict;
+mod survey;
 mod targets;
 
 /// All of `tests/fixtures/dev`.

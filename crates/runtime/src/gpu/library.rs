@@ -1,21 +1,36 @@
 //! Libraries that are opened at run time, and where they are looked for.
 
 use std::{
-    ffi::{CStr, OsString, c_void},
+    ffi::{CStr, OsString, c_char, c_void},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use libloading::Library;
+use libloading::os::unix;
 
 /// What was opened, so that leak checkers see that it is still in use.
-static OPENED: Mutex<Vec<&'static Library>> = Mutex::new(Vec::new());
+static OPENED: Mutex<Vec<&'static Opened>> = Mutex::new(Vec::new());
+
+/// An opened library.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The library.
+    pub library: libloading::Library,
+    /// The file, as the loader knows it.
+    pub file: PathBuf,
+}
 
 /// Opens a library by path, or by name where the loader looks. It stays open as long as the process.
-pub(super) fn open(path: &Path) -> Result<&'static Library, String> {
+pub(super) fn open(path: &Path) -> Result<&'static Opened, String> {
     // SAFETY: the libraries that are opened are NVIDIA's, whose initialisation is meant to run in any process.
-    let library = unsafe { Library::new(path) }.map_err(|cause| cause.to_string())?;
-    let library: &'static Library = Box::leak(Box::new(library));
+    let library = unsafe { unix::Library::new(path) }.map_err(|cause| cause.to_string())?;
+    let handle = library.into_raw();
+    // SAFETY: the handle was just given up, and nothing else closes it.
+    let library = unsafe { unix::Library::from_raw(handle) }.into();
+    let library: &'static Opened = Box::leak(Box::new(Opened {
+        library,
+        file: file_of(handle).unwrap_or_else(|| path.to_path_buf()),
+    }));
     OPENED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -47,7 +62,7 @@ pub(super) struct Missing {
 
 impl Wanted {
     /// Opens it: the one that `named`, the value of the variable, names, or else the first that is found.
-    pub fn find(&self, named: Option<OsString>) -> Result<&'static Library, Missing> {
+    pub fn find(&self, named: Option<OsString>) -> Result<&'static Opened, Missing> {
         if let Some(named) = named.filter(|named| !named.is_empty()) {
             return self.open_named(Path::new(&named));
         }
@@ -55,23 +70,28 @@ impl Wanted {
             Ok(library) => return Ok(library),
             Err(cause) => vec![cause],
         };
-        for folder in self.folders {
+        let mut without = Vec::new();
+        for &folder in self.folders {
             let path = Path::new(folder).join(self.name);
-            if path.exists() {
-                match open(&path) {
-                    Ok(library) => return Ok(library),
-                    Err(cause) => notes.push(cause),
-                }
+            if !path.exists() {
+                without.push(folder);
+                continue;
+            }
+            match open(&path) {
+                Ok(library) => return Ok(library),
+                Err(cause) => notes.push(cause),
             }
         }
-        notes.push(format!("it is not in {} either", self.folders.join(", ")));
+        if !without.is_empty() {
+            notes.push(format!("it is not in {} either", without.join(", ")));
+        }
         Err(Missing {
             what: self.name.to_string(),
             notes,
         })
     }
 
-    fn open_named(&self, named: &Path) -> Result<&'static Library, Missing> {
+    fn open_named(&self, named: &Path) -> Result<&'static Opened, Missing> {
         let path = match named.is_dir() {
             false => named.to_path_buf(),
             true => {
@@ -88,19 +108,29 @@ impl Wanted {
     }
 }
 
-/// The file that holds a function, as the loader knows it.
-pub(super) fn file_of(function: *const c_void) -> Option<PathBuf> {
-    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the loader looks the address up and writes what it knows, or nothing.
-    let known = unsafe { libc::dladdr(function, found.as_mut_ptr()) } != 0;
-    // SAFETY: it is valid as zeros.
-    let name = unsafe { found.assume_init() }.dli_fname;
-    if !known || name.is_null() {
+/// The beginning of `struct link_map` of `link.h`.
+#[repr(C)]
+struct LinkMap {
+    address: usize,
+    name: *const c_char,
+}
+
+/// The file of an open library, as the loader knows it.
+fn file_of(handle: *mut c_void) -> Option<PathBuf> {
+    let mut map: *const LinkMap = std::ptr::null();
+    // SAFETY: the handle is open, and the loader writes a pointer to what it keeps of it, or nothing.
+    let status = unsafe { libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut map).cast()) };
+    if status != 0 || map.is_null() {
         return None;
     }
-    // SAFETY: a C string that lives as long as the library, which is never closed.
-    let name = unsafe { CStr::from_ptr(name) };
-    Some(PathBuf::from(name.to_string_lossy().into_owned()))
+    // SAFETY: it lives as long as the library, which is never closed.
+    let name = unsafe { (*map).name };
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: as above, a C string.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    (!name.is_empty()).then(|| PathBuf::from(name))
 }
 
 /// Declares a structure of functions of a library, all of which return an `int`. `load` gives it, or the name of
@@ -178,10 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_whose_file_cannot_be_opened_is_not_one_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(WANTED.name), "no library").unwrap();
+        let folder: &'static str = Box::leak(folder.path().display().to_string().into_boxed_str());
+        let notes = |folders: &[&'static str]| {
+            let folders: &'static [&'static str] = Box::leak(folders.into());
+            Wanted { folders, ..WANTED }.find(None).unwrap_err().notes
+        };
+        let some = notes(&["/nowhere/lib64", folder]);
+        assert!(some[1].contains(folder), "{some:?}");
+        assert_eq!(some[2], "it is not in /nowhere/lib64 either");
+        assert_eq!(notes(&[folder]).len(), 2, "there is no folder without it");
+    }
+
+    #[test]
     fn a_library_in_one_of_the_folders_is_opened_and_knows_its_file() {
         // The C library stands in for one of NVIDIA's.
-        let function = libc::getpid as *const c_void;
-        let path = file_of(function).unwrap();
+        let path = open(Path::new("libc.so.6")).unwrap().file.clone();
         let folder = Box::leak(path.parent().unwrap().display().to_string().into_boxed_str());
         let name = Box::leak(
             path.file_name()
@@ -196,11 +240,7 @@ mod tests {
             ..WANTED
         };
         let library = wanted.find(Some((&*folder).into())).unwrap();
-        // SAFETY: the address is not called.
-        let found = unsafe { library.get::<unsafe extern "C" fn()>(b"getpid\0") }.unwrap();
-        assert_eq!(
-            file_of(*found as *const c_void).unwrap().canonicalize().unwrap(),
-            path.canonicalize().unwrap()
-        );
+        assert!(path.is_absolute(), "{}", path.display());
+        assert_eq!(library.file.canonicalize().unwrap(), path.canonicalize().unwrap());
     }
 }

@@ -54,7 +54,7 @@ fn open(part: &GpuPart, kind: Kind, index: usize) -> Result<Box<dyn Device>> {
     let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
     let kernels = kernels.unwrap_or_default();
     Ok(match kind {
-        Kind::Cuda => Box::new(CudaDevice::open(index, kernels, part.images)?),
+        Kind::Cuda => Box::new(CudaDevice::open(index, kernels, part)?),
         Kind::Emulated => Box::new(EmulatedDevice::new(kernels, part.emulated_kernels.to_vec())?),
     })
 }

@@ -12,8 +12,8 @@ use crate::{error::Error, program::GpuPart};
 pub struct Survey {
     /// The CUDA driver.
     pub driver: Found<Library>,
-    /// The GPUs that it sees, in its order.
-    pub gpus: Vec<Gpu>,
+    /// The GPUs that it sees, in its order, or why it sees none.
+    pub gpus: Found<Vec<Found<Gpu>>>,
     /// NCCL, which several ranks need.
     pub nccl: Found<Library>,
 }
@@ -31,8 +31,8 @@ pub enum Found<T> {
 /// A library.
 #[derive(Debug, Clone, Serialize)]
 pub struct Library {
-    /// The file, where the loader tells it.
-    pub file: Option<PathBuf>,
+    /// The file, as the loader knows it.
+    pub file: PathBuf,
     /// Its version, such as `CUDA 13.0` or `2.30.7`.
     pub version: String,
 }
@@ -63,13 +63,16 @@ impl<T> Found<T> {
 
 /// Looks for the driver, for GPUs that it sees, and for NCCL. Nothing is loaded onto a GPU.
 pub(super) fn survey(part: &GpuPart) -> Survey {
-    let (driver, gpus) = match cuda::survey(part.images) {
+    let (driver, gpus) = match cuda::survey(part) {
         Ok((driver, gpus)) => (Found::Found(driver), gpus),
-        Err(error) => (Found::of(Err(error)), Vec::new()),
+        Err(error) => (
+            Found::of(Err(error)),
+            Found::Missing("only a driver sees them".into()),
+        ),
     };
     let nccl = Nccl::shared().and_then(|nccl| {
         Ok(Library {
-            file: nccl.file(),
+            file: nccl.file().to_path_buf(),
             version: nccl.version()?,
         })
     });
@@ -84,31 +87,38 @@ impl Survey {
     /// As lines, the first words of which say what each is about.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let library = |found: &Found<Library>| match found {
-            Found::Found(library) => match &library.file {
-                Some(file) => format!("{}, {}", library.version, file.display()),
-                None => library.version.clone(),
-            },
+            Found::Found(library) => format!("{}, {}", library.version, library.file.display()),
             Found::Missing(why) => format!("missing: {why}"),
         };
         let mut lines = vec![("driver", library(&self.driver))];
-        for (index, gpu) in self.gpus.iter().enumerate() {
-            let code = match &gpu.code {
-                Found::Found(code) => code.clone(),
-                Found::Missing(why) => format!("no code: {why}"),
-            };
-            lines.push((
-                "GPU",
-                format!(
-                    "{index}: {}, compute capability {}.{}, {} multiprocessors, {:.1} GB, {code}",
-                    gpu.name,
-                    gpu.compute_capability / 10,
-                    gpu.compute_capability % 10,
-                    gpu.multiprocessors,
-                    gpu.memory as f64 / 1e9
-                ),
-            ));
+        match &self.gpus {
+            Found::Missing(why) => lines.push(("GPU", format!("missing: {why}"))),
+            Found::Found(gpus) => lines.extend(gpus.iter().enumerate().map(|(index, gpu)| {
+                let gpu = match gpu {
+                    Found::Found(gpu) => gpu.line(),
+                    Found::Missing(why) => format!("missing: {why}"),
+                };
+                ("GPU", format!("{index}: {gpu}"))
+            })),
         }
         lines.push(("NCCL", library(&self.nccl)));
         lines
+    }
+}
+
+impl Gpu {
+    fn line(&self) -> String {
+        let code = match &self.code {
+            Found::Found(code) => code.clone(),
+            Found::Missing(why) => format!("no code: {why}"),
+        };
+        format!(
+            "{}, compute capability {}.{}, {} multiprocessors, {:.1} GB, {code}",
+            self.name,
+            self.compute_capability / 10,
+            self.compute_capability % 10,
+            self.multiprocessors,
+            self.memory as f64 / 1e9
+        )
     }
 }

@@ -11,6 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+pub use run::library;
+
 use crate::corpus::Network;
 use crate::support::executable::compiled;
 use crate::support::fixture;

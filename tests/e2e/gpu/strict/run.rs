@@ -109,8 +109,8 @@ impl Run {
     }
 }
 
-/// The library.
-fn library() -> PathBuf {
+/// The stand-in.
+pub fn library() -> PathBuf {
     let path = compiler().parent().unwrap().join("deps/libsyncbn_strict.so");
     assert!(path.exists(), "{} was not built", path.display());
     path

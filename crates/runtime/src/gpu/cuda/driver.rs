@@ -2,10 +2,8 @@
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
-    path::PathBuf,
+    path::Path,
 };
-
-use libloading::Library;
 
 use crate::{
     error::{Error, Kind, Result},
@@ -97,9 +95,10 @@ library::functions! {
     }
 }
 
-/// An initialised driver.
+/// A driver.
 pub(super) struct Driver {
     functions: Functions,
+    file: &'static Path,
 }
 
 impl std::ops::Deref for Driver {
@@ -113,6 +112,11 @@ impl std::ops::Deref for Driver {
 impl Driver {
     /// Finds, opens and initialises the driver.
     pub fn find() -> Result<Self> {
+        Self::locate()?.ready()
+    }
+
+    /// Finds and opens the driver. Before [`Driver::start`] it tells its version and nothing else.
+    pub fn locate() -> Result<Self> {
         let library = LIBRARY
             .find(std::env::var_os(LIBRARY_VARIABLE))
             .map_err(|missing| {
@@ -122,36 +126,57 @@ impl Driver {
                     "where there is a driver, let {LIBRARY_VARIABLE} name its libcuda.so.1"
                 ))
             })?;
-        Self::of(library, LIBRARY.name)
+        Self::of(library)
     }
 
     /// Opens and initialises what stands for `libcuda.so.1`.
     #[cfg(test)]
-    pub fn open(path: &std::path::Path) -> Result<Self> {
-        let name = path.display().to_string();
-        let library = library::open(path).map_err(|cause| no_driver(&name).note(cause))?;
-        Self::of(library, &name)
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::located(path)?.ready()
     }
 
-    fn of(library: &'static Library, name: &str) -> Result<Self> {
-        let functions =
-            Functions::load(library).map_err(|missing| too_old(&format!("{name} lacks {missing}")))?;
-        let driver = Driver { functions };
+    /// Opens what stands for `libcuda.so.1`.
+    #[cfg(test)]
+    pub fn located(path: &Path) -> Result<Self> {
+        let library =
+            library::open(path).map_err(|cause| no_driver(&path.display().to_string()).note(cause))?;
+        Self::of(library)
+    }
+
+    fn of(opened: &'static library::Opened) -> Result<Self> {
+        let functions = Functions::load(&opened.library)
+            .map_err(|missing| too_old(&opened.file, &format!("lacks {missing}")))?;
+        Ok(Driver {
+            functions,
+            file: &opened.file,
+        })
+    }
+
+    fn ready(self) -> Result<Self> {
+        self.start()?;
+        self.check_version()?;
+        Ok(self)
+    }
+
+    /// Initialises it.
+    pub fn start(&self) -> Result<()> {
         // SAFETY: flags must be 0.
-        let status = unsafe { (driver.init)(0) };
+        let status = unsafe { (self.init)(0) };
         match status {
-            NO_DEVICE => return Err(no_device()),
-            DRIVER_MISMATCH => {
-                return Err(driver
-                    .error(status, "cuInit")
-                    .help("reboot, or reload the NVIDIA kernel module"));
-            }
-            status => driver.check(status, "cuInit")?,
+            NO_DEVICE => Err(no_device()),
+            DRIVER_MISMATCH => Err(self
+                .error(status, "cuInit")
+                .help("reboot, or reload the NVIDIA kernel module")),
+            status => self.check(status, "cuInit"),
         }
-        if driver.version()? < OLDEST_DRIVER {
-            return Err(too_old(&format!("it is for {}", driver.cuda()?)));
+    }
+
+    /// An error if it is too old.
+    pub fn check_version(&self) -> Result<()> {
+        if self.version()? < OLDEST_DRIVER {
+            return Err(too_old(self.file, &format!("is for {}", self.cuda()?)));
         }
-        Ok(driver)
+        Ok(())
     }
 
     fn version(&self) -> Result<c_int> {
@@ -166,8 +191,8 @@ impl Driver {
     }
 
     /// The file that it was opened from.
-    pub fn file(&self) -> Option<PathBuf> {
-        library::file_of(self.functions.init as *const c_void)
+    pub fn file(&self) -> &'static Path {
+        self.file
     }
 
     /// The number of GPUs, at least 1.
@@ -229,7 +254,8 @@ fn no_device() -> Error {
         .help("look at `nvidia-smi`, and at the variable CUDA_VISIBLE_DEVICES")
 }
 
-fn too_old(why: &str) -> Error {
-    Error::environment(format!("the NVIDIA driver is too old: {why}"))
-        .help("this executable needs a driver for CUDA 12.0 or later (525 or later)")
+fn too_old(file: &Path, why: &str) -> Error {
+    Error::environment(format!("the NVIDIA driver is too old: {} {why}", file.display())).help(format!(
+        "install a driver for CUDA 12.0 or later (525 or later), or let {LIBRARY_VARIABLE} name its libcuda.so.1"
+    ))
 }

@@ -1,8 +1,13 @@
 //! The device code that an executable carries, and which of it a GPU takes.
 
+use std::ffi::OsString;
+
 use syncbn_abi::{Image, Images};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    program::GpuPart,
+};
 
 /// The lowest compute capability that the compiler makes code for.
 const LOWEST: u32 = 80;
@@ -13,9 +18,24 @@ const KIND_VARIABLE: &str = "SYNCBN_IMAGE";
 /// The kinds that an executable may carry.
 const KINDS: [&str; 2] = ["ptx", "cubin"];
 
-/// What `SYNCBN_IMAGE` says; None where it is not set.
+/// The device code of an executable ([`syncbn_abi::gpu_symbols::IMAGES`]); an error if it was compiled for the
+/// emulator alone.
+pub(super) fn of(part: &GpuPart) -> Result<&'static [u8]> {
+    match &part.model.gpu {
+        Some(gpu) if gpu.cuda => Ok(part.images),
+        _ => Err(Error::environment("the executable has no code for GPUs")
+            .help("compile the network with --target cuda")),
+    }
+}
+
+/// What `SYNCBN_IMAGE` says; None where it is not set, or empty.
 pub(super) fn forced_kind() -> Result<Option<&'static str>> {
-    std::env::var_os(KIND_VARIABLE)
+    kind_of(std::env::var_os(KIND_VARIABLE))
+}
+
+fn kind_of(value: Option<OsString>) -> Result<Option<&'static str>> {
+    value
+        .filter(|value| !value.is_empty())
         .map(|value| known_kind(&value.to_string_lossy()))
         .transpose()
 }
@@ -156,8 +176,10 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_names_the_variable_and_the_kinds() {
-        assert_eq!(known_kind("ptx").unwrap(), "ptx");
-        let error = known_kind("sass").unwrap_err();
+        assert_eq!(kind_of(Some("ptx".into())).unwrap(), Some("ptx"));
+        assert_eq!(kind_of(Some("".into())).unwrap(), None, "it is as if not set");
+        assert_eq!(kind_of(None).unwrap(), None);
+        let error = kind_of(Some("sass".into())).unwrap_err();
         assert_eq!(
             error.to_string(),
             "error: SYNCBN_IMAGE=sass is no kind of device code\n  help: set it to ptx or cubin, or unset it"

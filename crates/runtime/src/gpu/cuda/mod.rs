@@ -33,7 +33,10 @@ use super::{
     stream::{self as streams, Backend, Communicator, Stream},
     survey::{Found, Gpu, Library},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    program::GpuPart,
+};
 
 /// The GPU of a rank.
 pub struct CudaDevice {
@@ -53,34 +56,45 @@ pub fn count() -> Result<usize> {
     Driver::find()?.devices()
 }
 
-/// The driver, and its GPUs with the code of `images` that each would take.
-pub(super) fn survey(images: &[u8]) -> Result<(Library, Vec<Gpu>)> {
-    let driver = Driver::find()?;
+/// The driver, and its GPUs with the code of `part` that each would take.
+pub(super) fn survey(part: &GpuPart) -> Result<(Library, Found<Vec<Found<Gpu>>>)> {
+    survey_of(Driver::locate()?, &images::of(part))
+}
+
+fn survey_of(driver: Driver, images: &Result<&[u8]>) -> Result<(Library, Found<Vec<Found<Gpu>>>)> {
+    let started = driver.start();
     let library = Library {
-        file: driver.file(),
+        file: driver.file().to_path_buf(),
         version: driver.cuda()?,
     };
-    let gpus = (0..driver.devices()?).map(|index| {
-        let gpu = Properties::of(&driver, index)?;
-        let image = images::forced_kind()
-            .and_then(|forced| images::choose(images, gpu.compute_capability, &gpu.name, forced));
-        let code = image.map(|(image, _)| format!("{} for sm_{}", image.kind, image.compute_capability));
-        Ok(Gpu {
-            name: gpu.name,
-            compute_capability: gpu.compute_capability,
-            multiprocessors: gpu.multiprocessors,
-            memory: gpu.memory,
-            code: Found::of(code),
-        })
+    driver.check_version()?;
+    let gpus = started.and_then(|()| driver.devices()).map(|count| {
+        let gpus = (0..count).map(|index| {
+            let gpu = Properties::of(&driver, index).map(|gpu| Gpu {
+                code: Found::of(code(images, &gpu)),
+                name: gpu.name,
+                compute_capability: gpu.compute_capability,
+                multiprocessors: gpu.multiprocessors,
+                memory: gpu.memory,
+            });
+            Found::of(gpu)
+        });
+        gpus.collect()
     });
-    Ok((library, gpus.collect::<Result<_>>()?))
+    Ok((library, Found::of(gpus)))
+}
+
+/// The code that a GPU would take, such as `cubin for sm_90`.
+fn code(images: &Result<&[u8]>, gpu: &Properties) -> Result<String> {
+    let images = images.clone()?;
+    let (image, _) = images::choose(images, gpu.compute_capability, &gpu.name, images::forced_kind()?)?;
+    Ok(format!("{} for sm_{}", image.kind, image.compute_capability))
 }
 
 impl CudaDevice {
-    /// GPU number `index` of [`count`], with `kernels` from the device code in `images`
-    /// ([`syncbn_abi::gpu_symbols::IMAGES`]).
-    pub fn open(index: usize, kernels: Vec<GpuKernel>, images: &[u8]) -> Result<Self> {
-        Self::with(Driver::find()?, index, kernels, images, None)
+    /// GPU number `index` of [`count`], with `kernels` from the device code of `part`.
+    pub fn open(index: usize, kernels: Vec<GpuKernel>, part: &GpuPart) -> Result<Self> {
+        Self::with(Driver::find()?, index, kernels, images::of(part)?, None)
     }
 
     fn with(

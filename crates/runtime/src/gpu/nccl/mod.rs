@@ -5,13 +5,11 @@ mod communicator;
 use std::{
     cell::Cell,
     ffi::{CStr, c_char, c_int, c_void},
-    path::PathBuf,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
 pub use communicator::Communicator;
-
-use libloading::Library;
 
 use super::{
     library,
@@ -34,7 +32,7 @@ const LIBRARY: library::Wanted = library::Wanted {
         "/usr/local/nvidia/lib64",
     ],
 };
-/// The oldest version whose communicators can be captured in graphs without limits: 2.11.
+/// The oldest version whose communicators can be captured in graphs without limits: 2.11.0.
 const OLDEST: c_int = 21_100;
 /// `ncclRemoteError`: another rank has failed, or the network to it.
 const REMOTE_ERROR: c_int = 6;
@@ -72,6 +70,7 @@ type ErrorText = unsafe extern "C" fn(c_int) -> *const c_char;
 pub struct Nccl {
     functions: Functions,
     error_text: ErrorText,
+    file: &'static Path,
 }
 
 /// The library of this process, for the functions of generated code that name no communicator.
@@ -87,33 +86,32 @@ impl Nccl {
         let library = LIBRARY
             .find(std::env::var_os(LIBRARY_VARIABLE))
             .map_err(|library::Missing { what, notes }| missing(&what, notes))?;
-        let nccl = Self::of(library, LIBRARY.name)?;
+        let nccl = Self::of(library)?;
         Ok(Arc::clone(OPENED.get_or_init(|| Arc::new(nccl))))
     }
 
     /// Opens a library.
     #[cfg(test)]
-    pub(super) fn open(path: &std::path::Path) -> Result<Self> {
-        let name = path.display().to_string();
-        let library = library::open(path).map_err(|cause| missing(&name, vec![cause]))?;
-        Self::of(library, &name)
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let library =
+            library::open(path).map_err(|cause| missing(&path.display().to_string(), vec![cause]))?;
+        Self::of(library)
     }
 
-    fn of(library: &'static Library, name: &str) -> Result<Self> {
-        let lacks = |symbol: &str| missing(name, vec![format!("it lacks {symbol}")]);
-        let functions = Functions::load(library).map_err(lacks)?;
+    fn of(opened: &'static library::Opened) -> Result<Self> {
+        let lacks = |symbol: &str| too_old(&opened.file, &format!("lacks {symbol}"));
+        let functions = Functions::load(&opened.library).map_err(lacks)?;
         // SAFETY: the signature is that of NCCL's header.
-        let error_text = unsafe { library.get::<ErrorText>(b"ncclGetErrorString\0") };
+        let error_text = unsafe { opened.library.get::<ErrorText>(b"ncclGetErrorString\0") };
         let error_text = *error_text.map_err(|_| lacks("ncclGetErrorString"))?;
         let nccl = Nccl {
             functions,
             error_text,
+            file: &opened.file,
         };
-        let version = nccl.code()?;
-        if version < OLDEST {
-            return Err(Error::environment(format!(
-                "NCCL is too old: {name} has version code {version}; at least {OLDEST} is needed"
-            )));
+        let code = nccl.code()?;
+        if code < OLDEST {
+            return Err(too_old(nccl.file, &format!("is {}", version_of(code))));
         }
         Ok(nccl)
     }
@@ -128,13 +126,12 @@ impl Nccl {
 
     /// Its version, such as `2.30.7`.
     pub fn version(&self) -> Result<String> {
-        let code = self.code()?;
-        Ok(format!("{}.{}.{}", code / 10_000, code / 100 % 100, code % 100))
+        self.code().map(version_of)
     }
 
     /// The file that it was opened from.
-    pub fn file(&self) -> Option<PathBuf> {
-        library::file_of(self.functions.version as *const c_void)
+    pub fn file(&self) -> &'static Path {
+        self.file
     }
 
     /// An identifier for `Communicator::join`.
@@ -167,6 +164,23 @@ impl Nccl {
         // SAFETY: as above.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
+}
+
+/// The version of a code of `ncclGetVersion`, which up to 2.8 was 2803 for 2.8.3 and since then is 20903 for 2.9.3.
+fn version_of(code: c_int) -> String {
+    let (major, minor) = if code < 10_000 {
+        (code / 1000, code / 100 % 10)
+    } else {
+        (code / 10_000, code / 100 % 100)
+    };
+    format!("{major}.{minor}.{}", code % 100)
+}
+
+fn too_old(file: &Path, why: &str) -> Error {
+    Error::environment(format!("NCCL is too old: {} {why}", file.display())).help(format!(
+        "install NCCL {} or later (libnccl2), or let {LIBRARY_VARIABLE} name its libnccl.so.2",
+        version_of(OLDEST)
+    ))
 }
 
 fn missing(what: &str, notes: Vec<String>) -> Error {
@@ -225,14 +239,28 @@ mod tests {
 
     #[test]
     fn a_missing_library_says_where_it_was_looked_for_and_how_to_get_it() {
-        let error = Nccl::open(std::path::Path::new("/nowhere/libnccl.so.2"))
-            .err()
-            .unwrap();
+        let error = Nccl::open(Path::new("/nowhere/libnccl.so.2")).err().unwrap();
         assert_eq!(error.kind, Kind::Environment);
         assert_eq!(
             error.message,
             "no NCCL: /nowhere/libnccl.so.2 could not be opened"
         );
         assert!(error.to_string().contains(LIBRARY_VARIABLE), "{error}");
+    }
+
+    #[test]
+    fn codes_of_versions_have_two_forms() {
+        for (code, version) in [(2803, "2.8.3"), (20_903, "2.9.3"), (23_007, "2.30.7")] {
+            assert_eq!(version_of(code), version);
+        }
+    }
+
+    #[test]
+    fn another_library_is_named_with_what_it_lacks() {
+        let error = Nccl::open(Path::new("libc.so.6")).err().unwrap();
+        let words = ["NCCL is too old: /", "libc.so.6 lacks ncclGetVersion"];
+        for word in words {
+            assert!(error.message.contains(word), "{error}");
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use libloading::Library;
 use syncbn_abi::GpuKernel;
 use tempfile::TempDir;
 
@@ -21,7 +20,7 @@ use crate::{
 pub struct Fake {
     _folder: TempDir,
     pub path: PathBuf,
-    library: &'static Library,
+    library: &'static library::Opened,
 }
 
 fn compiled() -> &'static Path {
@@ -56,7 +55,7 @@ impl Fake {
 
     fn function<T: Copy>(&self, name: &str) -> T {
         // SAFETY: the tests name the types as in `fake.c`.
-        *unsafe { self.library.get::<T>(name.as_bytes()) }.unwrap()
+        *unsafe { self.library.library.get::<T>(name.as_bytes()) }.unwrap()
     }
 
     /// The driver's version, and how many GPUs it has.

@@ -5,7 +5,7 @@ pub(in crate::gpu) mod fake;
 use std::{ffi::c_void, path::Path};
 
 use self::fake::Fake;
-use super::driver::Driver;
+use super::{driver::Driver, survey_of};
 use crate::{
     error::Kind,
     gpu::{
@@ -39,7 +39,14 @@ fn unusable_drivers_say_why() {
     let fake = Fake::new();
     fake.set(11080, 1);
     let error = fake.driver().err().unwrap();
-    assert_eq!(error.message, "the NVIDIA driver is too old: it is for CUDA 11.8");
+    assert_eq!(
+        error.message,
+        format!(
+            "the NVIDIA driver is too old: {} is for CUDA 11.8",
+            fake.path.display()
+        )
+    );
+    assert!(error.notes[0].contains("SYNCBN_CUDA_LIBRARY"), "{error}");
     assert_eq!(error.kind, Kind::Environment);
     fake.set(12000, 0);
     let error = fake.driver().unwrap().devices().unwrap_err();
@@ -61,14 +68,53 @@ fn unusable_drivers_say_why() {
 #[test]
 fn an_nccl_that_is_too_old_says_so() {
     let fake = Fake::new();
-    fake.set_nccl(21_000);
+    fake.set_nccl(2803);
     let error = fake.device().err().unwrap();
     assert_eq!(error.kind, Kind::Environment);
-    assert!(error.message.starts_with("NCCL is too old: "), "{error}");
-    assert!(
-        error.message.contains("version code 21000; at least 21100"),
-        "{error}"
+    assert_eq!(
+        error.message,
+        format!("NCCL is too old: {} is 2.8.3", fake.path.display())
     );
+    for words in ["install NCCL 2.11.0 or later", "SYNCBN_NCCL_LIBRARY"] {
+        assert!(error.notes[0].contains(words), "{error}");
+    }
+}
+
+/// What is found of the driver and its GPUs, as `info --device --json` writes it.
+fn surveyed(fake: &Fake) -> serde_json::Value {
+    let images = b"{\"images\":[{\"kind\":\"ptx\",\"compute_capability\":80,\"bytes\":4}]}\nCODE";
+    let found = survey_of(Driver::located(&fake.path).unwrap(), &Ok(images));
+    serde_json::to_value(found.map_err(|error| error.message)).unwrap()
+}
+
+#[test]
+fn a_driver_without_a_usable_gpu_is_found_all_the_same() {
+    let fake = Fake::new();
+    fake.set(12040, 0);
+    let no_gpu = "there is an NVIDIA driver but no GPU that it can use";
+    for (name, status, words) in [
+        ("", 0, no_gpu),
+        ("cuInit", 100, no_gpu),
+        ("cuInit", 803, "cuInit: CUDA_ERROR_X"),
+    ] {
+        fake.fail(name, status);
+        let found = surveyed(&fake);
+        assert_eq!(found["Ok"][0]["version"], "CUDA 12.4", "{found}");
+        assert_eq!(found["Ok"][0]["file"], fake.path.display().to_string());
+        let why = found["Ok"][1]["missing"].as_str().unwrap();
+        assert!(why.starts_with(words), "{why}");
+    }
+}
+
+#[test]
+fn a_gpu_that_tells_nothing_leaves_the_others_as_they_are() {
+    let fake = Fake::new();
+    fake.fail("cuDeviceGetName", 999);
+    let found = surveyed(&fake);
+    let gpus = &found["Ok"][1]["found"];
+    assert_eq!(gpus[0]["missing"], "cuDeviceGetName: CUDA_ERROR_X: explanation");
+    assert_eq!(gpus[1]["found"]["name"], "Fake GPU 101");
+    assert_eq!(gpus[1]["found"]["code"]["found"], "ptx for sm_80");
 }
 
 #[test]
