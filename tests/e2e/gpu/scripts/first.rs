@@ -250,6 +250,24 @@ fn where_only_assembled_code_fails_the_other_phases_go_on_with_ptx() {
 }
 
 #[test]
+fn the_driver_that_a_variable_names_is_asked_of_its_gpu() {
+    let Some(machine) = Machine::get() else { return };
+    let lib = machine.output("lib");
+    for named in [lib.clone(), lib.join("libcuda.so.1")] {
+        let mut command = Command::new("python3");
+        command.arg(super::script("gpu_driver.py"));
+        let output = command.env("SYNCBN_CUDA_LIBRARY", &named).output();
+        let text = ended(&output.unwrap(), 0);
+        assert!(text.contains("\"name\": \"Strict GPU\""), "{text}");
+    }
+    let mut command = Command::new("python3");
+    command.arg(super::script("gpu_driver.py"));
+    command.env("SYNCBN_CUDA_LIBRARY", "/nowhere/libcuda.so.1");
+    let text = ended(&command.output().unwrap(), 1);
+    assert!(text.contains("/nowhere/libcuda.so.1"), "{text}");
+}
+
+#[test]
 fn a_phase_that_was_not_possible_is_no_failure_and_is_tried_again() {
     let Some(machine) = Machine::get() else { return };
     let mut without = machine.first("ranks-without");

@@ -65,10 +65,7 @@ fn hang_in(machine: &Machine, phase: &str) {
     }
     // Of Python nothing is asked.
     let call = if phase == "peers" { "" } else { ", in cuInit" };
-    assert!(
-        report.contains(&format!("not finished in 8 s{call}")),
-        "{report}"
-    );
+    assert!(report.contains(&format!("not finished in 8 s{call}")), "{report}");
 }
 
 #[test]

@@ -71,6 +71,18 @@ fn a_pack_that_is_too_large_with_the_repository_or_with_shared_is_refused_by_nam
         "{text}"
     );
     assert!(!text.contains("shared/ are"), "{text}");
+    sparse(&root.join("large"), 64 << 20);
+    fs::write(folder.path().join("libnccl.so.2"), [7; 1000]).unwrap();
+    let output = with_numpy(root.join("scripts/gpu-pack"))
+        .arg(&archive)
+        .arg("--nccl")
+        .arg(folder.path().join("libnccl.so.2"))
+        .output();
+    let text = ended(&output.unwrap(), 1);
+    assert!(
+        text.contains("pack and repository are 64.") && text.contains("must stay under 64 MiB"),
+        "{text}"
+    );
     sparse(&root.join("large"), 30 << 20);
     fs::create_dir(folder.path().join("shared")).unwrap();
     sparse(&folder.path().join("shared/large"), 30 << 20);
