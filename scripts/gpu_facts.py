@@ -65,7 +65,8 @@ def processor(phase):
         raise
     except Failure:
         text = kept(phase, "cpuinfo", CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0])
-    fields = {name.lower(): value for name, value in re.findall(r"^\s*([^:\n]+?)\s*:\s*(.*)$", text, re.MULTILINE)}
+    lines = re.findall(r"^\s*([^:\n]+?)\s*:\s*(.*)$", text, re.MULTILINE)
+    fields = {name.lower(): value for name, value in lines}
     flags = fields.get("flags", "").split()
     missing = [flag for flag in V3 if flag not in flags]
     without = f" without {', '.join(missing)}" if missing else ""
