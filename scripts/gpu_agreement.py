@@ -54,6 +54,13 @@ def output(path):
         return arrays[arrays.files[0]]
 
 
+def losses(path):
+    """The losses of the steps of a log; what is no number there is NaN."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = [line["loss"] for line in lines if "epoch_end" not in line]
+    return [float("nan") if loss is None else float(loss) for loss in steps]
+
+
 class Runs:
     """What a packed network leaves in a folder: one step, three steps, and with `inferences` what it infers before
     and after. `run` runs a command; `ranks` other than 1 share the eight samples as 5 and 3."""
@@ -75,14 +82,13 @@ class Runs:
     def worst(self, references, bounds):
         """The largest ratio of error to bound: ratio, where, error, bound."""
         at = self.at
-        lines = [json.loads(line) for line in (at / "log").read_text().splitlines()]
-        losses = [line["loss"] for line in lines if "epoch_end" not in line]
-        single = {"train_logits": output(at / "o.npz"), "loss": losses}
+        logged = losses(at / "log")
+        single = {"train_logits": output(at / "o.npz"), "loss": logged}
         for name, file in [("eval_before", "before.npz"), ("eval_after", "after.npz")]:
             if (at / file).exists():
                 single[name] = output(at / file)
         rows = [(name, error(found, references[name]), bounds.array(name)) for name, found in single.items()]
-        rows.append(("loss1", error(losses[:1], references["loss"][:1]), bounds.array("loss1")))
+        rows.append(("loss1", error(logged[:1], references["loss"][:1]), bounds.array("loss1")))
         groups = {"grad": safetensors(at / "g"), "stats1": safetensors(at / "w1"), "stats3": safetensors(at / "w3")}
         groups.update(param1=groups["stats1"], param3=groups["stats3"])
         for group, found in groups.items():

@@ -9,6 +9,7 @@ from gpu_phase import Impossible
 from gpu_results import FOUND, NOT_COMPUTED
 from gpu_run import Failure, Timeout
 from gpu_timing import bench_command
+from gpu_tools import unable
 
 # What is profiled, the smaller one first, as ncu writes nothing before its end.
 STEPS = (("syncbnnet", 32, "bf16"), ("resnet50", 128, "bf16"))
@@ -36,6 +37,8 @@ FLAGS = (
 GRACE = 10
 # A kernel of a larger network takes ncu longer, for the memory that it saves between passes.
 SLOWER = 2
+# The part of a network's time that the plain metrics of a whole step may take, where all metrics are for later.
+PLAIN_PART = 0.5
 # What a unit of a column is in seconds or bytes.
 UNITS = {
     "ns": 1e-9, "nsecond": 1e-9, "us": 1e-6, "usecond": 1e-6, "ms": 1e-3, "msecond": 1e-3, "s": 1, "second": 1,
@@ -44,7 +47,8 @@ UNITS = {
 
 
 def counters(phase):
-    """One step without graphs of each network, all its kernels."""
+    """One step without graphs of each network, all its kernels; of a later network the plain metrics of all, then all
+    metrics of as many as there is time for."""
     session = phase.session
     if session.device != "cuda":
         raise Impossible("no GPU")
@@ -53,47 +57,79 @@ def counters(phase):
     chosen = [row for step in STEPS for row in session.timed() if row[:3] == step] or session.timed()[:1]
     if not chosen:
         raise Impossible("no network to time is packed")
-    pace = {}
+    pace = Pace()
     for index, (name, batch, precision, path) in enumerate(chosen):
         what = f"{name} {precision} b{batch}"
         # One that hangs leaves the next its part of the time.
-        limit = (phase.left() - GRACE) / (len(chosen) - index)
-        phase.attempt(what, one_step, phase, path, batch, f"counters-{index + 1}.csv", limit, pace)
+        end = time.monotonic() + (phase.left() - GRACE) / (len(chosen) - index)
+        bench = bench_command(path, "cuda", batch, warm_up=0, steps=1, graphs="off")
+        file = f"counters-{index + 1}.csv"
+        if pace.known():
+            plain_end = time.monotonic() + PLAIN_PART * (end - time.monotonic())
+            phase.attempt(f"{what}, plain", one_step, phase, PLAIN, bench, file, plain_end, None)
+        phase.attempt(what, one_step, phase, METRICS, bench, file, end, pace)
 
 
-def one_step(phase, path, batch, file, limit, pace):
+class Pace:
+    """How long ncu takes to start, with the context, and for one kernel with all metrics."""
+
+    def __init__(self):
+        self.start = self.kernel = None
+
+    def known(self):
+        return self.kernel is not None
+
+    def launches(self, seconds):
+        """How many there is time for."""
+        return max(1, int((seconds - self.start) / (SLOWER * self.kernel)))
+
+
+def one_step(phase, metrics, bench, file, end, pace):
     """Profiles a step, or as much of it as there is time for by the `pace` of the one before."""
-    bench = bench_command(path, "cuda", batch, warm_up=0, steps=1, graphs="off")
-    count = []
-    if pace:
-        count = ["--launch-count", max(1, int(limit / (SLOWER * pace["seconds"])))]
-    start = time.monotonic()
+    count = None
+    if pace and pace.known():
+        count = pace.launches(end - time.monotonic())
+    elif pace:
+        began = time.monotonic()
+        profiled(phase, PLAIN, bench, end, count=1)
+        pace.start = time.monotonic() - began
+    began = time.monotonic()
     try:
-        table = profiled(phase, [*count, "--metrics", ",".join(METRICS), *bench], limit)
+        table = profiled(phase, metrics, bench, end, count)
     except Timeout as failure:
         # An interrupted ncu writes the kernels that it has.
         phase.keep(file, table_of(failure.text))
         raise
     except Failure as failure:
-        if "metric" not in failure.text:
+        if metrics == PLAIN or "metric" not in failure.text:
             raise
-        table = profiled(phase, [*count, "--metrics", ",".join(PLAIN), *bench], limit)
+        table, pace = profiled(phase, PLAIN, bench, end), None
+        count = None
     phase.keep(file, table)
-    text, figures = totals(table)
-    pace["seconds"] = (time.monotonic() - start) / figures["kernels"]
+    text, figures = totals(table, count)
+    if pace:
+        pace.kernel = max(1e-4, time.monotonic() - began - pace.start) / figures["kernels"]
     return (NOT_COMPUTED if phase.session.computes_nothing(phase) else FOUND), text, figures
 
 
-def profiled(phase, words, limit):
-    """The table that ncu writes."""
+def profiled(phase, metrics, bench, end, count=None):
+    """The table that ncu writes of all launches, or of the first `count`."""
+    counted = ["--launch-count", count] if count else []
+    words = ["ncu", *FLAGS, *counted, "--metrics", ",".join(metrics), *bench]
     try:
-        text = phase.run(["ncu", *FLAGS, *words], limit, grace=GRACE)
+        text = phase.run(words, max(1, end - time.monotonic()), grace=GRACE, complaints=True)
+    except Timeout:
+        raise
     except Failure as failure:
-        if "ERR_NVGPUCTRPERM" in failure.text:
-            raise Impossible("this user may not read the GPU's counters") from None
+        why = unable(failure.text)
+        if why:
+            raise Impossible(why) from None
         raise
     table = table_of(text)
     if not table:
+        why = unable(text)
+        if why:
+            raise Impossible(why)
         raise Failure("ncu wrote no table", text)
     return table
 
@@ -104,8 +140,8 @@ def table_of(text):
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def totals(table):
-    """The sums over all kernels, in words and figures."""
+def totals(table, count=None):
+    """The sums over all kernels, in words and figures; those of part of a step where there are `count` of them."""
     rows = list(csv.DictReader(io.StringIO(table)))
     if not rows or DURATION not in rows[0]:
         raise Failure(f"ncu's table has no {DURATION}", table)
@@ -116,7 +152,10 @@ def totals(table):
     total = lambda name: sum(number(row[name]) for row in kernels) * UNITS.get(units[name], 1)
     seconds, moved = total(DURATION), total(BYTES)
     figures = {"kernels": len(kernels), "kernel_ms": seconds * 1e3, "gigabytes": moved / 1e9}
-    return f"{len(kernels)} kernels, {seconds * 1e3:.3f} ms, {moved / 1e9:.3f} GB", figures
+    what = f"{len(kernels)} kernels"
+    if len(kernels) == count:
+        what, figures["cut"] = f"first {count} launches only", True
+    return f"{what}, {seconds * 1e3:.3f} ms, {moved / 1e9:.3f} GB", figures
 
 
 def number(cell):

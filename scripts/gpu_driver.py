@@ -2,20 +2,33 @@
 
 import ctypes
 import json
+import os
 import sys
 
-# The loader's path, then the usual places.
-PLACES = ("", "/usr/local/nvidia/lib64/", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/wsl/lib/")
 LIBRARY = "libcuda.so.1"
+# As in crates/runtime/src/gpu/cuda/driver.rs: what names the library or its folder, and the folders after the loader's.
+VARIABLE = "SYNCBN_CUDA_LIBRARY"
+FOLDERS = (
+    "/usr/local/nvidia/lib64",
+    "/usr/local/nvidia/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib/wsl/lib",
+)
 ATTRIBUTES = {"capability_major": 75, "capability_minor": 76, "multiprocessors": 16}
 
 
 def opened():
     """The driver's library and its path."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        paths = [os.path.join(named, LIBRARY) if os.path.isdir(named) else named]
+    else:
+        paths = [LIBRARY, *(os.path.join(folder, LIBRARY) for folder in FOLDERS)]
     causes = []
-    for place in PLACES:
+    for path in paths:
         try:
-            return ctypes.CDLL(place + LIBRARY), place + LIBRARY
+            return ctypes.CDLL(path), path
         except OSError as cause:
             causes.append(str(cause))
     sys.exit(causes[0])

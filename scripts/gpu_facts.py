@@ -2,32 +2,35 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import sys
 
 from gpu_agreement import packed
-from gpu_phase import Impossible
-from gpu_results import FAILED, FOUND
+from gpu_phase import Impossible, cores
+from gpu_ranks import of_pytorch
+from gpu_results import FOUND, NOT_RUN
 from gpu_run import Failure, Timeout
 
 FILE = "facts.txt"
 SMI_FIELDS = "name,driver_version,memory.total,compute_cap,compute_mode,mig.mode.current,power.limit,clocks.max.sm"
-# What packed executables are compiled for (x86-64-v3), as /proc/cpuinfo calls it.
-NEEDED = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+# What x86-64-v3 has, as /proc/cpuinfo calls it. Packed executables' code for the host needs less.
+V3 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave")
+CPUINFO = pathlib.Path("/proc/cpuinfo")
 TOOLS = ("ncu", "compute-sanitizer", "nvidia-cuda-mps-control", "cuda-gdb", "gdb", "cc")
+# Less than the phase has, so that its end cuts nothing off.
+TORCH_LIMIT = 20
 TORCH = """
-import json, pathlib, torch
+import importlib.metadata, json, torch
 found = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
 found["nccl"] = ".".join(map(str, torch.cuda.nccl.version())) if torch.cuda.is_available() else None
-places = pathlib.Path(torch.__file__).parents[1].glob("nvidia/nccl/lib/libnccl.so.2")
-found["libnccl"] = next(map(str, places), None)
 for module in ("torchvision", "triton"):
     try:
-        found[module] = __import__(module).__version__
-    except Exception as cause:
-        found[module] = type(cause).__name__
+        found[module] = importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        found[module] = None
 print(json.dumps(found))
 """
 
@@ -55,13 +58,20 @@ def kept(phase, title, text):
 
 
 def processor(phase):
-    text = kept(phase, "lscpu", phase.run(["lscpu"]))
-    fields = dict(re.findall(r"^\s*([^:\n]+):\s*(.*)$", text, re.MULTILINE))
-    missing = sorted(NEEDED - set(fields.get("Flags", "").split()))
-    name = f"{fields.get('Model name', 'unknown')}, {fields.get('CPU(s)', '?')} processors"
-    if missing:
-        return FAILED, f"{name}: packed executables need {', '.join(missing)}"
-    return FOUND, f"{name}, x86-64-v3"
+    """By lscpu, or by the kernel where there is none; a flag may be hidden, and `info` tells whether executables run."""
+    try:
+        text = kept(phase, "lscpu", phase.run(["lscpu"], environment={"LC_ALL": "C"}))
+    except Timeout:
+        raise
+    except Failure:
+        text = kept(phase, "cpuinfo", CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0])
+    lines = re.findall(r"^\s*([^:\n]+?)\s*:\s*(.*)$", text, re.MULTILINE)
+    fields = {name.lower(): value for name, value in lines}
+    flags = fields.get("flags", "").split()
+    missing = [flag for flag in V3 if flag not in flags]
+    without = f" without {', '.join(missing)}" if missing else ""
+    name = f"{fields.get('model name', 'unknown')}, {fields.get('cpu(s)', cores())} processors"
+    return FOUND, f"{name}, x86-64-v3{without}", {"flags": flags}
 
 
 def driver(phase):
@@ -102,13 +112,16 @@ def tools():
 
 def pytorch(phase):
     try:
-        text = phase.run([sys.executable, "-c", TORCH])
+        text = phase.run([sys.executable, "-c", TORCH], limit=TORCH_LIMIT)
+    except Timeout as failure:
+        # The first import reads gigabytes: it is the phase `peers` that needs it.
+        return NOT_RUN, f"{failure}; the phase peers tries it again", {"libnccl": of_pytorch()}
     except Failure as failure:
         if "No module named 'torch'" in failure.text:
             raise Impossible("there is no PyTorch") from None
         raise
-    found = json.loads(text.splitlines()[-1])
-    kept(phase, "PyTorch", text)
+    found = {**json.loads(text.splitlines()[-1]), "libnccl": of_pytorch() or None}
+    kept(phase, "PyTorch", json.dumps(found))
     return FOUND, ", ".join(f"{key} {value}" for key, value in found.items()), {"torch": found}
 
 
@@ -123,8 +136,6 @@ def info_device(phase, path):
     except Timeout:
         raise
     except Failure as failure:
-        if "unexpected argument" in failure.text:
-            raise Impossible("the executables were made without it") from None
         if phase.session.device == "cuda":
             raise
         raise Impossible(str(failure)) from None

@@ -6,7 +6,7 @@ import time
 import traceback
 
 import gpu_run
-from gpu_results import CUT, FAILED, FAILURES, FINISHED, IMPOSSIBLE, NOT_RUN, TIMEOUT
+from gpu_results import CUT, FAILED, FAILURES, IMPOSSIBLE, NOT_RUN, TIMEOUT
 
 # Its processes find the phase's name here.
 VARIABLE = "GPU_FIRST_PHASE"
@@ -14,6 +14,10 @@ VARIABLE = "GPU_FIRST_PHASE"
 LEAST_SECONDS = 1
 # Commands that hang are looked into by a debugger, the first of a phase.
 LOOKS = 3
+# Rows that help others, and whose success finishes no phase.
+AUXILIARY = ("MPS",)
+# Phases that run no executables of ours, or each with an image of its own.
+WITHOUT_IMAGE = ("facts", "peers")
 
 
 class OutOfTime(Exception):
@@ -45,7 +49,7 @@ class Phase:
     def left(self):
         return self.end - time.monotonic()
 
-    def run(self, command, limit=gpu_run.LIMIT, environment=None, grace=0):
+    def run(self, command, limit=gpu_run.LIMIT, environment=None, grace=0, complaints=False):
         """What a command wrote; it gets no more than what is left of the phase."""
         left = self.left() - grace
         if left < LEAST_SECONDS:
@@ -53,15 +57,18 @@ class Phase:
             raise OutOfTime()
         limit = min(limit, self.session.process_limit)
         told = {**self.session.environment, VARIABLE: self.name, **(environment or {})}
-        look = self.looks > 0 and left > limit + gpu_run.LOOK_SECONDS
+        look = gpu_run.look_seconds()
+        look = look if self.looks > 0 and left > limit + look else 0
         try:
-            return gpu_run.run(command, told, min(limit, left), grace, look)
+            return gpu_run.run(command, told, min(limit, left), grace, look, complaints)
         except gpu_run.Timeout:
             self.looks -= 1
             self.cut |= left < limit
             raise
 
     def row(self, what, verdict, text="", **data):
+        if self.session.environment.get("SYNCBN_IMAGE") == "ptx" and self.name not in WITHOUT_IMAGE:
+            text, data = f"{text}, PTX" if text else "PTX", {**data, "image": "ptx"}
         self.session.results.row(self.name, what, verdict, text, **data)
 
     def keep(self, name, text):
@@ -69,10 +76,10 @@ class Phase:
 
     def attempt(self, what, function, *arguments):
         """The row that `function` makes: verdict, text and figures. What it raises becomes the verdict."""
-        data = {}
+        data = {"auxiliary": True} if what in AUXILIARY else {}
         try:
             verdict, text, *more = function(*arguments)
-            data = more[0] if more else {}
+            data.update(*more)
         except OutOfTime:
             verdict, text = NOT_RUN, "the phase's time was up"
         except Impossible as cause:
@@ -92,17 +99,19 @@ class Phase:
         with concurrent.futures.ThreadPoolExecutor(width) as pool:
             running = [pool.submit(self.attempt, *attempt) for attempt in attempts]
             try:
-                for future in running:
-                    future.result()
+                failures = [future.exception() for future in running]
             except BaseException:
                 for future in running:
                     future.cancel()
                 gpu_run.stop()
                 raise
+        # One that failed leaves the others, and the later phases.
+        for failure in filter(None, failures):
+            raise failure
 
     def finish(self):
         """The phase's state, recorded."""
-        state = CUT if self.cut else FINISHED
+        state = CUT if self.cut else self.session.results.state_of(self.name)
         self.session.results.end_phase(self.name, state, time.monotonic() - self.start)
 
 

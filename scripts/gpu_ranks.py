@@ -1,9 +1,11 @@
 """Two ranks on one GPU: where NCCL is, what it must be told, and the phase of gpu-first that tries it."""
 
 import contextlib
+import importlib.util
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 import time
 
@@ -66,7 +68,7 @@ def all_networks(phase, paths, folder, how, environment):
 
 def two_ranks(phase, path, folder, environment):
     session = phase.session
-    nccl = session.nccl or ("" if LIBRARY in os.environ else of_pytorch(session))
+    nccl = session.nccl or ("" if LIBRARY in os.environ else of_pytorch())
     log = pathlib.Path(folder) / "nccl.%p"
     told = {**FEW_BLOCKS, "NCCL_DEBUG_FILE": str(log), **environment}
     if nccl:
@@ -78,19 +80,39 @@ def two_ranks(phase, path, folder, environment):
                 return NOT_COMPUTED, "ended as it should"
             ratio, where, found, bound = runs.worst(references, bounds_of(session.pack, path))
     except Failure as failure:
+        failure = with_log(failure, log_of(folder))
         if impossible(failure):
             raise Impossible(str(failure)) from None
-        raise
+        raise failure from None
     finally:
-        for file in sorted(pathlib.Path(folder).glob("nccl.*")):
-            phase.keep(FILE, f"=== {path.name}\n{file.read_text(errors='replace')}")
+        log = log_of(folder)
+        if log:
+            phase.keep(FILE, f"=== {path.name}\n{log}")
+        for file in pathlib.Path(folder).glob("nccl.*"):
             file.unlink()
     return (OK if ratio <= 1 else WRONG), f"{ratio:.2f} of the bound: {where} {found:.1e}, bound {bound:.1e}"
 
 
-def of_pytorch(session):
-    """PyTorch's own NCCL, by the facts; empty where there is none."""
-    return next((row["torch"]["libnccl"] or "" for row in session.results.rows if "torch" in row), "")
+def log_of(folder):
+    """What NCCL wrote into its files, warnings too."""
+    files = sorted(pathlib.Path(folder).glob("nccl.*"))
+    return "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+
+
+def with_log(failure, log):
+    """The failure with what NCCL wrote, and its warnings in the reason."""
+    warnings = [line.partition("NCCL WARN ")[2].strip() for line in log.splitlines() if "NCCL WARN " in line]
+    reason = "; NCCL: ".join([str(failure), *dict.fromkeys(warnings[:2])])
+    return type(failure)(reason, f"{failure.text}\n{log}")
+
+
+def of_pytorch():
+    """PyTorch's own NCCL, found without importing PyTorch, which may take a minute; empty where there is none."""
+    found = importlib.util.find_spec("torch")
+    if found is None or not found.origin:
+        return ""
+    path = pathlib.Path(found.origin).parents[1] / "nvidia" / "nccl" / "lib" / "libnccl.so.2"
+    return str(path) if path.exists() else ""
 
 
 class Mps:
@@ -119,5 +141,7 @@ class Mps:
             end = time.monotonic() + 2
             while pathlib.Path(f"/proc/{daemon}").exists() and time.monotonic() < end:
                 time.sleep(0.1)
-        # The daemon leads a session, in which its servers are.
+        # Its servers are in its session, where it leads one.
         kill_session(daemon)
+        with contextlib.suppress(OSError):
+            os.kill(daemon, signal.SIGKILL)

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import pathlib
+import re
 import threading
 import time
 
@@ -18,7 +20,8 @@ FAILED = "FAILED"
 TIMEOUT = "NOT FINISHED"
 BAD = (WRONG, FAILED, TIMEOUT)
 
-# States of a phase. Only a finished one is not run again by --resume.
+# States of a phase, beside IMPOSSIBLE where nothing of it could be tried. Only a finished one is not run again by
+# --resume.
 FINISHED = "finished"
 CUT = "cut off"
 
@@ -27,7 +30,14 @@ REPORT = "report.md"
 SUMMARY = "summary.md"
 FAILURES = "failures.txt"
 # With the three above and FAILURES these are all the files there may be: at most eight leave some machines.
-KEPT = ("facts.txt", FAILURES, "nccl.txt", "counters-1.csv", "counters-2.csv")
+# Whose they are; that of several phases is in sections, which begin with `=== PHASE: `.
+KEPT = {
+    "facts.txt": "facts",
+    FAILURES: None,
+    "nccl.txt": "ranks",
+    "counters-1.csv": "counters",
+    "counters-2.csv": "counters",
+}
 KEPT_BYTES = 4 << 20
 
 
@@ -38,28 +48,71 @@ class Results:
         self.folder, self.start = pathlib.Path(folder), start
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows, self.phases = [], {}
+        # Why files are not whole, each cause once.
+        self.problems = {}
         self.lock = threading.Lock()
 
     def begin(self, earlier):
         """Clears the folder of what another run left there, and takes over the finished phases of the run in the
         folder `earlier` and the files that it kept."""
         rows, phases = read(earlier) if earlier else ([], {})
-        again = earlier is not None and pathlib.Path(earlier).resolve() == self.folder.resolve()
-        for name in (RESULTS, REPORT, SUMMARY, *(() if again else KEPT)):
-            (self.folder / name).unlink(missing_ok=True)
-        for line in rows + [dict(phase, end=True) for phase in phases.values()]:
-            if phases.get(line["phase"], {}).get("state") == FINISHED:
-                self._record(line)
-        for name in KEPT if earlier and not again else ():
-            kept = pathlib.Path(earlier) / name
-            if kept.exists():
-                (self.folder / name).write_bytes(kept.read_bytes())
-        self.say("# First contact with a GPU", "", *table_head("s", "phase", "what", "", ""))
+        self.phases = {name: dict(phase, end=True) for name, phase in phases.items() if phase["state"] == FINISHED}
+        self.rows = [row for row in rows if row["phase"] in self.phases]
+        texts = {name: self._kept_of(pathlib.Path(earlier) / name, phases) if earlier else "" for name in KEPT}
+        texts[RESULTS] = "".join(f"{json.dumps(line)}\n" for line in [*self.rows, *self.phases.values()])
+        head = ["# First contact with a GPU", "", *table_head("s", "phase", "what", "", "")]
+        told = [table_row("before", row["phase"], row["what"], row["verdict"], row["text"]) for row in self.rows]
+        texts[REPORT] = "".join(f"{line}\n" for line in head + told)
+        texts[SUMMARY] = ""
+        for name, text in texts.items():
+            with self._noted(name):
+                self._replace(name, text)
+        with contextlib.suppress(OSError):
+            print("\n".join(head), flush=True)
+
+    def _kept_of(self, path, phases):
+        """What a kept file of an earlier run has of finished phases."""
+        owner = KEPT[path.name]
+        if not path.exists() or (owner and owner not in self.phases):
+            return ""
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if owner:
+            return text
+        kept, keeping = [], True
+        for section in re.split(r"^(?==== )", text, flags=re.MULTILINE):
+            named = section.removeprefix("=== ").partition(":")[0]
+            # A line of a failure's own text may look like the begin of a section.
+            if named in phases or named in self.phases:
+                keeping = named in self.phases
+            kept.append(section if keeping else "")
+        return "".join(kept)
+
+    def _replace(self, name, text):
+        """Makes a file what it is to be in one step; an empty one goes."""
+        path = self.folder / name
+        if not text:
+            path.unlink(missing_ok=True)
+            return
+        unfinished = path.with_name(f"unfinished-{name}")
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _noted(self, name):
+        """Goes on where a file cannot be written: the rows are still told."""
+        try:
+            yield
+        except OSError as cause:
+            self.problems.setdefault(f"{name}: {cause.strerror or cause}", None)
 
     def say(self, *lines):
         text = "".join(f"{line}\n" for line in lines)
-        with self.lock, open(self.folder / REPORT, "a") as report:
-            report.write(text)
+        with self.lock:
+            with self._noted(REPORT), open(self.folder / REPORT, "a", encoding="utf-8") as report:
+                report.write(text)
             # The files are worth going on for where nobody reads standard output.
             with contextlib.suppress(OSError):
                 print(text, end="", flush=True)
@@ -74,7 +127,7 @@ class Results:
 
     def keep(self, name, text):
         """Adds to a file of the output folder; what makes it too large stays out."""
-        with self.lock, open(self.folder / name, "a") as file:
+        with self.lock, self._noted(name), open(self.folder / name, "a", encoding="utf-8", errors="replace") as file:
             file.write(text[: max(0, KEPT_BYTES - file.tell())])
 
     def of(self, phase):
@@ -82,6 +135,15 @@ class Results:
 
     def is_finished(self, phase):
         return self.phases.get(phase, {}).get("state") == FINISHED
+
+    def is_settled(self, phase):
+        """Whether another run here could do no more."""
+        return self.phases.get(phase, {}).get("state") in (FINISHED, IMPOSSIBLE)
+
+    def state_of(self, phase):
+        """The state of a phase that was not cut off. An auxiliary row helps others, and tells nothing alone."""
+        verdicts = {row["verdict"] for row in self.of(phase) if not row.get("auxiliary")}
+        return IMPOSSIBLE if verdicts == {IMPOSSIBLE} else FINISHED
 
     def bad(self):
         return sum(row["verdict"] in BAD for row in self.rows)
@@ -100,7 +162,7 @@ class Results:
                 self.phases[line["phase"]] = line
             else:
                 self.rows.append(line)
-            with open(self.folder / RESULTS, "a") as file:
+            with self._noted(RESULTS), open(self.folder / RESULTS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def summary(self, title, names, ending):
@@ -113,15 +175,18 @@ class Results:
         if wrong:
             lines += ["", *table_head("phase", "what", "", "")]
             lines += [table_row(row["phase"], row["what"], row["verdict"], row["text"][:160]) for row in wrong[:30]]
-        lines += [*headlines(self.rows), *times(self.rows), "", ending]
-        (self.folder / SUMMARY).write_text("\n".join(lines) + "\n")
+        lines += [*headlines(self.rows), *times(self.rows), ""]
+        lines += [f"- cannot be written: {problem}" for problem in self.problems]
+        lines.append(ending)
+        with self._noted(SUMMARY):
+            (self.folder / SUMMARY).write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.say(*lines)
 
 
 def read(folder):
     """Rows and phases of a results file; a line that was cut off in writing counts for nothing."""
     rows, phases = [], {}
-    for line in (pathlib.Path(folder) / RESULTS).read_text().splitlines():
+    for line in (pathlib.Path(folder) / RESULTS).read_text(encoding="utf-8").splitlines():
         try:
             found = json.loads(line)
         except ValueError:

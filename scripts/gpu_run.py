@@ -11,8 +11,11 @@ import threading
 import time
 
 LIMIT = 60
-# For a debugger to tell what a command waits in.
+# For a debugger to tell what a command waits in; the first time it has to be read from the disk.
 LOOK_SECONDS = 6
+FIRST_LOOK_SECONDS = 15
+# The folders of a pack that its executables lie in: the debugger attaches to no other program.
+FOLDERS = ("dev", "time")
 
 
 class Failure(Exception):
@@ -37,11 +40,11 @@ def short(failure):
     return " / ".join(line.strip() for line in text.splitlines() if line.strip())[-600:]
 
 
-def run(command, environment=None, limit=LIMIT, grace=0, look=False):
-    """What a command wrote to its standard output.
+def run(command, environment=None, limit=LIMIT, grace=0, look=0, complaints=False):
+    """What a command wrote to its standard output, with `complaints` what it wrote to its standard error too.
 
     With `grace`, a command that reaches its limit gets SIGINT and that many seconds to write what it has. With `look`,
-    a debugger is asked what it waits in, where there is one.
+    a debugger has that many seconds to tell what it waits in, where there is one.
     """
     # Files and not pipes: a process that outlives its command would keep a pipe open, and us waiting.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -52,7 +55,7 @@ def run(command, environment=None, limit=LIMIT, grace=0, look=False):
                 child.wait(limit)
             except subprocess.TimeoutExpired:
                 expired = True
-                stacks = _stacks(child.pid) if look else ""
+                stacks = _stacks(child.pid, look) if look else ""
                 if grace:
                     child.send_signal(signal.SIGINT)
                     _wait(child, grace)
@@ -69,7 +72,12 @@ def run(command, environment=None, limit=LIMIT, grace=0, look=False):
         raise Timeout(f"not finished in {limit:.0f} s{where}{wrote}", written + complaint + stacks)
     if child.returncode:
         raise Failure(f"exit {child.returncode}: {last[-600:]}", written + complaint)
-    return written
+    return written + complaint if complaints else written
+
+
+def look_seconds():
+    """What a debugger is given the next time."""
+    return LOOK_SECONDS if _state.looked else FIRST_LOOK_SECONDS
 
 
 def stop():
@@ -86,6 +94,7 @@ class _State:
 
     def __init__(self):
         self.lock, self.running, self.stopped = threading.Lock(), set(), False
+        self.looked = False
 
 
 _state = _State()
@@ -105,15 +114,16 @@ def _start(words, environment, out, err):
         return child
 
 
-def _stacks(session):
-    """What the threads of a session's processes wait in, where there is a debugger."""
+def _stacks(session, seconds):
+    """What the threads of a session's executables wait in, where there is a debugger."""
     debugger = shutil.which("gdb") or shutil.which("cuda-gdb")
     if debugger is None:
         return ""
     texts = []
-    end = time.monotonic() + LOOK_SECONDS
-    for process in processes(session):
-        command = [debugger, "-p", str(process), "-batch", "-ex", "thread apply all backtrace 12"]
+    end = time.monotonic() + seconds
+    _state.looked = True
+    for process in filter(_is_executable, processes(session)):
+        command = [debugger, "-nx", "-p", str(process), "-batch", "-ex", "thread apply all backtrace 12"]
         try:
             left = max(0.1, end - time.monotonic())
             ended = subprocess.run(
@@ -123,6 +133,14 @@ def _stacks(session):
         except (OSError, subprocess.TimeoutExpired):
             continue
     return "\n".join(texts)
+
+
+def _is_executable(process):
+    """Whether a process is one of the pack's executables, and no tool that runs it."""
+    try:
+        return pathlib.Path(os.readlink(f"/proc/{process}/exe")).parent.name in FOLDERS
+    except OSError:
+        return False
 
 
 def _read(file):

@@ -3,7 +3,9 @@
 import shutil
 
 from gpu_agreement import data_of
+from gpu_phase import Impossible
 from gpu_run import Failure, Timeout
+from gpu_tools import unable
 
 TOOL = "compute-sanitizer"
 # Its lines begin with this; the program's own do not.
@@ -15,14 +17,21 @@ def is_there():
 
 
 def check(run, tool, command):
-    """Runs a command under a tool of compute-sanitizer; its failure says what was found first."""
+    """Runs a command under a tool of compute-sanitizer; its failure says what was found first. Raises
+    `Impossible` where the tool works on no GPU of this machine."""
     words = [TOOL, "--tool", tool, "--error-exitcode", 9, "--target-processes", "all"]
     try:
-        run([*words, *command])
+        text = run([*words, *command])
     except Timeout:
         raise
     except Failure as failure:
+        why = unable(failure.text)
+        if why:
+            raise Impossible(why) from None
         raise Failure(finding(failure), failure.text) from None
+    why = unable(text)
+    if why:
+        raise Impossible(why)
 
 
 def finding(failure):

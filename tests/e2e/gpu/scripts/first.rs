@@ -28,7 +28,7 @@ fn fakes() -> PathBuf {
 
 /// A pack and a machine for it, made once for all tests.
 pub struct Machine {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     pub pack: PathBuf,
     /// How many values the packed network trains.
     values: u64,
@@ -42,10 +42,15 @@ impl Machine {
     }
 
     fn new() -> Machine {
-        let folder = tempfile::tempdir().unwrap();
+        // Nothing drops a static: the folder is one that the next run clears.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-first");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir_all(&folder).unwrap();
         // The name is that of a network that PyTorch is compared with.
-        let pack = packed(folder.path(), "cuda", "tf32,bf16", "syncbnnet");
-        let lib = folder.path().join("lib");
+        let pack = packed(&folder, "cuda", "tf32,bf16", "syncbnnet");
+        let lib = folder.join("lib");
         fs::create_dir(&lib).unwrap();
         let stand_in = compiler().with_file_name("deps").join("libsyncbn_strict.so");
         symlink(stand_in, lib.join("libcuda.so.1")).unwrap();
@@ -68,7 +73,7 @@ impl Machine {
 
     /// gpu-first with its output in the folder `name`.
     pub fn first(&self, name: &str) -> Command {
-        let lib = self.folder.path().join("lib");
+        let lib = self.folder.join("lib");
         let mut command = Command::new(self.pack.join("gpu-first"));
         command.arg("--output").arg(self.output(name));
         let python = format!("{}:{}", fakes().display(), numpy().display());
@@ -86,7 +91,7 @@ impl Machine {
     }
 
     pub fn output(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// Phases and rows of the results in the folder `name`.
@@ -144,11 +149,11 @@ fn a_run_against_a_driver_that_computes_nothing_ends_and_says_so() {
     assert!(start.elapsed() < Duration::from_secs(180), "{report}");
     let results = machine.results("whole");
     assert_eq!(results.states(), all_finished(), "{report}");
-    assert_eq!(
-        results.verdicts("facts").0,
-        ["found", "not possible here"],
-        "{report}"
-    );
+    assert_eq!(results.verdicts("facts").0, ["found"], "{report}");
+    let device = results.text("facts", "info --device");
+    assert!(device.contains("Strict GPU"), "{device}");
+    let processor = results.text("facts", "processor");
+    assert_eq!(processor, "Fake, 2 processors, x86-64-v3 without movbe");
     for (phase, rows) in [
         ("ladder", 3),
         ("agreement", 2),
@@ -163,7 +168,7 @@ fn a_run_against_a_driver_that_computes_nothing_ends_and_says_so() {
         (vec!["not computed", "ok"], 2),
         "{report}"
     );
-    assert_eq!(results.verdicts("peers"), (vec!["found"], 3), "{report}");
+    assert_eq!(results.verdicts("peers"), (vec!["found"], 4), "{report}");
     let counted = results.text("counters", "syncbnnet bf16 b32");
     assert_eq!(counted, "2 kernels, 2.001 ms, 0.005 GB");
     for words in [
@@ -207,6 +212,11 @@ fn a_second_run_takes_over_what_the_first_has_finished() {
     }
     assert_eq!(results.verdicts("agreement"), (vec!["not computed"], 2));
     assert!(machine.output("continued/facts.txt").exists());
+    let told = fs::read_to_string(machine.output("continued/report.md")).unwrap();
+    assert!(told.contains("| before | ladder | mlp"), "{told}");
+    let refused = machine.first("begun").args(["--phases", "facts"]).output();
+    let text = ended(&refused.unwrap(), 2);
+    assert!(text.contains("begun has results of another run"), "{text}");
     let nothing = machine
         .first("other")
         .arg("--resume")
@@ -235,6 +245,68 @@ fn where_only_assembled_code_fails_the_other_phases_go_on_with_ptx() {
         (vec!["not computed"], 2),
         "{report}"
     );
+    let row = results.text("agreement", &format!("{NETWORK} tf32"));
+    assert_eq!(row, "ended as it should, PTX");
+}
+
+#[test]
+fn the_driver_that_a_variable_names_is_asked_of_its_gpu() {
+    let Some(machine) = Machine::get() else { return };
+    let lib = machine.output("lib");
+    for named in [lib.clone(), lib.join("libcuda.so.1")] {
+        let mut command = Command::new("python3");
+        command.arg(super::script("gpu_driver.py"));
+        let output = command.env("SYNCBN_CUDA_LIBRARY", &named).output();
+        let text = ended(&output.unwrap(), 0);
+        assert!(text.contains("\"name\": \"Strict GPU\""), "{text}");
+    }
+    let mut command = Command::new("python3");
+    command.arg(super::script("gpu_driver.py"));
+    command.env("SYNCBN_CUDA_LIBRARY", "/nowhere/libcuda.so.1");
+    let text = ended(&command.output().unwrap(), 1);
+    assert!(text.contains("/nowhere/libcuda.so.1"), "{text}");
+}
+
+#[test]
+fn a_phase_that_was_not_possible_is_no_failure_and_is_tried_again() {
+    let Some(machine) = Machine::get() else { return };
+    let mut without = machine.first("ranks-without");
+    without
+        .args(["--phases", "ranks"])
+        .env_remove("SYNCBN_NCCL_LIBRARY");
+    let report = ended(&without.output().unwrap(), 0);
+    let states = [("ranks", "not possible here")];
+    assert_eq!(machine.results("ranks-without").states(), states, "{report}");
+    let mut with = machine.first("ranks-with");
+    with.args(["--phases", "ranks", "--resume"])
+        .arg(machine.output("ranks-without"));
+    let report = ended(&with.output().unwrap(), 0);
+    let results = machine.results("ranks-with");
+    assert_eq!(results.states(), [("ranks", "finished")], "{report}");
+    assert_eq!(results.verdicts("ranks").0, ["not computed", "ok"], "{report}");
+}
+
+#[test]
+fn tools_that_cannot_work_on_this_machine_have_not_failed() {
+    let Some(machine) = Machine::get() else { return };
+    let profiler = "==ERROR== Failed to initialize the profiler: LibraryNotLoaded";
+    let device = "========= Error: Device not supported. Please refer to the documentation";
+    let counters = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission";
+    for (name, ncu, status) in [("unable", profiler, "1"), ("unable-quietly", counters, "0")] {
+        let mut command = machine.first(name);
+        command.args(["--phases", "counters,sanitizers"]);
+        command
+            .env("FAKE_NCU", ncu)
+            .env("FAKE_SANITIZER", device)
+            .env("FAKE_STATUS", status);
+        let report = ended(&command.output().unwrap(), 0);
+        let results = machine.results(name);
+        let impossible = vec!["not possible here"];
+        assert_eq!(results.verdicts("counters"), (impossible.clone(), 1), "{report}");
+        assert_eq!(results.verdicts("sanitizers"), (impossible, 3), "{report}");
+        let counted = results.text("counters", "syncbnnet bf16 b32");
+        assert!(counted.contains(&ncu[10..30]), "{counted}");
+    }
 }
 
 #[test]

@@ -1,17 +1,61 @@
 //! Parts of gpu-first that need no executable.
 
+use std::path::Path;
 use std::process::Command;
 
-use super::{ended, script};
+use super::{ended, has_numpy, numpy, script};
 
-/// Runs Python that finds the scripts' modules, where there is Python.
+/// Runs Python that finds the scripts' modules and numpy.
 #[track_caller]
 fn python(program: &str) {
-    let mut command = Command::new("python3");
-    command.args(["-c", program]).env("PYTHONPATH", script(""));
-    if let Ok(output) = command.output() {
-        ended(&output, 0);
+    if !has_numpy() {
+        return;
     }
+    let mut command = Command::new("python3");
+    let path = format!("{}:{}", script("").display(), numpy().display());
+    command
+        .args(["-B", "-c", program])
+        .env("PYTHONPATH", path)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    ended(&command.output().unwrap(), 0);
+}
+
+/// Runs one of the programs in the folder `programs`.
+#[track_caller]
+fn program(name: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/gpu/scripts/programs");
+    python(&std::fs::read_to_string(folder.join(name)).unwrap());
+}
+
+#[test]
+fn an_exception_in_one_phase_or_a_full_disk_costs_no_other_phase() {
+    program("failures.py");
+}
+
+#[test]
+fn an_old_nccl_that_warns_in_its_file_is_not_possible_here() {
+    program("old_nccl.py");
+}
+
+#[test]
+fn part_of_a_step_is_counted_as_that() {
+    program("counters.py");
+}
+
+#[test]
+fn logged_losses_that_are_no_numbers_are_wrong() {
+    python(
+        "from gpu_ladder import loss_error\n\
+         assert loss_error([1.0], [1.0, 2.0, 3.0]) == ('loss1', 0.0)\n\
+         assert loss_error([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == ('loss', 0.0)\n\
+         for bad in ([], [float('nan')], [1.0, 2.0, 3.0, float('inf')]):\n    \
+             assert loss_error(bad, [1.0, 2.0, 3.0])[1] == float('inf'), bad",
+    );
+}
+
+#[test]
+fn what_an_earlier_run_kept_of_a_phase_that_was_cut_off_is_left_out() {
+    program("resumed.py");
 }
 
 #[test]

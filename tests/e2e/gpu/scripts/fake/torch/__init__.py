@@ -1,6 +1,13 @@
-"""In place of PyTorch: modules know how many values they have, and everything else does nothing."""
+"""In place of PyTorch: modules know how many values they have, and everything else does nothing.
+It hangs in the phase of gpu-first that FAKE_TORCH_HANG names."""
+
+import os
+import time
 
 from . import nn
+
+if os.environ.get("FAKE_TORCH_HANG", "") == os.environ.get("GPU_FIRST_PHASE"):
+    time.sleep(300)
 
 __version__ = "0.0+fake"
 bfloat16 = float32 = channels_last = None
