@@ -11,7 +11,7 @@ use crate::support::executable::compiled;
 use crate::support::files::{Column, write_npz};
 use crate::support::net::Attribute::Ints;
 use crate::support::net::Net;
-use crate::support::run::compile;
+use crate::support::run::{compile, outcome};
 
 /// Samples of the step.
 const BATCH: usize = 6;
@@ -63,17 +63,12 @@ fn counts(executable: &Path) -> Vec<serde_json::Value> {
     );
     let target = Array::new(&[BATCH], (0..BATCH).map(|i| i as f64).collect());
     write_npz(&data, &[("x", Column::F64(&x)), ("target", Column::I64(&target))]);
-    let output = Command::new(executable)
+    let mut command = Command::new(executable);
+    command
         .env("SYNCBN_EMULATOR_BANKS", &lines)
         .args(["train", "--steps", "1", "--data"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+        .arg(&data);
+    outcome(&mut command).ok();
     let text = fs::read_to_string(&lines).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -9,7 +9,7 @@ use std::process::Command;
 use object::{Object, ObjectSymbol};
 
 use crate::support::fixture;
-use crate::support::run::{compile, compiler};
+use crate::support::run::{compile, compiler, outcome};
 
 const TARGETS: [&str; 3] = ["cpu", "cuda", "cuda-emulated"];
 
@@ -68,18 +68,13 @@ fn exported_functions_of_nccl_are_noticed() {
     std::fs::write(&linker, "#!/bin/sh\nexec cc -rdynamic \"$@\"\n").unwrap();
     std::fs::set_permissions(&linker, std::fs::Permissions::from_mode(0o755)).unwrap();
     let executable = folder.path().join("exporting");
-    let output = Command::new(compiler())
+    let mut command = Command::new(compiler());
+    command
         .env("CC", &linker)
         .arg(fixture("dev/mlp_bn1d.onnx"))
         .args(["--target", "cuda", "-o"])
-        .arg(&executable)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+        .arg(&executable);
+    outcome(&mut command).ok();
     let (defined, _) = dynamic_symbols(&executable);
     assert_eq!(
         nvidias(&defined),

@@ -10,7 +10,7 @@ use super::strict::library;
 use crate::corpus::Network;
 use crate::support::executable::Executable;
 use crate::support::fixture;
-use crate::support::run::{command, compiler};
+use crate::support::run::{command, compile_ptx};
 
 /// Variables and values.
 type Variables<'a> = &'a [(&'a str, &'a str)];
@@ -26,18 +26,7 @@ impl Machine {
         let folder = tempfile::tempdir().unwrap();
         symlink(library(), folder.path().join("libcuda.so.1")).unwrap();
         let path = folder.path().join("ptx.bin");
-        let output = command(&compiler())
-            .arg(fixture("dev/mlp_bn1d.onnx"))
-            .args(["--target", "cuda", "-o"])
-            .arg(&path)
-            .env("SYNCBN_PTXAS", "")
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        compile_ptx(&fixture("dev/mlp_bn1d.onnx"), &path);
         Machine {
             folder,
             executable: Executable::at(path),

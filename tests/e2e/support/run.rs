@@ -75,14 +75,17 @@ pub fn command(program: &Path) -> Command {
 
 /// Runs `program` in `folder`.
 pub fn run<S: AsRef<OsStr>>(program: &Path, folder: &Path, arguments: &[S]) -> Outcome {
-    let mut command = command(program);
-    command.current_dir(folder).args(arguments);
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
-    let text: Vec<_> = arguments.iter().map(|a| a.as_ref().to_string_lossy()).collect();
+    outcome(command(program).current_dir(folder).args(arguments))
+}
+
+/// Runs a command.
+pub fn outcome(command: &mut Command) -> Outcome {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let text: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    let text = format!("{program} {}", text.join(" "));
+    let output = command.output().unwrap_or_else(|e| panic!("{program}: {e}"));
     Outcome {
-        command: format!("{} {}", program.display(), text.join(" ")),
+        command: text,
         code: output.status.code(),
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -102,6 +105,13 @@ pub fn compile<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Outcome {
         all.extend(["--target", "cpu"].map(OsStr::new));
     }
     run(&compiler(), folder, &all)
+}
+
+/// Compiles a model for GPUs with PTX alone, whether or not there is an assembler.
+pub fn compile_ptx(model: &Path, executable: &Path) {
+    let mut compiler = command(&compiler());
+    compiler.env("SYNCBN_PTXAS", "").arg(model);
+    outcome(compiler.args(["--target", "cuda", "-o"]).arg(executable)).ok();
 }
 
 /// The names in a folder, sorted.

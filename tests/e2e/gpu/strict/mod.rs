@@ -18,7 +18,7 @@ use crate::support::executable::compiled;
 use crate::support::fixture;
 use crate::support::net::Attribute::Ints;
 use crate::support::net::Net;
-use crate::support::run::command;
+use crate::support::run::compile_ptx;
 
 /// Trains with everything that a run can do.
 const TRAIN: &str =
@@ -42,18 +42,7 @@ impl Subject {
     fn ptx(name: &'static str) -> Subject {
         let network = Network::new(name);
         let executable = scratch().join(format!("{name}_ptx.bin"));
-        let output = command(&crate::support::run::compiler())
-            .arg(fixture(&format!("dev/{name}.onnx")))
-            .args(["--target", "cuda", "-o"])
-            .arg(&executable)
-            .env("SYNCBN_PTXAS", "")
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        compile_ptx(&fixture(&format!("dev/{name}.onnx")), &executable);
         Subject { executable, network }
     }
 
