@@ -40,15 +40,15 @@ pub(super) fn open(path: &Path) -> Result<&'static Opened, String> {
 
 /// A library, and where it is looked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
     /// The name that the loader knows.
-    pub name: &'static str,
+    pub name: &'a str,
     /// Names the library, or a folder that holds it.
-    pub variable: &'static str,
+    pub variable: &'a str,
     /// Folders below the one of the variable, such as those of a package for Python.
-    pub below: &'static [&'static str],
+    pub below: &'a [&'a str],
     /// Folders to look in after the loader.
-    pub folders: &'static [&'static str],
+    pub folders: &'a [&'a str],
 }
 
 /// What was tried in vain.
@@ -60,7 +60,7 @@ pub(super) struct Missing {
     pub notes: Vec<String>,
 }
 
-impl Wanted {
+impl Wanted<'_> {
     /// Opens it: the one that `named`, the value of the variable, names, or else the first that is found.
     pub fn find(&self, named: Option<OsString>) -> Result<&'static Opened, Missing> {
         if let Some(named) = named.filter(|named| !named.is_empty()) {
@@ -211,35 +211,26 @@ mod tests {
     fn a_folder_whose_file_cannot_be_opened_is_not_one_without_it() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(WANTED.name), "no library").unwrap();
-        let folder: &'static str = Box::leak(folder.path().display().to_string().into_boxed_str());
-        let notes = |folders: &[&'static str]| {
-            let folders: &'static [&'static str] = Box::leak(folders.into());
-            Wanted { folders, ..WANTED }.find(None).unwrap_err().notes
-        };
-        let some = notes(&["/nowhere/lib64", folder]);
-        assert!(some[1].contains(folder), "{some:?}");
+        let folder = folder.path().display().to_string();
+        let notes = |folders: &[&str]| Wanted { folders, ..WANTED }.find(None).unwrap_err().notes;
+        let some = notes(&["/nowhere/lib64", &folder]);
+        assert!(some[1].contains(&folder), "{some:?}");
         assert_eq!(some[2], "it is not in /nowhere/lib64 either");
-        assert_eq!(notes(&[folder]).len(), 2, "there is no folder without it");
+        assert_eq!(notes(&[&folder]).len(), 2, "there is no folder without it");
     }
 
     #[test]
     fn a_library_in_one_of_the_folders_is_opened_and_knows_its_file() {
         // The C library stands in for one of NVIDIA's.
         let path = open(Path::new("libc.so.6")).unwrap().file.clone();
-        let folder = Box::leak(path.parent().unwrap().display().to_string().into_boxed_str());
-        let name = Box::leak(
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .into_owned()
-                .into_boxed_str(),
-        );
+        let folder = path.parent().unwrap().display().to_string();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let wanted = Wanted {
-            name,
-            folders: Box::leak(Box::new([&*folder])),
+            name: &name,
+            folders: &[&folder],
             ..WANTED
         };
-        let library = wanted.find(Some((&*folder).into())).unwrap();
+        let library = wanted.find(Some((&folder).into())).unwrap();
         assert!(path.is_absolute(), "{}", path.display());
         assert_eq!(library.file.canonicalize().unwrap(), path.canonicalize().unwrap());
     }
