@@ -36,7 +36,8 @@ pub(super) fn load(
     first: usize,
 ) -> Result<(), Failure> {
     let mut rows = [[0u16; 8]; WARP];
-    let mut offsets = Vec::with_capacity(8 * count);
+    let counts = launch.banks.borrow().is_some();
+    let mut offsets = Vec::new();
     for (lane, request) in lanes.iter().enumerate().take(8 * count) {
         // SAFETY: the address is the only argument.
         let address = unsafe { request.argument::<*const [u16; 8]>(0) };
@@ -50,7 +51,9 @@ pub(super) fn load(
         launch
             .access(access, 16)
             .map_err(|reason| (lane, format!("ldmatrix {reason}")))?;
-        offsets.extend(Shared::offset(address as usize));
+        if counts {
+            offsets.extend(Shared::offset(address as usize));
+        }
         // SAFETY: `access` has checked the address.
         rows[lane] = unsafe { address.read() };
     }
