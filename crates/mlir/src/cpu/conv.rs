@@ -10,7 +10,7 @@ use crate::ops::kernel::{Kernel, Tensor};
 const BLOCK: i64 = 4;
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
-pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(op.window(&w.ty)?, op.groups, &x.ty, &y.ty);
     let (xb, wb, yb) = (g.x_buffer(x), g.w_buffer(w), g.y_buffer(y));
@@ -31,7 +31,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
                             Some(bias) => e.load(bias, &[channel], None),
                             None => e.zero(elem),
                         };
-                        e.splat(v, e.lanes)
+                        e.splat(v, e.lanes())
                     })
                     .collect();
                 let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
@@ -71,7 +71,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
 }
 
 /// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
-pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(op.window(&w.ty)?, op.groups, &dx.ty, &dy.ty);
     let (dyb, wb, dxb) = (g.y_buffer(dy), g.w_buffer(w), g.x_buffer(dx));
@@ -82,7 +82,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
         e.blocks(g.c, BLOCK, &|e, c0, size| {
             e.map(&extents(&g.slide.input), k.width(elem), &|e, at| {
                 let zero = e.zero(elem);
-                let start = vec![e.splat(zero, e.lanes); size as usize];
+                let start = vec![e.splat(zero, e.lanes()); size as usize];
                 let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
                 let sums = e.fold_nest(&taps, &start, &mut |e, tap, sums| {
                     let channel = in_group(e, group, g.k, tap[0]);
@@ -109,11 +109,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
 }
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
-pub fn backward_weight<'c>(
-    op: &ConvBackwardWeight,
-    k: &Kernel<'c>,
-    e: &mut Emitter<'c>,
-) -> Result<(), String> {
+pub fn backward_weight<'c>(op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));

@@ -10,7 +10,7 @@ use crate::ops::kernel::{Kernel, fixed, matrix};
 const BLOCK: i64 = 4;
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
-pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let (m, inner, am, ak) = matrix(&a.ty, op.transpose_a);
     let (_, n, bk, bn) = matrix(&b.ty, op.transpose_b);
@@ -37,10 +37,10 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
             });
         });
     }
-    let rows = |e: &mut Emitter<'c>, first: Index<'c>, size: i64| {
+    let rows = |e: &Emitter<'c>, first: Index<'c>, size: i64| {
         e.map(&[Extent::Fixed(columns)], k.width(elem), &|e, at| {
             let zero = e.zero(elem);
-            let start: Vec<Val<'c>> = vec![e.splat(zero, e.lanes); size as usize];
+            let start: Vec<Val<'c>> = vec![e.splat(zero, e.lanes()); size as usize];
             let sums = e.fold(k.extent(inner), &start, |e, i, sums| {
                 let bv = e.load(&bb, &[i, at[0]], None);
                 (0..size)

@@ -148,8 +148,8 @@ impl<'c> Lowering<'c> {
             vector_bytes: self.vector_bytes,
             products: Products::Exact,
         };
-        let mut e = Emitter::new(self.functions.context, location, block);
-        ops::lower(op, &kernel, &mut e)?;
+        let e = Emitter::new(self.functions.context, location, block);
+        ops::lower(op, &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
         self.functions
             .define(&name, &parameters, None, false, region, location);

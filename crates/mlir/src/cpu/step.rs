@@ -43,8 +43,8 @@ impl<'c> Lowering<'c> {
         for (name, build) in updates {
             let parameters = [Parameter::Exclusive];
             let (region, block, arguments) = self.functions.body(&parameters, location);
-            let mut e = Emitter::new(self.functions.context, location, block);
-            build(&mut e, arguments[0], super::elem(self.dtype), width);
+            let e = Emitter::new(self.functions.context, location, block);
+            build(&e, arguments[0], super::elem(self.dtype), width);
             let status = e.int(Elem::I32, 0);
             e.op("llvm.return", &[status], &[], &[]);
             self.functions
@@ -63,7 +63,7 @@ impl<'c> Lowering<'c> {
         let mut step = Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
         let collectives = crate::schedule::collectives(graph)?;
         for (index, id) in crate::schedule::indexed(graph, nodes)? {
-            step.e.location = functions.location(&graph.node(id).name);
+            step.e.set_location(functions.location(&graph.node(id).name));
             match graph.op(id) {
                 Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
                 Op::AllReduce(_) => {

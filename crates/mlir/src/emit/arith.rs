@@ -26,32 +26,32 @@ pub enum Compare {
 
 impl<'c> Emitter<'c> {
     /// An integer constant.
-    pub fn int(&mut self, elem: Elem, value: i64) -> Val<'c> {
+    pub fn int(&self, elem: Elem, value: i64) -> Val<'c> {
         let ty = self.ty(elem, 1);
         let attribute: Attribute<'c> = IntegerAttribute::new(ty, value).into();
-        let Some(pool) = &self.constants else {
-            return self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)]);
+        let emit = || self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)]);
+        let mut pool = self.constants.borrow_mut();
+        let Some(pool) = &mut *pool else {
+            return emit();
         };
         if let Some(&known) = pool.known.get(&(elem, value)) {
             return known;
         }
-        let outer = (self.block, self.before);
-        (self.block, self.before) = (pool.block, pool.first);
-        let constant = self.op1("arith.constant", &[], (elem, 1), &[("value", attribute)]);
-        (self.block, self.before) = outer;
-        if let Some(pool) = &mut self.constants {
-            pool.known.insert((elem, value), constant);
-        }
+        let outer = (self.block.replace(pool.block), self.before.replace(pool.first));
+        let constant = emit();
+        self.block.set(outer.0);
+        self.before.set(outer.1);
+        pool.known.insert((elem, value), constant);
         constant
     }
 
     /// A constant of the type of indices.
-    pub fn index(&mut self, value: i64) -> Val<'c> {
+    pub fn index(&self, value: i64) -> Val<'c> {
         self.int(self.index_elem, value)
     }
 
     /// A floating-point constant.
-    pub fn float(&mut self, elem: Elem, value: f64) -> Val<'c> {
+    pub fn float(&self, elem: Elem, value: f64) -> Val<'c> {
         let elem = elem.register();
         let ty = self.ty(elem, 1);
         let attribute = FloatAttribute::new(self.context, ty, value).into();
@@ -59,8 +59,8 @@ impl<'c> Emitter<'c> {
     }
 
     /// `[0, stride, 2*stride, …]` in the current number of lanes.
-    pub fn lane_offsets(&mut self, stride: i64) -> Val<'c> {
-        let lanes = self.lanes;
+    pub fn lane_offsets(&self, stride: i64) -> Val<'c> {
+        let lanes = self.lanes();
         if lanes == 1 {
             return self.index(0);
         }
@@ -78,82 +78,82 @@ impl<'c> Emitter<'c> {
     }
 
     /// A scalar in every lane; vectors stay as they are.
-    pub fn splat(&mut self, v: Val<'c>, lanes: usize) -> Val<'c> {
+    pub fn splat(&self, v: Val<'c>, lanes: usize) -> Val<'c> {
         if v.lanes == lanes || lanes == 1 {
             return v;
         }
         self.op1("vector.broadcast", &[v], (v.elem, lanes), &[])
     }
 
-    fn same_lanes<const N: usize>(&mut self, vals: [Val<'c>; N]) -> ([Val<'c>; N], usize) {
+    fn same_lanes<const N: usize>(&self, vals: [Val<'c>; N]) -> ([Val<'c>; N], usize) {
         let lanes = vals.iter().map(|v| v.lanes).max().unwrap_or(1);
         (vals.map(|v| self.splat(v, lanes)), lanes)
     }
 
-    pub(super) fn binary(&mut self, float: &str, int: &str, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub(super) fn binary(&self, float: &str, int: &str, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         let (operands, lanes) = self.same_lanes([a, b]);
         let name = if a.elem.is_float() { float } else { int };
         self.op1(name, &operands, (a.elem, lanes), &[])
     }
 
     /// `a + b`
-    pub fn add(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn add(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.addf", "arith.addi", a, b)
     }
 
     /// `a - b`
-    pub fn sub(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn sub(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.subf", "arith.subi", a, b)
     }
 
     /// `a * b`
-    pub fn mul(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn mul(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.mulf", "arith.muli", a, b)
     }
 
     /// `a / b`; unsigned for integers.
-    pub fn div(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn div(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.divf", "arith.divui", a, b)
     }
 
     /// `a mod b`, unsigned.
-    pub fn rem(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn rem(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.remf", "arith.remui", a, b)
     }
 
     /// The larger one; NaN if one is NaN.
-    pub fn max(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn max(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.maximumf", "arith.maxsi", a, b)
     }
 
     /// The smaller one; NaN if one is NaN.
-    pub fn min(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn min(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.minimumf", "arith.minsi", a, b)
     }
 
     /// Both (of comparisons).
-    pub fn and(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn and(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.andi", "arith.andi", a, b)
     }
 
     /// One of them (of comparisons).
-    pub fn or(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn or(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.ori", "arith.ori", a, b)
     }
 
     /// `a * b + c`, rounded once.
-    pub fn fma(&mut self, a: Val<'c>, b: Val<'c>, c: Val<'c>) -> Val<'c> {
+    pub fn fma(&self, a: Val<'c>, b: Val<'c>, c: Val<'c>) -> Val<'c> {
         let (operands, lanes) = self.same_lanes([a, b, c]);
         self.op1("math.fma", &operands, (a.elem, lanes), &[])
     }
 
     /// `-a`
-    pub fn neg(&mut self, a: Val<'c>) -> Val<'c> {
+    pub fn neg(&self, a: Val<'c>) -> Val<'c> {
         self.op1("arith.negf", &[a], (a.elem, a.lanes), &[])
     }
 
     /// A comparison, lane by lane.
-    pub fn compare(&mut self, how: Compare, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn compare(&self, how: Compare, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         let (operands, lanes) = self.same_lanes([a, b]);
         let (name, predicate) = if a.elem.is_float() {
             let predicate = match how {
@@ -182,14 +182,14 @@ impl<'c> Emitter<'c> {
     }
 
     /// `condition ? a : b`, lane by lane.
-    pub fn select(&mut self, condition: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn select(&self, condition: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         let ([condition, a, b], lanes) = self.same_lanes([condition, a, b]);
         self.op1("arith.select", &[condition, a, b], (a.elem, lanes), &[])
     }
 
     /// The value in another element type: between floats, from integers to floats, between integers
     /// (unsigned), from i1. What is to be stored in bf16 becomes f32.
-    pub fn convert(&mut self, v: Val<'c>, to: Elem) -> Val<'c> {
+    pub fn convert(&self, v: Val<'c>, to: Elem) -> Val<'c> {
         let to = to.register();
         let name = match (v.elem.is_float(), to.is_float()) {
             _ if v.elem == to => return v,
@@ -205,7 +205,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// An f64 value as its rounding to `to`, and what rounding took from it unless that is nothing.
-    pub fn split(&mut self, v: Val<'c>, to: Elem) -> (Val<'c>, Option<Val<'c>>) {
+    pub fn split(&self, v: Val<'c>, to: Elem) -> (Val<'c>, Option<Val<'c>>) {
         let high = self.convert(v, to);
         if to == Elem::F64 {
             return (high, None);
@@ -216,17 +216,17 @@ impl<'c> Emitter<'c> {
     }
 
     /// The same bits as another element type of the same size.
-    pub fn bitcast(&mut self, v: Val<'c>, to: Elem) -> Val<'c> {
+    pub fn bitcast(&self, v: Val<'c>, to: Elem) -> Val<'c> {
         self.op1("arith.bitcast", &[v], (to, v.lanes), &[])
     }
 
     /// `a << b`
-    pub fn shift_left(&mut self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn shift_left(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.shli", "arith.shli", a, b)
     }
 
     /// The sum of all lanes, in a fixed order.
-    pub fn reduce_add(&mut self, v: Val<'c>) -> Val<'c> {
+    pub fn reduce_add(&self, v: Val<'c>) -> Val<'c> {
         if v.lanes == 1 {
             return v;
         }

@@ -17,25 +17,25 @@ pub enum Extent<'c> {
 }
 
 /// The body of a loop nest that carries values: indices and values to the next values.
-pub type Accumulate<'c, 'b> = &'b mut dyn FnMut(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
+pub type Accumulate<'c, 'b> = &'b mut dyn FnMut(&Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
 
 impl<'c> Emitter<'c> {
-    pub(super) fn in_block<R>(&mut self, block: &Block<'c>, body: impl FnOnce(&mut Self) -> R) -> R {
-        let outer = std::mem::replace(&mut self.block, handle::block(block));
+    pub(super) fn in_block<R>(&self, block: &Block<'c>, body: impl FnOnce(&Self) -> R) -> R {
+        let outer = self.block.replace(handle::block(block));
         let result = body(self);
-        self.block = outer;
+        self.block.set(outer);
         result
     }
 
     /// `for i in low..high step step`, with values carried from one iteration to the next; `body` returns
     /// their new values. Returns the last ones.
     pub fn for_range(
-        &mut self,
+        &self,
         low: Val<'c>,
         high: Val<'c>,
         step: i64,
         carried: &[Val<'c>],
-        body: impl FnOnce(&mut Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        body: impl FnOnce(&Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let step = self.index(step);
         self.for_steps([low, high, step], carried, body)
@@ -43,16 +43,16 @@ impl<'c> Emitter<'c> {
 
     /// [`Emitter::for_range`] with a step that need not be a constant.
     pub fn for_steps(
-        &mut self,
+        &self,
         [low, high, step]: [Val<'c>; 3],
         carried: &[Val<'c>],
-        body: impl FnOnce(&mut Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        body: impl FnOnce(&Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let counter = self.index_elem;
         let shapes: Vec<(Elem, usize)> = carried.iter().map(|v| (v.elem, v.lanes)).collect();
-        let mut arguments = vec![(self.ty(counter, 1), self.location)];
+        let mut arguments = vec![(self.ty(counter, 1), self.location.get())];
         for &(elem, lanes) in &shapes {
-            arguments.push((self.ty(elem, lanes), self.location));
+            arguments.push((self.ty(elem, lanes), self.location.get()));
         }
         let block = Block::new(&arguments);
         let argument = |n: usize, elem, lanes| match block.argument(n) {
@@ -91,7 +91,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// A loop over `0..extent` that carries nothing. An extent of 1 makes no loop.
-    pub fn for_each(&mut self, extent: Extent<'c>, body: impl FnOnce(&mut Self, Index<'c>)) {
+    pub fn for_each(&self, extent: Extent<'c>, body: impl FnOnce(&Self, Index<'c>)) {
         let zero = self.index(0);
         let high = match extent {
             Extent::Fixed(1) => return body(self, Index::constant(0)),
@@ -106,10 +106,10 @@ impl<'c> Emitter<'c> {
 
     /// A loop over `0..extent` that carries values.
     pub fn fold(
-        &mut self,
+        &self,
         extent: Extent<'c>,
         carried: &[Val<'c>],
-        body: impl FnOnce(&mut Self, Index<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+        body: impl FnOnce(&Self, Index<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let zero = self.index(0);
         let high = match extent {
@@ -131,13 +131,13 @@ impl<'c> Emitter<'c> {
 
     /// Nested loops over several axes that carry values.
     pub fn fold_nest(
-        &mut self,
+        &self,
         extents: &[Extent<'c>],
         carried: &[Val<'c>],
         body: Accumulate<'c, '_>,
     ) -> Vec<Val<'c>> {
         fn nest<'c>(
-            e: &mut Emitter<'c>,
+            e: &Emitter<'c>,
             extents: &[Extent<'c>],
             at: &[Index<'c>],
             carried: &[Val<'c>],
@@ -155,7 +155,7 @@ impl<'c> Emitter<'c> {
 
     /// Runs `body` for blocks of up to `size` neighbours out of `0..count`: `body` gets the first index and the
     /// (compile-time) size of its block.
-    pub fn blocks(&mut self, count: i64, size: i64, body: &dyn Fn(&mut Self, Index<'c>, i64)) {
+    pub fn blocks(&self, count: i64, size: i64, body: &dyn Fn(&Self, Index<'c>, i64)) {
         if count >= size {
             self.for_each(Extent::Fixed(count / size), |e, i| {
                 let first = e.index_scale(i, size);
@@ -168,7 +168,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Runs `body` where `condition` holds.
-    pub fn when(&mut self, condition: Val<'c>, body: impl FnOnce(&mut Self)) {
+    pub fn when(&self, condition: Val<'c>, body: impl FnOnce(&Self)) {
         self.when_carrying(condition, &[], |e, _| {
             body(e);
             Vec::new()
@@ -177,10 +177,10 @@ impl<'c> Emitter<'c> {
 
     /// [`Emitter::when`] with values that `body` returns new ones of; where it does not run they stay.
     pub fn when_carrying(
-        &mut self,
+        &self,
         condition: Val<'c>,
         carried: &[Val<'c>],
-        body: impl FnOnce(&mut Self, &[Val<'c>]) -> Vec<Val<'c>>,
+        body: impl FnOnce(&Self, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         if condition.lanes > 1 {
             self.refuse_lanes();
@@ -202,7 +202,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Calls a function.
-    pub fn call(&mut self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
+    pub fn call(&self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
         let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, name).into();
         let segments = self.i32_array(&[arguments.len() as i32, 0]);
         let bundles = self.i32_array(&[]);
@@ -219,7 +219,7 @@ impl<'c> Emitter<'c> {
 
     /// Branches to `yes` or `no` and goes on in `next`.
     pub fn branch(
-        &mut self,
+        &self,
         condition: Val<'c>,
         yes: BlockRef<'c, 'c>,
         no: BlockRef<'c, 'c>,
@@ -235,17 +235,17 @@ impl<'c> Emitter<'c> {
             Vec::new(),
             &[yes, no],
         );
-        self.block = next;
+        self.block.set(next);
     }
 
     /// Branches to `target` and goes on there.
-    pub fn jump(&mut self, target: BlockRef<'c, 'c>) {
+    pub fn jump(&self, target: BlockRef<'c, 'c>) {
         self.op_with("llvm.br", &[], &[], &[], Vec::new(), &[target]);
-        self.block = target;
+        self.block.set(target);
     }
 
     /// Goes on in another block.
-    pub fn continue_in(&mut self, block: BlockRef<'c, 'c>) {
-        self.block = block;
+    pub fn continue_in(&self, block: BlockRef<'c, 'c>) {
+        self.block.set(block);
     }
 }

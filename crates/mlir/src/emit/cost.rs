@@ -72,16 +72,16 @@ pub struct Cost {
 
 impl Emitter<'_> {
     /// Notes what the kernel under construction costs, if what is emitted now belongs to it.
-    pub fn note_cost(&mut self, note: impl FnOnce(&mut Cost)) {
+    pub fn note_cost(&self, note: impl FnOnce(&mut Cost)) {
         let current = self.is_current();
-        if let Some(device) = self.device.as_mut().filter(|_| current) {
+        if let Some(mut device) = self.device_mut().filter(|_| current) {
             note(&mut device.cost);
         }
     }
 
     /// What follows, in this stage and the next ones, works on the operator's first result.
-    pub fn work_on_result(&mut self) {
-        if let Some(device) = self.device.as_mut().filter(|device| device.has_reached_stage()) {
+    pub fn work_on_result(&self) {
+        if let Some(mut device) = self.device_mut().filter(|device| device.has_reached_stage()) {
             device.cost.of_result = true;
         }
     }

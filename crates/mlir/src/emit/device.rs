@@ -90,28 +90,28 @@ pub(super) fn elements(extents: &[Extent]) -> (bool, i64) {
 
 impl<'c> Emitter<'c> {
     /// On a GPU, what follows sees what was written before; on the CPU that is always so.
-    pub fn then(&mut self) {
-        if let Some(device) = &mut self.device {
+    pub fn then(&self) {
+        if let Some(mut device) = self.device_mut() {
             device.position += 1;
         }
     }
 
     /// Whether what is emitted now belongs to the kernel under construction.
     pub fn is_current(&self) -> bool {
-        self.device.as_ref().is_none_or(|d| d.stage == d.position)
+        self.device().is_none_or(|d| d.stage == d.position)
     }
 
     /// Leaves the threads of the kernel under construction the registers of so many blocks in a multiprocessor.
-    pub fn bound_resident(&mut self, blocks: u32) {
+    pub fn bound_resident(&self, blocks: u32) {
         let current = self.is_current();
-        if let Some(device) = self.device.as_mut().filter(|_| current) {
+        if let Some(mut device) = self.device_mut().filter(|_| current) {
             device.blocks.resident = Some(blocks);
         }
     }
 
     /// A buffer in a GPU's scratch memory, from its beginning. Sums use it too.
-    pub fn scratch(&mut self, elem: Elem, strides: &[i64], elements: i64) -> Buffer<'c> {
-        let Some(device) = &mut self.device else {
+    pub fn scratch(&self, elem: Elem, strides: &[i64], elements: i64) -> Buffer<'c> {
+        let Some(mut device) = self.device_mut() else {
             unreachable!("only kernels of a GPU have scratch memory");
         };
         device.scratch_bytes = device.scratch_bytes.max(elements * elem.bytes());
@@ -119,14 +119,14 @@ impl<'c> Emitter<'c> {
     }
 
     /// Runs `body` once: on a GPU in one thread.
-    pub fn once(&mut self, body: impl FnOnce(&mut Self)) {
-        if self.device.is_none() {
+    pub fn once(&self, body: impl FnOnce(&Self)) {
+        if !self.is_device() {
             return body(self);
         }
         if !self.is_current() {
             return;
         }
-        if let Some(device) = &mut self.device {
+        if let Some(mut device) = self.device_mut() {
             device.needs(false, 1);
         }
         let (id, zero) = (self.thread()[0], self.index(0));
@@ -135,7 +135,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Number of this thread in the grid, and number of threads in the grid.
-    pub(super) fn thread(&mut self) -> [Val<'c>; 2] {
+    pub(super) fn thread(&self) -> [Val<'c>; 2] {
         let [thread, block, size, blocks] = ["tid", "ctaid", "ntid", "nctaid"]
             .map(|name| self.op1(&format!("nvvm.read.ptx.sreg.{name}.x"), &[], (Elem::I32, 1), &[]));
         let first = self.mul(block, size);
@@ -143,7 +143,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The size of an extent.
-    fn size(&mut self, extent: Extent<'c>) -> Val<'c> {
+    fn size(&self, extent: Extent<'c>) -> Val<'c> {
         match extent {
             Extent::Fixed(n) => self.index(n),
             Extent::Batch(n) => n,
@@ -151,7 +151,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Row-major indices along `extents` of element `flat`.
-    pub(super) fn unflatten(&mut self, extents: &[Extent<'c>], flat: Index<'c>) -> Vec<Index<'c>> {
+    pub(super) fn unflatten(&self, extents: &[Extent<'c>], flat: Index<'c>) -> Vec<Index<'c>> {
         let mut rest = flat;
         let mut at = vec![Index::constant(0); extents.len()];
         for (i, &extent) in extents.iter().enumerate().rev() {
@@ -170,20 +170,17 @@ impl<'c> Emitter<'c> {
     }
 
     /// Number of elements along extents, at run time.
-    pub(super) fn count(&mut self, extents: &[Extent<'c>]) -> Val<'c> {
+    pub(super) fn count(&self, extents: &[Extent<'c>]) -> Val<'c> {
         let (batch, per) = elements(extents);
         self.in_all(batch, per)
     }
 
     /// `per`, or where there is a batch so many for each sample.
-    pub(super) fn in_all(&mut self, batch: bool, per: i64) -> Val<'c> {
+    pub(super) fn in_all(&self, batch: bool, per: i64) -> Val<'c> {
         let per = self.index(per);
-        match (batch, &self.device) {
-            (true, Some(device)) => {
-                let n = device.n;
-                self.mul(per, n)
-            }
-            _ => per,
+        match self.device().filter(|_| batch).map(|device| device.n) {
+            Some(n) => self.mul(per, n),
+            None => per,
         }
     }
 }

@@ -66,7 +66,7 @@ struct Tail<'c> {
 
 impl<'c> Emitter<'c> {
     /// `erf(x)`; near 0 the Taylor polynomial, so that small results have all their digits.
-    pub fn erf(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn erf(&self, x: Val<'c>) -> Val<'c> {
         let elem = x.elem;
         let size = self.magnitude(x);
         let one = self.float(elem, 1.0);
@@ -85,7 +85,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `erf(x) / x` for `|x| < 1/2`: the sum of `2/sqrt(pi) * (-x^2)^i / (i! (2i + 1))`.
-    fn erf_series(&mut self, square: Val<'c>) -> Val<'c> {
+    fn erf_series(&self, square: Val<'c>) -> Val<'c> {
         let elem = square.elem;
         let terms = if elem == Elem::F32 { 6 } else { 13 };
         let factor = |i: i32| {
@@ -102,7 +102,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `2/sqrt(pi) * exp(-x^2)`
-    pub fn erf_slope(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn erf_slope(&self, x: Val<'c>) -> Val<'c> {
         let size = self.magnitude(x);
         let tail = self.erfc(size, size, 1.0);
         let factor = self.float(x.elem, std::f64::consts::FRAC_2_SQRT_PI);
@@ -110,7 +110,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The share of the standard normal distribution below `x`, and its density at `x`.
-    fn normal(&mut self, x: Val<'c>) -> (Val<'c>, Val<'c>) {
+    fn normal(&self, x: Val<'c>) -> (Val<'c>, Val<'c>) {
         let elem = x.elem;
         let (zero, one) = (self.float(elem, 0.0), self.float(elem, 1.0));
         let half = self.float(elem, 0.5);
@@ -128,25 +128,25 @@ impl<'c> Emitter<'c> {
     }
 
     /// `x / 2 * (1 + erf(x / sqrt(2)))`
-    pub fn gelu(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn gelu(&self, x: Val<'c>) -> Val<'c> {
         let (share, _) = self.normal(x);
         self.mul(x, share)
     }
 
     /// The derivative of [`Emitter::gelu`].
-    pub fn gelu_slope(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn gelu_slope(&self, x: Val<'c>) -> Val<'c> {
         let (share, density) = self.normal(x);
         self.fma(x, density, share)
     }
 
     /// `x * s` with `s = sigmoid(2u)`, which is `(1 + tanh(u)) / 2`, and `u = sqrt(2/pi) * (x + 0.044715 x^3)`.
-    pub fn gelu_tanh(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn gelu_tanh(&self, x: Val<'c>) -> Val<'c> {
         let (share, _) = self.gelu_gate(x);
         self.mul(x, share)
     }
 
     /// The derivative of [`Emitter::gelu_tanh`]: `s + x * s * (1 - s) * 2u'`.
-    pub fn gelu_tanh_slope(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn gelu_tanh_slope(&self, x: Val<'c>) -> Val<'c> {
         let elem = x.elem;
         let (share, square) = self.gelu_gate(x);
         let one = self.float(elem, 1.0);
@@ -161,7 +161,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `sigmoid(2u)` and `x^2`. From 64 on the sigmoid is 0 or 1, and infinite powers would make no number of it.
-    fn gelu_gate(&mut self, x: Val<'c>) -> (Val<'c>, Val<'c>) {
+    fn gelu_gate(&self, x: Val<'c>) -> (Val<'c>, Val<'c>) {
         let elem = x.elem;
         let (low, high) = (self.float(elem, -64.0), self.float(elem, 64.0));
         let x = self.max(x, low);
@@ -175,7 +175,7 @@ impl<'c> Emitter<'c> {
         (self.sigmoid(twice), square)
     }
 
-    fn magnitude(&mut self, x: Val<'c>) -> Val<'c> {
+    fn magnitude(&self, x: Val<'c>) -> Val<'c> {
         let minus = self.neg(x);
         let size = self.max(x, minus);
         // From here on the exponential is 0; infinity would make the polynomial's argument no number.
@@ -185,7 +185,7 @@ impl<'c> Emitter<'c> {
 
     /// `erfc(x)` and `exp(-x^2)` for `x = y * sqrt(factor) >= 0`, where `factor` is a power of two: the square is
     /// taken of `y`, which carries no rounding error.
-    fn erfc(&mut self, x: Val<'c>, y: Val<'c>, factor: f64) -> Tail<'c> {
+    fn erfc(&self, x: Val<'c>, y: Val<'c>, factor: f64) -> Tail<'c> {
         let elem = x.elem;
         let (zero, one) = (self.float(elem, 0.0), self.float(elem, 1.0));
         let (three, six) = (self.float(elem, 3.0), self.float(elem, -6.0));

@@ -77,7 +77,7 @@ impl<'c> Index<'c> {
 
 impl<'c> Emitter<'c> {
     /// The value in lane 0 of an index that is not [`Index::Lanes`].
-    pub(super) fn index_base(&mut self, i: Index<'c>) -> Val<'c> {
+    pub(super) fn index_base(&self, i: Index<'c>) -> Val<'c> {
         match i {
             Index::Const { base, .. } => self.index(base),
             Index::Scalar { base, .. } | Index::Lanes(base) => base,
@@ -85,13 +85,13 @@ impl<'c> Emitter<'c> {
     }
 
     /// One value for each lane; a scalar when there is one lane.
-    pub(super) fn index_lanes(&mut self, i: Index<'c>) -> Val<'c> {
+    pub(super) fn index_lanes(&self, i: Index<'c>) -> Val<'c> {
         let (base, stride) = match i {
             Index::Lanes(v) => return v,
             Index::Const { stride, .. } | Index::Scalar { stride, .. } => (self.index_base(i), stride),
         };
-        let base = self.splat(base, self.lanes);
-        if stride == 0 || self.lanes == 1 {
+        let base = self.splat(base, self.lanes());
+        if stride == 0 || self.lanes() == 1 {
             return base;
         }
         let offsets = self.lane_offsets(stride);
@@ -99,7 +99,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The index as data: a scalar if it is uniform, else one value a lane.
-    pub fn index_value(&mut self, i: Index<'c>) -> Val<'c> {
+    pub fn index_value(&self, i: Index<'c>) -> Val<'c> {
         if i.is_uniform() {
             self.index_base(i)
         } else {
@@ -108,7 +108,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `a + b`
-    pub fn index_add(&mut self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
+    pub fn index_add(&self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         match (a, b) {
             (Index::Const { base: 0, stride: 0 }, other) | (other, Index::Const { base: 0, stride: 0 }) => {
                 other
@@ -156,12 +156,12 @@ impl<'c> Emitter<'c> {
     }
 
     /// `a + k`
-    pub fn index_offset(&mut self, a: Index<'c>, k: i64) -> Index<'c> {
+    pub fn index_offset(&self, a: Index<'c>, k: i64) -> Index<'c> {
         self.index_add(a, Index::constant(k))
     }
 
     /// `a * k`
-    pub fn index_scale(&mut self, a: Index<'c>, k: i64) -> Index<'c> {
+    pub fn index_scale(&self, a: Index<'c>, k: i64) -> Index<'c> {
         match a {
             _ if k == 1 => a,
             _ if k == 0 => Index::constant(0),
@@ -190,7 +190,7 @@ impl<'c> Emitter<'c> {
 
     /// `(a / k, a % k == 0)`, unsigned. An index that is negative gives a huge quotient, which a later
     /// [`Emitter::index_below`] rejects.
-    pub fn index_divide(&mut self, a: Index<'c>, k: i64) -> (Index<'c>, Option<Val<'c>>) {
+    pub fn index_divide(&self, a: Index<'c>, k: i64) -> (Index<'c>, Option<Val<'c>>) {
         if k == 1 {
             return (a, None);
         }
@@ -202,7 +202,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `(a / k, a % k)` of an index that is not negative.
-    pub fn index_split(&mut self, a: Index<'c>, k: i64) -> (Index<'c>, Index<'c>) {
+    pub fn index_split(&self, a: Index<'c>, k: i64) -> (Index<'c>, Index<'c>) {
         match a {
             _ if k == 1 => return (a, Index::constant(0)),
             Index::Const { base, stride: 0 } => {
@@ -239,18 +239,18 @@ impl<'c> Emitter<'c> {
 
     /// Whether all lanes of a GPU's thread have the same quotient by `k`.
     fn is_inside(&self, a: Index<'c>, k: i64) -> bool {
-        self.device.is_some() && a.is_whole_vector(self.lanes) && k % self.lanes as i64 == 0
+        self.is_device() && a.is_whole_vector(self.lanes()) && k % self.lanes() as i64 == 0
     }
 
     /// `0 <= a < limit`, in one unsigned comparison.
-    pub fn index_below(&mut self, a: Index<'c>, limit: i64) -> Val<'c> {
+    pub fn index_below(&self, a: Index<'c>, limit: i64) -> Val<'c> {
         let v = self.index_value(a);
         let limit = self.index(limit);
         self.compare(Compare::Below, v, limit)
     }
 
     /// Both conditions; None is true.
-    pub fn both(&mut self, a: Option<Val<'c>>, b: Option<Val<'c>>) -> Option<Val<'c>> {
+    pub fn both(&self, a: Option<Val<'c>>, b: Option<Val<'c>>) -> Option<Val<'c>> {
         match (a, b) {
             (Some(a), Some(b)) => Some(self.and(a, b)),
             (a, b) => a.or(b),

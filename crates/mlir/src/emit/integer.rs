@@ -5,7 +5,7 @@ use super::{Emitter, Index, Val};
 
 impl<'c> Emitter<'c> {
     fn folded(
-        &mut self,
+        &self,
         name: &str,
         a: Index<'c>,
         b: Index<'c>,
@@ -19,19 +19,19 @@ impl<'c> Emitter<'c> {
     }
 
     /// The sum of several indices.
-    pub fn index_sum(&mut self, terms: &[Index<'c>]) -> Index<'c> {
+    pub fn index_sum(&self, terms: &[Index<'c>]) -> Index<'c> {
         terms
             .iter()
             .fold(Index::constant(0), |sum, &term| self.index_add(sum, term))
     }
 
     /// `a - b`
-    pub fn index_subtract(&mut self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
+    pub fn index_subtract(&self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         self.folded("arith.subi", a, b, |a, b| a - b)
     }
 
     /// `a / k` of an index that is not negative.
-    pub fn index_quotient(&mut self, a: Index<'c>, k: i64) -> Index<'c> {
+    pub fn index_quotient(&self, a: Index<'c>, k: i64) -> Index<'c> {
         match k {
             1 => a,
             _ => self.folded("arith.divui", a, Index::constant(k), |a, k| a / k),
@@ -39,7 +39,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `a mod k` of an index that is not negative.
-    pub fn index_remainder(&mut self, a: Index<'c>, k: i64) -> Index<'c> {
+    pub fn index_remainder(&self, a: Index<'c>, k: i64) -> Index<'c> {
         match k {
             1 => Index::constant(0),
             _ => self.folded("arith.remui", a, Index::constant(k), |a, k| a % k),
@@ -47,7 +47,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The bits in which two indices differ.
-    pub fn index_xor(&mut self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
+    pub fn index_xor(&self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         match (a, b) {
             (Index::Const { base: 0, .. }, other) | (other, Index::Const { base: 0, .. }) => other,
             _ => self.folded("arith.xori", a, b, |a, b| a ^ b),
@@ -55,18 +55,18 @@ impl<'c> Emitter<'c> {
     }
 
     /// The smaller one of two indices that are not negative.
-    pub fn index_least(&mut self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
+    pub fn index_least(&self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         self.folded("arith.minui", a, b, i64::min)
     }
 
     /// A comparison of two indices.
-    pub fn index_compare(&mut self, how: Compare, a: Index<'c>, b: Index<'c>) -> Val<'c> {
+    pub fn index_compare(&self, how: Compare, a: Index<'c>, b: Index<'c>) -> Val<'c> {
         let (a, b) = (self.index_value(a), self.index_value(b));
         self.compare(how, a, b)
     }
 
     /// `condition ? a : b`
-    pub fn index_select(&mut self, condition: Val<'c>, a: Index<'c>, b: Index<'c>) -> Index<'c> {
+    pub fn index_select(&self, condition: Val<'c>, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         let (a, b) = (self.index_value(a), self.index_value(b));
         Index::uniform(self.select(condition, a, b))
     }

@@ -4,14 +4,14 @@ use super::control::{Accumulate, Extent};
 use super::{Elem, Emitter, Index, Val};
 
 /// The body of a nest whose iterations are independent.
-pub type Each<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>]);
+pub type Each<'c, 'b> = &'b dyn Fn(&Emitter<'c>, &[Index<'c>]);
 
 impl<'c> Emitter<'c> {
     /// The `Map` schedule: runs `body` for every index of the axes, with lanes along the last one, of which a
     /// scalar loop does the rest. On a GPU a `width` other than 1 says that `body` may have lanes.
-    pub fn map(&mut self, extents: &[Extent<'c>], width: usize, body: Each<'c, '_>) {
+    pub fn map(&self, extents: &[Extent<'c>], width: usize, body: Each<'c, '_>) {
         fn nest<'c>(
-            e: &mut Emitter<'c>,
+            e: &Emitter<'c>,
             extents: &[Extent<'c>],
             at: &[Index<'c>],
             width: usize,
@@ -26,22 +26,22 @@ impl<'c> Emitter<'c> {
                 }
             }
         }
-        if self.device.is_some() {
+        if self.is_device() {
             return self.map_threads(extents, width, body);
         }
-        let outer = std::mem::replace(&mut self.lanes, 1);
+        let outer = self.lanes.replace(1);
         nest(self, extents, &[], width, body);
-        self.lanes = outer;
+        self.lanes.set(outer);
     }
 
     /// [`Emitter::map`] of axes that have these strides in memory: on a GPU neighbouring threads take neighbours
     /// in memory.
-    pub fn map_along(&mut self, extents: &[Extent<'c>], strides: &[i64], width: usize, body: Each<'c, '_>) {
+    pub fn map_along(&self, extents: &[Extent<'c>], strides: &[i64], width: usize, body: Each<'c, '_>) {
         // The batch stays outermost.
         let mut order: Vec<usize> = (0..extents.len()).collect();
         let batch = |i: usize| matches!(extents[i], Extent::Batch(_));
         order.sort_by_key(|&i| (!batch(i), std::cmp::Reverse(strides[i])));
-        if self.device.is_none() || order.is_sorted() {
+        if !self.is_device() || order.is_sorted() {
             return self.map(extents, width, body);
         }
         let sorted: Vec<Extent<'c>> = order.iter().map(|&i| extents[i]).collect();
@@ -49,17 +49,17 @@ impl<'c> Emitter<'c> {
     }
 
     /// `0..n` in lanes, then the rest in scalars.
-    fn row(&mut self, n: i64, width: usize, body: &dyn Fn(&mut Self, Index<'c>)) {
+    fn row(&self, n: i64, width: usize, body: &dyn Fn(&Self, Index<'c>)) {
         let lanes = lanes_for(n, width);
         let whole = n / lanes as i64 * lanes as i64;
         if lanes > 1 {
-            self.lanes = lanes;
+            self.lanes.set(lanes);
             self.for_each(Extent::Fixed(whole / lanes as i64), |e, chunk| {
                 let first = e.index_scale(chunk, lanes as i64);
                 let at = e.index_add(first, Index::Const { base: 0, stride: 1 });
                 body(e, at);
             });
-            self.lanes = 1;
+            self.lanes.set(1);
         }
         let done = if lanes > 1 { whole } else { 0 };
         if n > done {
@@ -73,19 +73,19 @@ impl<'c> Emitter<'c> {
     /// Sums over all indices of `outer` and of the last axis `row`, with lanes along `row`: vector accumulators
     /// over everything, summed up once, then the rest of the row in scalars. Returns scalars.
     pub fn sum_over(
-        &mut self,
+        &self,
         outer: &[Extent<'c>],
         row: i64,
         width: usize,
         elems: &[Elem],
         body: Accumulate<'c, '_>,
     ) -> Vec<Val<'c>> {
-        let saved = self.lanes;
+        let saved = self.lanes();
         let lanes = lanes_for(row, width);
         let whole = row / lanes as i64;
         let rest = row % lanes as i64;
         let mut sums: Vec<Val<'c>> = elems.iter().map(|&elem| self.zero(elem)).collect();
-        self.lanes = lanes;
+        self.lanes.set(lanes);
         let start: Vec<Val<'c>> = sums.iter().map(|&v| self.splat(v, lanes)).collect();
         let chunks = [outer, &[Extent::Fixed(whole)]].concat();
         let last = self.fold_nest(&chunks, &start, &mut |e, at, inner| {
@@ -104,7 +104,7 @@ impl<'c> Emitter<'c> {
             *sum = self.reduce_add(v);
         }
         if rest > 0 {
-            self.lanes = 1;
+            self.lanes.set(1);
             let tail = [outer, &[Extent::Fixed(rest)]].concat();
             sums = self.fold_nest(&tail, &sums, &mut |e, at, inner| {
                 let (&column, at) = at
@@ -114,7 +114,7 @@ impl<'c> Emitter<'c> {
                 body(e, &[at, &[column]].concat(), inner)
             });
         }
-        self.lanes = saved;
+        self.lanes.set(saved);
         sums
     }
 }

@@ -9,7 +9,7 @@ impl<'c> Emitter<'c> {
     /// `exp(x)`: `2^k * exp(r)` with `k = rint(x / ln 2)` and `|r| <= ln(2)/2`, where the Taylor polynomial of
     /// degree 7 (f32) or 13 (f64) is exact to half a unit in the last place. Results outside the normal range
     /// saturate at its ends; NaN stays NaN.
-    pub fn exp(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn exp(&self, x: Val<'c>) -> Val<'c> {
         let elem = x.elem;
         let (low, high, degree, bits, bias, mantissa) = match elem {
             Elem::F32 => (-87.0, 88.0, 7, Elem::I32, 127, 23),
@@ -40,7 +40,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The sum of `r^(i - least) / i!` for `i` in `least..=degree`.
-    fn taylor(&mut self, r: Val<'c>, least: i32, degree: i32) -> Val<'c> {
+    fn taylor(&self, r: Val<'c>, least: i32, degree: i32) -> Val<'c> {
         let elem = r.elem;
         let mut factorial = (1..=degree).map(f64::from).product::<f64>();
         let mut p = self.float(elem, 1.0 / factorial);
@@ -54,7 +54,7 @@ impl<'c> Emitter<'c> {
 
     /// `tanh(x) = m / (m + 2)` with `m = exp(2x) - 1`, which near 0 is the Taylor polynomial without its 1, so
     /// that small results have all their digits.
-    pub fn tanh(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn tanh(&self, x: Val<'c>) -> Val<'c> {
         let elem = x.elem;
         let degree = if elem == Elem::F32 { 7 } else { 13 };
         let (one, two) = (self.float(elem, 1.0), self.float(elem, 2.0));
@@ -74,7 +74,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `min(max(x, low), high)`; NaN stays NaN.
-    fn clamp(&mut self, x: Val<'c>, low: f64, high: f64) -> Val<'c> {
+    fn clamp(&self, x: Val<'c>, low: f64, high: f64) -> Val<'c> {
         let (low, high) = (self.float(x.elem, low), self.float(x.elem, high));
         let below = self.compare(Compare::Lt, x, low);
         let above = self.compare(Compare::Gt, x, high);
@@ -83,8 +83,8 @@ impl<'c> Emitter<'c> {
     }
 
     /// `ln(x)` of a scalar: by the C library, and on a GPU by [`Emitter::log_by_series`].
-    pub fn log(&mut self, x: Val<'c>) -> Val<'c> {
-        if self.device.is_some() {
+    pub fn log(&self, x: Val<'c>) -> Val<'c> {
+        if self.is_device() {
             return self.log_by_series(x);
         }
         self.op1("math.log", &[x], (x.elem, x.lanes), &[])
@@ -92,7 +92,7 @@ impl<'c> Emitter<'c> {
 
     /// `ln(x)` of a normal positive f64: `k ln 2 + 2 artanh(s)` with `x = 2^k m`, `m` in `[3/4, 3/2)` and
     /// `s = (m - 1)/(m + 1)`, at most 1/5 in size, whose series is taken to `s^23`.
-    fn log_by_series(&mut self, x: Val<'c>) -> Val<'c> {
+    fn log_by_series(&self, x: Val<'c>) -> Val<'c> {
         let elem = Elem::F64;
         let (three_quarters, one) = (0x3fe8_0000_0000_0000_u64, 0x3ff0_0000_0000_0000_u64);
         let bits = self.bitcast(x, Elem::I64);
@@ -123,12 +123,12 @@ impl<'c> Emitter<'c> {
     }
 
     /// `sqrt(x)`
-    pub fn sqrt(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn sqrt(&self, x: Val<'c>) -> Val<'c> {
         self.op1("math.sqrt", &[x], (x.elem, x.lanes), &[])
     }
 
     /// `1 / (1 + exp(-x))`
-    pub fn sigmoid(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn sigmoid(&self, x: Val<'c>) -> Val<'c> {
         let one = self.float(x.elem, 1.0);
         let minus = self.neg(x);
         let e = self.exp(minus);
@@ -137,7 +137,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// A function of one number.
-    pub fn unary(&mut self, function: UnaryFunction, x: Val<'c>) -> Val<'c> {
+    pub fn unary(&self, function: UnaryFunction, x: Val<'c>) -> Val<'c> {
         let elem = x.elem;
         match function {
             UnaryFunction::Relu => {
@@ -184,7 +184,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `dy * function'(x)`
-    pub fn unary_backward(&mut self, function: UnaryFunction, x: Val<'c>, dy: Val<'c>) -> Val<'c> {
+    pub fn unary_backward(&self, function: UnaryFunction, x: Val<'c>, dy: Val<'c>) -> Val<'c> {
         let elem = x.elem;
         let zero = self.float(elem, 0.0);
         match function {
@@ -278,7 +278,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// A function of two numbers.
-    pub fn binary_function(&mut self, function: BinaryFunction, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    pub fn binary_function(&self, function: BinaryFunction, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         match function {
             BinaryFunction::Add => self.add(a, b),
             BinaryFunction::Sub => self.sub(a, b),

@@ -31,7 +31,7 @@ impl<'c> Buffer<'c> {
 }
 
 impl<'c> Emitter<'c> {
-    fn flat(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Index<'c> {
+    fn flat(&self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Index<'c> {
         let mut flat = Index::constant(buffer.offset);
         for (&i, &stride) in at.iter().zip(&buffer.strides) {
             let term = self.index_scale(i, stride);
@@ -41,7 +41,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The address `pointer + offset` (in elements); one a lane when the offset is a vector.
-    pub fn address(&mut self, pointer: Val<'c>, elem: Elem, offset: Val<'c>) -> Val<'c> {
+    pub fn address(&self, pointer: Val<'c>, elem: Elem, offset: Val<'c>) -> Val<'c> {
         let ty = self.ty(elem, 1);
         let ty: Attribute<'c> = TypeAttribute::new(ty).into();
         let dynamic = self.i32_array(&[i32::MIN]);
@@ -54,20 +54,20 @@ impl<'c> Emitter<'c> {
     }
 
     /// The address of data of the module, of type `elem`.
-    pub fn address_of(&mut self, symbol: &str, elem: Elem) -> Val<'c> {
+    pub fn address_of(&self, symbol: &str, elem: Elem) -> Val<'c> {
         let name: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, symbol).into();
         self.op1("llvm.mlir.addressof", &[], (elem, 1), &[("global_name", name)])
     }
 
     /// Loads one element through an address; one in bf16 becomes f32.
-    pub fn load_scalar(&mut self, address: Val<'c>, elem: Elem) -> Val<'c> {
+    pub fn load_scalar(&self, address: Val<'c>, elem: Elem) -> Val<'c> {
         let alignment = self.i64_attribute(elem.bytes());
         let loaded = self.op1("llvm.load", &[address], (elem, 1), &[("alignment", alignment)]);
         self.loaded(loaded)
     }
 
     /// What was loaded, as registers hold it: bf16 becomes f32.
-    pub(super) fn loaded(&mut self, v: Val<'c>) -> Val<'c> {
+    pub(super) fn loaded(&self, v: Val<'c>) -> Val<'c> {
         match v.elem {
             Elem::BF16 => self.op1("arith.extf", &[v], (Elem::F32, v.lanes), &[]),
             _ => v,
@@ -75,7 +75,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// What is to be stored as elements of `elem`: rounded to nearest, ties to even, for bf16.
-    pub(super) fn rounded(&mut self, v: Val<'c>, elem: Elem) -> Val<'c> {
+    pub(super) fn rounded(&self, v: Val<'c>, elem: Elem) -> Val<'c> {
         if elem != Elem::BF16 {
             return v;
         }
@@ -84,16 +84,16 @@ impl<'c> Emitter<'c> {
     }
 
     /// Stores one element, or in lanes neighbouring ones, through an address.
-    pub fn store_scalar(&mut self, address: Val<'c>, value: Val<'c>) {
+    pub fn store_scalar(&self, address: Val<'c>, value: Val<'c>) {
         let alignment = self.i64_attribute(value.elem.bytes());
         self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
     }
 
     /// Loads the element (or, when `at` varies over lanes, one element a lane) at a logical index. Where
     /// `guard` is false nothing is read and the result is 0.
-    pub fn load(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], guard: Option<Val<'c>>) -> Val<'c> {
+    pub fn load(&self, buffer: &Buffer<'c>, at: &[Index<'c>], guard: Option<Val<'c>>) -> Val<'c> {
         let flat = self.flat(buffer, at);
-        let lanes = self.lanes;
+        let lanes = self.lanes();
         let varies = match flat {
             Index::Const { stride, .. } | Index::Scalar { stride, .. } => lanes > 1 && stride != 0,
             Index::Lanes(v) => v.lanes > 1,
@@ -106,7 +106,7 @@ impl<'c> Emitter<'c> {
 
     /// Loads one element or a whole vector; zeros where `guard`, a scalar, is false.
     fn load_together(
-        &mut self,
+        &self,
         buffer: &Buffer<'c>,
         flat: Index<'c>,
         guard: Option<Val<'c>>,
@@ -129,9 +129,9 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    fn load_lanes(&mut self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
-        let (elem, lanes) = (buffer.elem, self.lanes);
-        if self.device.is_some() {
+    fn load_lanes(&self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
+        let (elem, lanes) = (buffer.elem, self.lanes());
+        if self.is_device() {
             if guard.is_none_or(|g| g.lanes == 1) && self.is_whole_vector(flat, elem) {
                 return self.load_together(buffer, flat, guard, lanes);
             }
@@ -183,10 +183,10 @@ impl<'c> Emitter<'c> {
     }
 
     /// Stores at a logical index, which must be uniform for a scalar; a scalar is splat when the index varies.
-    pub fn store(&mut self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
+    pub fn store(&self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
         let flat = self.flat(buffer, at);
-        let (elem, lanes) = (buffer.elem, self.lanes);
-        if self.device.is_some() && lanes > 1 {
+        let (elem, lanes) = (buffer.elem, self.lanes());
+        if self.is_device() && lanes > 1 {
             if self.is_whole_vector(flat, elem) {
                 let base = self.index_base(flat);
                 let address = self.address(buffer.pointer, elem, base);
@@ -229,7 +229,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// 0 of any element type.
-    pub fn zero(&mut self, elem: Elem) -> Val<'c> {
+    pub fn zero(&self, elem: Elem) -> Val<'c> {
         if elem.is_float() {
             self.float(elem, 0.0)
         } else {

@@ -16,7 +16,7 @@ const FEW_PARTS: i64 = 8;
 
 impl<'c> Emitter<'c> {
     /// Adds the partial sums of every result.
-    pub(super) fn merge(&mut self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
+    pub(super) fn merge(&self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
         self.note_cost(|cost| {
             cost.share = Share::Merge;
             cost.scratch_read = sum.partial_bytes(parts);
@@ -28,7 +28,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// One partial sum of a result for each buffer.
-    fn load_partial(&mut self, buffers: &[Buffer<'c>], at: [Index<'c>; 2]) -> Vec<Val<'c>> {
+    fn load_partial(&self, buffers: &[Buffer<'c>], at: [Index<'c>; 2]) -> Vec<Val<'c>> {
         let mut loaded = Vec::new();
         for buffer in buffers {
             let v = self.load(buffer, &at, None);
@@ -38,7 +38,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Adds one partial sum of a result to each of `sums`.
-    fn add_partial(&mut self, buffers: &[Buffer<'c>], at: [Index<'c>; 2], sums: &[Val<'c>]) -> Vec<Val<'c>> {
+    fn add_partial(&self, buffers: &[Buffer<'c>], at: [Index<'c>; 2], sums: &[Val<'c>]) -> Vec<Val<'c>> {
         let loaded = self.load_partial(buffers, at);
         sums.iter()
             .zip(loaded)
@@ -47,11 +47,11 @@ impl<'c> Emitter<'c> {
     }
 
     /// The second stage where there are few parts: one thread adds them.
-    fn merge_in_threads(&mut self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
+    fn merge_in_threads(&self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
         self.map_threads(sum.kept, LANES, &|e, at| {
             let result = e.flatten(sum.kept, at);
             let zero = e.zero(Elem::F64);
-            let start = vec![e.splat(zero, e.lanes); buffers.len()];
+            let start = vec![e.splat(zero, e.lanes()); buffers.len()];
             let sums = e.fold(Extent::Fixed(parts), &start, |e, part, sums| {
                 e.add_partial(buffers, [part, result], sums)
             });
@@ -62,7 +62,7 @@ impl<'c> Emitter<'c> {
 
     /// The second stage where there are many parts: the threads of a block share them, and add what they have in a
     /// tree.
-    fn merge_in_blocks(&mut self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
+    fn merge_in_blocks(&self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
         let merged = match sum.inner {
             Inner::Kept => MERGED.min(1 << sum.results.ilog2()),
             Inner::Summed => 1,
@@ -70,7 +70,7 @@ impl<'c> Emitter<'c> {
         let shares = 1 << (MERGING / merged).min(parts).ilog2();
         let threads = merged * shares;
         let (batch, per) = elements(sum.kept);
-        if let Some(device) = &mut self.device {
+        if let Some(mut device) = self.device_mut() {
             device.needs(batch, per);
             device.blocks = Blocks {
                 takes: merged,
@@ -113,13 +113,13 @@ impl<'c> Emitter<'c> {
     /// results, in a tree. The thread with share 0 has the sums. All threads meet; they need 8 bytes of shared memory each
     /// for every value.
     pub fn add_over_block(
-        &mut self,
+        &self,
         [thread, share]: [Index<'c>; 2],
         [merged, shares]: [i64; 2],
         mut sums: Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
         let memory = self.shared_memory();
-        let slot = |e: &mut Self, number: usize, ahead: i64| {
+        let slot = |e: &Self, number: usize, ahead: i64| {
             let element = e.index_offset(thread, number as i64 * merged * shares + ahead * merged);
             e.address_at(memory, Elem::F64, element)
         };

@@ -34,6 +34,7 @@ pub use numbers::{Divisor, Number, Numbers, Sharing};
 pub use sums::Inner;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
 
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
 
 use melior::Context;
@@ -56,24 +57,25 @@ pub struct Val<'c> {
     pub lanes: usize,
 }
 
-/// Builds operations into the current block.
+/// Builds operations into the current block. Its methods take `&self`, as MLIR's own builders do, so that calls nest
+/// like the formula that they write; what changes while it builds stands in cells.
 pub struct Emitter<'c> {
     /// The MLIR context.
     pub context: &'c Context,
     /// Location of new operations.
-    pub location: Location<'c>,
+    location: Cell<Location<'c>>,
     /// Where new operations go.
-    block: BlockRef<'c, 'c>,
+    block: Cell<BlockRef<'c, 'c>>,
     /// In front of what in that block; None is its end.
-    before: Option<OperationRef<'c, 'c>>,
+    before: Cell<Option<OperationRef<'c, 'c>>>,
     /// Lanes of the vectors that schedules use now; 1 in scalar tails.
-    pub lanes: usize,
+    lanes: Cell<usize>,
     /// Type of indices: i64 on the CPU, i32 on a GPU.
     pub index_elem: Elem,
     /// Present in a GPU's kernel.
-    pub device: Option<Device<'c>>,
-    types: HashMap<(Elem, usize), Type<'c>>,
-    constants: Option<Constants<'c>>,
+    device: Option<RefCell<Device<'c>>>,
+    types: RefCell<HashMap<(Elem, usize), Type<'c>>>,
+    constants: RefCell<Option<Constants<'c>>>,
 }
 
 /// Integer constants that stand once in a function, in front of everything in its first block.
@@ -88,51 +90,101 @@ impl<'c> Emitter<'c> {
     pub fn new(context: &'c Context, location: Location<'c>, block: BlockRef<'c, 'c>) -> Emitter<'c> {
         Emitter {
             context,
-            location,
-            block,
-            before: None,
-            lanes: 1,
+            location: Cell::new(location),
+            block: Cell::new(block),
+            before: Cell::new(None),
+            lanes: Cell::new(1),
             index_elem: Elem::I64,
             device: None,
-            types: HashMap::new(),
-            constants: None,
+            types: RefCell::default(),
+            constants: RefCell::default(),
         }
+    }
+
+    /// An emitter of a GPU's kernel.
+    pub fn of_device(
+        context: &'c Context,
+        location: Location<'c>,
+        block: BlockRef<'c, 'c>,
+        device: Device<'c>,
+    ) -> Emitter<'c> {
+        Emitter {
+            index_elem: Elem::I32,
+            device: Some(RefCell::new(device)),
+            ..Emitter::new(context, location, block)
+        }
+    }
+
+    /// Whether this is a GPU's kernel.
+    pub fn is_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// The state of a GPU's kernel.
+    pub fn device(&self) -> Option<Ref<'_, Device<'c>>> {
+        self.device.as_ref().map(RefCell::borrow)
+    }
+
+    /// The state of a GPU's kernel, to be changed.
+    pub fn device_mut(&self) -> Option<RefMut<'_, Device<'c>>> {
+        self.device.as_ref().map(RefCell::borrow_mut)
+    }
+
+    /// The state of a GPU's kernel, once it is built.
+    pub fn into_device(self) -> Option<Device<'c>> {
+        self.device.map(RefCell::into_inner)
+    }
+
+    /// Lanes of the vectors that schedules use now; 1 in scalar tails.
+    pub fn lanes(&self) -> usize {
+        self.lanes.get()
+    }
+
+    /// Location of new operations from now on.
+    pub fn set_location(&self, location: Location<'c>) {
+        self.location.set(location);
+    }
+
+    /// Location of new operations.
+    pub fn location(&self) -> Location<'c> {
+        self.location.get()
     }
 
     /// From now on every integer constant stands once in the function, whose first block this must be, in front of what
     /// comes next.
-    pub fn share_constants(&mut self) {
+    pub fn share_constants(&self) {
         let zero = self.index(0);
-        self.constants = Some(Constants {
-            block: self.block,
+        let constants = Constants {
+            block: self.block.get(),
             first: handle::defining(zero.value),
             known: HashMap::from([((self.index_elem, 0), zero)]),
-        });
+        };
+        self.constants.replace(Some(constants));
     }
 
     /// An emitter that inserts in front of an operation of `block`.
     pub fn before(context: &'c Context, block: BlockRef<'c, 'c>, next: OperationRef<'c, 'c>) -> Emitter<'c> {
         Emitter {
-            before: Some(next),
+            before: Cell::new(Some(next)),
             ..Emitter::new(context, Location::unknown(context), block)
         }
     }
 
     /// A further parameter of the function whose first block is being built.
-    fn add_parameter(&mut self, elem: Elem) -> Val<'c> {
+    fn add_parameter(&self, elem: Elem) -> Val<'c> {
         let ty = self.ty(elem, 1);
         Val {
-            value: handle::value(self.block.add_argument(ty, self.location)),
+            value: handle::value(self.block.get().add_argument(ty, self.location.get())),
             elem,
             lanes: 1,
         }
     }
 
     /// The MLIR type of `lanes` elements.
-    pub fn ty(&mut self, elem: Elem, lanes: usize) -> Type<'c> {
+    pub fn ty(&self, elem: Elem, lanes: usize) -> Type<'c> {
         let context = self.context;
-        let global = u32::from(self.device.is_some());
-        *self.types.entry((elem, lanes)).or_insert_with(|| {
+        let global = u32::from(self.is_device());
+        *self.types.borrow_mut().entry((elem, lanes)).or_insert_with(|| {
             let scalar = match elem {
                 Elem::I1 => IntegerType::new(context, 1).into(),
                 Elem::I8 => IntegerType::new(context, 8).into(),
@@ -159,7 +211,7 @@ impl<'c> Emitter<'c> {
 
     /// Appends an operation with explicit result types; returns its results.
     pub fn op(
-        &mut self,
+        &self,
         name: &str,
         operands: &[Val<'c>],
         results: &[(Elem, usize)],
@@ -170,7 +222,7 @@ impl<'c> Emitter<'c> {
 
     /// [`Emitter::op`] for operations with one result.
     pub fn op1(
-        &mut self,
+        &self,
         name: &str,
         operands: &[Val<'c>],
         result: (Elem, usize),
@@ -180,7 +232,7 @@ impl<'c> Emitter<'c> {
     }
 
     fn op_with(
-        &mut self,
+        &self,
         name: &str,
         operands: &[Val<'c>],
         results: &[(Elem, usize)],
@@ -219,7 +271,7 @@ impl<'c> Emitter<'c> {
             .map(|&(n, a)| (Identifier::new(self.context, n), a))
             .collect();
         let successors: Vec<&Block<'c>> = successors.iter().map(|b| &**b).collect();
-        let built = OperationBuilder::new(name, self.location)
+        let built = OperationBuilder::new(name, self.location.get())
             .add_operands(&values)
             .add_results(types)
             .add_attributes(&attributes)
@@ -229,9 +281,9 @@ impl<'c> Emitter<'c> {
         let Ok(operation) = built else {
             unreachable!("{name} was built with explicit result types");
         };
-        handle::operation(match self.before {
-            Some(next) => self.block.insert_operation_before(next, operation),
-            None => self.block.append_operation(operation),
+        handle::operation(match self.before.get() {
+            Some(next) => self.block.get().insert_operation_before(next, operation),
+            None => self.block.get().append_operation(operation),
         })
     }
 

@@ -137,19 +137,21 @@ impl<'c> Emitter<'c> {
     /// Shares the kernel under construction with all launches of this plan, which must say all that its code depends
     /// on besides `numbers`, of which there is at least one. Whether its code is wanted: it is not where there is such a
     /// kernel.
-    pub fn share(&mut self, plan: &dyn fmt::Debug, numbers: Numbers) -> bool {
+    pub fn share(&self, plan: &dyn fmt::Debug, numbers: Numbers) -> bool {
         let count = numbers.values().len();
-        let Some(sharing) = self.device.as_mut().map(|device| &mut device.sharing) else {
+        let Some(mut device) = self.device_mut() else {
             return true;
         };
+        let sharing = &mut device.sharing;
         let plan = format!("{} {plan:?}", sharing.prefix);
         sharing.kernel = sharing.known.get(&plan).cloned();
         let wanted = sharing.kernel.is_none();
         sharing.plan = Some(plan);
         sharing.numbers = numbers;
+        drop(device);
         if wanted {
             let values = self.by_value(count);
-            if let Some(device) = &mut self.device {
+            if let Some(mut device) = self.device_mut() {
                 device.sharing.values = values;
             }
         }
@@ -157,7 +159,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// The words of a further parameter, which is passed by value.
-    pub fn by_value(&mut self, count: usize) -> Vec<Val<'c>> {
+    pub fn by_value(&self, count: usize) -> Vec<Val<'c>> {
         let pointer = self.add_parameter(Elem::ParameterPtr);
         (0..count as i64)
             .map(|i| {
@@ -169,8 +171,8 @@ impl<'c> Emitter<'c> {
     }
 
     /// A number of the plan.
-    pub fn number(&mut self, number: Number) -> Index<'c> {
-        match (number, &self.device) {
+    pub fn number(&self, number: Number) -> Index<'c> {
+        match (number, self.device()) {
             (Number::Fixed(value), _) => Index::constant(value),
             (Number::Open(i), Some(device)) => Index::uniform(device.sharing.values[i]),
             (Number::Open(_), None) => unreachable!("only kernels of a device have open numbers"),
@@ -178,7 +180,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// A divisor of the plan.
-    pub fn divisor(&mut self, divisor: Divisor<Number>) -> Divisor<Index<'c>> {
+    pub fn divisor(&self, divisor: Divisor<Number>) -> Divisor<Index<'c>> {
         Divisor {
             size: self.number(divisor.size),
             multiplier: self.number(divisor.multiplier),
@@ -188,7 +190,7 @@ impl<'c> Emitter<'c> {
 
     /// `condition ? a : b`
     pub fn divisor_select(
-        &mut self,
+        &self,
         condition: Val<'c>,
         a: &Divisor<Index<'c>>,
         b: &Divisor<Index<'c>>,
@@ -201,7 +203,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `(a / by, a % by)` of an index that is not negative.
-    pub fn index_divide_by(&mut self, a: Index<'c>, by: &Divisor<Index<'c>>) -> (Index<'c>, Index<'c>) {
+    pub fn index_divide_by(&self, a: Index<'c>, by: &Divisor<Index<'c>>) -> (Index<'c>, Index<'c>) {
         if let Index::Const { base, .. } = by.size {
             return self.index_split(a, base);
         }
@@ -221,7 +223,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `a * b`
-    pub fn index_product(&mut self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
+    pub fn index_product(&self, a: Index<'c>, b: Index<'c>) -> Index<'c> {
         match (a, b) {
             (Index::Const { base, .. }, other) | (other, Index::Const { base, .. }) => {
                 self.index_scale(other, base)

@@ -19,10 +19,10 @@ const MOST_PARTS: i64 = 1 << 14;
 pub(super) const LANES: usize = 4;
 
 /// Adds a term to the sums that it belongs to.
-type Add<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
+type Add<'c, 'b> = &'b dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
 
 /// Stores the sums that belong to an index.
-pub type Finish<'c, 'b> = &'b dyn Fn(&mut Emitter<'c>, &[Index<'c>], &[Val<'c>]);
+pub type Finish<'c, 'b> = &'b dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]);
 
 /// What neighbouring threads of a sum differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl<'c> Emitter<'c> {
     /// f64, in a fixed order. `body` gets the indices of `kept` and then those of `summed`; `store` gets an index of
     /// `kept` and its sums. Where one thread is enough for a result there is one stage.
     pub fn sum_in_threads(
-        &mut self,
+        &self,
         kept: &[Extent<'c>],
         summed: &[Extent<'c>],
         inner: Inner,
@@ -81,9 +81,11 @@ impl<'c> Emitter<'c> {
         body: Accumulate<'c, '_>,
         store: Finish<'c, '_>,
     ) {
-        let Some(device) = &self.device else { return };
+        let Some(batch_bound) = self.device().map(|device| device.batch_bound) else {
+            return;
+        };
         let bound = |extents: &[Extent<'c>]| match elements(extents) {
-            (true, per) => per * device.batch_bound,
+            (true, per) => per * batch_bound,
             (false, all) => all,
         };
         let (results, terms) = (bound(kept), bound(summed));
@@ -118,7 +120,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// How many neighbouring results a thread adds up.
-    fn lanes_of_sum(&mut self, sum: &Sum<'c, '_>, parts: i64) -> usize {
+    fn lanes_of_sum(&self, sum: &Sum<'c, '_>, parts: i64) -> usize {
         match (sum.inner, sum.kept.last()) {
             (Inner::Kept, Some(&Extent::Fixed(size))) => {
                 self.lanes_for_threads(size, LANES, &|e| e.add_parts(sum, parts))
@@ -128,9 +130,9 @@ impl<'c> Emitter<'c> {
     }
 
     /// The first stage.
-    fn add_in_threads(&mut self, sum: &Sum<'c, '_>, lanes: usize, parts: i64) {
+    fn add_in_threads(&self, sum: &Sum<'c, '_>, lanes: usize, parts: i64) {
         let (batch, per) = elements(sum.kept);
-        if let Some(device) = &mut self.device {
+        if let Some(mut device) = self.device_mut() {
             device.needs(batch, per * parts / lanes as i64);
         }
         self.note_cost(|cost| {
@@ -144,11 +146,11 @@ impl<'c> Emitter<'c> {
     }
 
     /// Adds every `parts`-th term of a result, for every part and result.
-    fn add_parts(&mut self, sum: &Sum<'c, '_>, parts: i64) {
+    fn add_parts(&self, sum: &Sum<'c, '_>, parts: i64) {
         let buffers = self.partial_sums(sum, parts);
         let mut kept = sum.kept.to_vec();
         if let Some(Extent::Fixed(size)) = kept.last_mut() {
-            *size /= self.lanes as i64;
+            *size /= self.lanes() as i64;
         }
         let split = [Extent::Fixed(parts)];
         let order = match sum.inner {
@@ -168,7 +170,7 @@ impl<'c> Emitter<'c> {
             }
             let zeros = sum.elems.iter().map(|&elem| e.zero(elem));
             let zeros: Vec<Val<'c>> = zeros.collect();
-            let start: Vec<Val<'c>> = zeros.into_iter().map(|zero| e.splat(zero, e.lanes)).collect();
+            let start: Vec<Val<'c>> = zeros.into_iter().map(|zero| e.splat(zero, e.lanes())).collect();
             let (low, high, step) = (e.index_value(part), e.count(sum.summed), e.index(parts));
             let sums = e.for_steps([low, high, step], &start, |e, term, sums| {
                 let term = e.unflatten(sum.summed, Index::uniform(term));
@@ -189,7 +191,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Row-major number of an index along `extents`.
-    pub(super) fn flatten(&mut self, extents: &[Extent<'c>], at: &[Index<'c>]) -> Index<'c> {
+    pub(super) fn flatten(&self, extents: &[Extent<'c>], at: &[Index<'c>]) -> Index<'c> {
         let mut flat = Index::constant(0);
         for (&i, extent) in at.iter().zip(extents) {
             if let Extent::Fixed(n) = *extent {
@@ -201,12 +203,12 @@ impl<'c> Emitter<'c> {
     }
 
     /// Buffers `[part, result]` in scratch memory, one for each sum.
-    fn partial_sums(&mut self, sum: &Sum<'c, '_>, parts: i64) -> Vec<Buffer<'c>> {
+    fn partial_sums(&self, sum: &Sum<'c, '_>, parts: i64) -> Vec<Buffer<'c>> {
         let strides = match sum.inner {
             Inner::Kept => [sum.results, 1],
             Inner::Summed => [1, parts],
         };
-        let Some(device) = &mut self.device else {
+        let Some(mut device) = self.device_mut() else {
             return Vec::new();
         };
         let scratch = device.scratch;

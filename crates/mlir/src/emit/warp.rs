@@ -17,24 +17,24 @@ pub const COPY_BYTES: i64 = 16;
 
 impl<'c> Emitter<'c> {
     /// A special register.
-    pub fn special_register(&mut self, name: &str) -> Index<'c> {
+    pub fn special_register(&self, name: &str) -> Index<'c> {
         let operation = format!("nvvm.read.ptx.sreg.{name}");
         Index::uniform(self.op1(&operation, &[], (Elem::I32, 1), &[]))
     }
 
     /// The block's shared memory.
-    pub fn shared_memory(&mut self) -> Val<'c> {
+    pub fn shared_memory(&self) -> Val<'c> {
         self.address_of(SHARED_MEMORY, Elem::SharedPtr)
     }
 
     /// The address `offset` elements after `pointer`.
-    pub fn address_at(&mut self, pointer: Val<'c>, elem: Elem, offset: Index<'c>) -> Val<'c> {
+    pub fn address_at(&self, pointer: Val<'c>, elem: Elem, offset: Index<'c>) -> Val<'c> {
         let offset = self.index_value(offset);
         self.address(pointer, elem, offset)
     }
 
     /// Loads a vector, aligned to its size or to [`COPY_BYTES`].
-    pub fn load_vector(&mut self, address: Val<'c>, elem: Elem, lanes: usize) -> Val<'c> {
+    pub fn load_vector(&self, address: Val<'c>, elem: Elem, lanes: usize) -> Val<'c> {
         let alignment = self.vector_alignment(elem, lanes);
         let loaded = self.op1(
             "llvm.load",
@@ -46,7 +46,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Stores a vector as elements of `elem`, aligned to its size or to [`COPY_BYTES`]; returns what a load would.
-    pub fn store_vector(&mut self, address: Val<'c>, elem: Elem, value: Val<'c>) -> Val<'c> {
+    pub fn store_vector(&self, address: Val<'c>, elem: Elem, value: Val<'c>) -> Val<'c> {
         let alignment = self.vector_alignment(elem, value.lanes);
         let value = self.rounded(value, elem);
         self.op("llvm.store", &[value, address], &[], &[("alignment", alignment)]);
@@ -58,13 +58,13 @@ impl<'c> Emitter<'c> {
     }
 
     /// A vector of scalars.
-    pub fn vector(&mut self, scalars: &[Val<'c>]) -> Val<'c> {
+    pub fn vector(&self, scalars: &[Val<'c>]) -> Val<'c> {
         let elem = scalars[0].elem;
         self.op1("vector.from_elements", scalars, (elem, scalars.len()), &[])
     }
 
     /// These lanes of those of `a` followed by those of `b`.
-    pub fn shuffle(&mut self, [a, b]: [Val<'c>; 2], lanes: Range<usize>) -> Val<'c> {
+    pub fn shuffle(&self, [a, b]: [Val<'c>; 2], lanes: Range<usize>) -> Val<'c> {
         let count = lanes.len();
         let numbers: Vec<String> = lanes.map(|i| i.to_string()).collect();
         let mask = self.parse_attribute(&format!("array<i64: {}>", numbers.join(", ")));
@@ -72,13 +72,13 @@ impl<'c> Emitter<'c> {
     }
 
     /// All threads of the block meet.
-    pub fn barrier(&mut self) {
+    pub fn barrier(&self) {
         self.op("nvvm.barrier0", &[], &[], &[]);
     }
 
     /// Starts a copy of [`COPY_BYTES`] from global to shared memory; where `guard` is false the destination
     /// becomes 0 and nothing is read.
-    pub fn copy_async(&mut self, to: Val<'c>, from: Val<'c>, guard: Option<Val<'c>>) {
+    pub fn copy_async(&self, to: Val<'c>, from: Val<'c>, guard: Option<Val<'c>>) {
         let all = self.int(Elem::I32, COPY_BYTES);
         let bytes = match guard {
             Some(guard) => {
@@ -100,12 +100,12 @@ impl<'c> Emitter<'c> {
     }
 
     /// Makes the copies since the last call a group.
-    pub fn commit_copies(&mut self) {
+    pub fn commit_copies(&self) {
         self.op("nvvm.cp.async.commit.group", &[], &[], &[]);
     }
 
     /// Waits until at most `pending` groups of copies of this thread are under way.
-    pub fn wait_for_copies(&mut self, pending: i64) {
+    pub fn wait_for_copies(&self, pending: i64) {
         let n = self.i32_attribute(pending);
         self.op("nvvm.cp.async.wait.group", &[], &[], &[("n", n)]);
     }
@@ -113,7 +113,7 @@ impl<'c> Emitter<'c> {
     /// Loads four 8x4 matrices of 32-bit words from shared memory: lane `8 m + r` gives the address of row `r`
     /// of matrix `m`, and lane `l` gets word `l % 4` of row `l / 4` of each. With `transposed` they are 8x8 matrices of
     /// 16-bit elements, and the lane's words hold elements `2 (l % 4)` and the next of column `l / 4`.
-    pub fn load_matrices(&mut self, address: Val<'c>, transposed: bool) -> [Val<'c>; 4] {
+    pub fn load_matrices(&self, address: Val<'c>, transposed: bool) -> [Val<'c>; 4] {
         let layout = match transposed {
             true => "#nvvm.mma_layout<col>",
             false => "#nvvm.mma_layout<row>",
@@ -134,7 +134,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// An f32 rounded to tf32, to nearest with ties away from zero, as the bits that matrix instructions take.
-    pub fn round_to_tf32(&mut self, x: Val<'c>) -> Val<'c> {
+    pub fn round_to_tf32(&self, x: Val<'c>) -> Val<'c> {
         let rounding = self.parse_attribute("#nvvm.fp_rnd_mode<rna>");
         self.op1(
             "nvvm.convert.float.to.tf32",
@@ -145,7 +145,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `D = A B + C` of a warp: A is 16x8 and B is 8x8 in tf32, C and D are 16x8 in f32.
-    pub fn multiply_tf32(&mut self, a: [Val<'c>; 4], b: [Val<'c>; 2], c: [Val<'c>; 4]) -> [Val<'c>; 4] {
+    pub fn multiply_tf32(&self, a: [Val<'c>; 4], b: [Val<'c>; 2], c: [Val<'c>; 4]) -> [Val<'c>; 4] {
         let tf32 = self.parse_attribute("#nvvm.mma_type<tf32>");
         let attributes = [
             ("layoutA", self.parse_attribute("#nvvm.mma_layout<row>")),
@@ -160,7 +160,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// `D = A B + C` of a warp: A is 16x16 and B is 16x8 in bf16, two elements a word; C and D are 16x8 in f32.
-    pub fn multiply_bf16(&mut self, a: [Val<'c>; 4], b: [Val<'c>; 2], c: [Val<'c>; 4]) -> [Val<'c>; 4] {
+    pub fn multiply_bf16(&self, a: [Val<'c>; 4], b: [Val<'c>; 2], c: [Val<'c>; 4]) -> [Val<'c>; 4] {
         let bf16 = self.parse_attribute("#nvvm.mma_type<bf16>");
         let attributes = [
             ("layoutA", self.parse_attribute("#nvvm.mma_layout<row>")),
@@ -179,7 +179,7 @@ impl<'c> Emitter<'c> {
 
     /// An operation whose result is a structure of four scalars.
     fn four(
-        &mut self,
+        &self,
         name: &str,
         operands: &[Val<'c>],
         elem: Elem,

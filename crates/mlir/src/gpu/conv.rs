@@ -10,7 +10,7 @@ use crate::ops::kernel::{Kernel, Tensor};
 use crate::ops::moments::moments;
 
 /// The group that a channel belongs to.
-fn group_of<'c>(e: &mut Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group: i64) -> Index<'c> {
+fn group_of<'c>(e: &Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group: i64) -> Index<'c> {
     match g.groups {
         1 => Index::constant(0),
         _ => e.index_split(channel, per_group).0,
@@ -22,7 +22,7 @@ const FEW_TAPS: i64 = 9;
 
 /// Has a multiprocessor hold fewer blocks where a thread loads many taps. With three, ptxas spills in depthwise
 /// convolutions of EfficientNet-B0.
-fn leave_registers(e: &mut Emitter, g: &Geometry) {
+fn leave_registers(e: &Emitter, g: &Geometry) {
     if g.slide.kernel().iter().product::<i64>() > FEW_TAPS {
         e.bound_resident(2);
     }
@@ -35,7 +35,7 @@ fn channels_are_innermost(image: &Buffer) -> bool {
 
 /// A copy of a weight in scratch memory with its output channels innermost, so that a thread reads those of several
 /// channels at once. The kernel that makes it is a stage of its own.
-fn with_channels_innermost<'c>(e: &mut Emitter<'c>, g: &Geometry, w: &Tensor<'c>) -> Buffer<'c> {
+fn with_channels_innermost<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>) -> Buffer<'c> {
     let from = g.w_buffer(w);
     let channels = g.groups * g.k;
     let inner = [&[g.c], &g.slide.kernel()[..]].concat();
@@ -84,7 +84,7 @@ fn on_tensor_cores<'c>(
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`,
 /// and the moments of y where the operator has them.
-pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
     // The epilogue reads a residual where it writes the result.
@@ -110,7 +110,7 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(),
 }
 
 /// [`forward`] for every attribute, without the moments.
-fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<'c>) {
+fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &Emitter<'c>) {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let g = Geometry::new(window, op.groups, &x.ty, &y.ty);
     let (xb, yb) = (g.x_buffer(x), g.y_buffer(y));
@@ -136,7 +136,7 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<
             Some(bias) => e.load(bias, &[channel], None),
             None => e.zero(elem),
         };
-        let start = e.splat(start, e.lanes);
+        let start = e.splat(start, e.lanes());
         let sum = e.fold_nest(&taps, &[start], &mut |e, tap, sum| {
             let c = in_group(e, group, g.c, tap[0]);
             let (xi, guard) = g.slide.read_by(e, [n, c], out, &tap[1..]);
@@ -157,7 +157,7 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &mut Emitter<
 }
 
 /// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
-pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), String> {
+pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
     if let Some(problem) = on_tensor_cores(k, &window, op.groups, [dx, w, dy]) {
@@ -185,7 +185,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
         let first = e.index_scale(group, -g.c);
         let c = e.index_add(channel, first);
         let zero = e.zero(elem);
-        let start = e.splat(zero, e.lanes);
+        let start = e.splat(zero, e.lanes());
         let sum = e.fold_nest(&taps, &[start], &mut |e, tap, sum| {
             let out_channel = in_group(e, group, g.k, tap[0]);
             let (oi, guard) = g.slide.written_by(e, [n, out_channel], input, &tap[1..]);
@@ -199,11 +199,7 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &mut Emitter<
 }
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
-pub fn backward_weight<'c>(
-    op: &ConvBackwardWeight,
-    k: &Kernel<'c>,
-    e: &mut Emitter<'c>,
-) -> Result<(), String> {
+pub fn backward_weight<'c>(op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
     if let Some(problem) = on_tensor_cores(k, &op.window(), op.groups, [x, dw, dy]) {
         problem.backward_weight(e, [x, dy, dw].map(|tensor| tensor.pointer));
@@ -223,7 +219,7 @@ pub fn backward_weight<'c>(
     }
     let kept: Vec<Extent<'c>> = order.iter().map(|&axis| Extent::Fixed(sizes[axis])).collect();
     let summed = [&[k.extent(x.ty.shape.0[0])], &extents(&g.slide.output)[..]].concat();
-    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
+    let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (own, rest) = at.split_at(kept.len());
         let (own, n, out) = (in_place(&order, own), rest[0], &rest[1..]);
         let group = group_of(e, &g, own[0], g.k);

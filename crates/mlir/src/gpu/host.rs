@@ -97,8 +97,8 @@ impl<'c> Rewriter<'c> {
         }
         let entry = blocks.first()?;
         let first = handle::operation(entry.first_operation()?);
-        let mut e = Emitter::before(self.context, *entry, first);
-        Some(Room::new(&mut e, most?))
+        let e = Emitter::before(self.context, *entry, first);
+        Some(Room::new(&e, most?))
     }
 
     fn block(&self, block: BlockRef<'c, 'c>, room: Option<&Room<'c>>) -> Result<(), LowerError> {
@@ -106,13 +106,13 @@ impl<'c> Rewriter<'c> {
         while let Some(operation) = next {
             next = operation.next_in_block();
             let operation = handle::operation(operation);
-            let mut e = Emitter::before(self.context, block, operation);
+            let e = Emitter::before(self.context, block, operation);
             match operation.name().as_string_ref().as_str() {
                 Ok(LAUNCH) => {
                     let room = room.ok_or_else(|| bug("no room for a launch's arguments".to_string()))?;
-                    launch(&mut e, operation, room)?;
+                    launch(&e, operation, room)?;
                 }
-                Ok("nccl.all_reduce") => all_reduce(&mut e, operation)?,
+                Ok("nccl.all_reduce") => all_reduce(&e, operation)?,
                 Ok("nccl.group_start") => {
                     e.call(gpu_symbols::NCCL_GROUP_START, &[], Some(Elem::I32));
                 }
@@ -146,7 +146,7 @@ struct Room<'c> {
 }
 
 impl<'c> Room<'c> {
-    fn new(e: &mut Emitter<'c>, most: usize) -> Room<'c> {
+    fn new(e: &Emitter<'c>, most: usize) -> Room<'c> {
         let count = e.index(most as i64);
         let (values, table) = (on_stack(e, count), on_stack(e, count));
         let slots = (0..most as i64).map(|i| {
@@ -162,7 +162,7 @@ impl<'c> Room<'c> {
 }
 
 /// An array of `count` pointers on the stack.
-fn on_stack<'c>(e: &mut Emitter<'c>, count: Val<'c>) -> Val<'c> {
+fn on_stack<'c>(e: &Emitter<'c>, count: Val<'c>) -> Val<'c> {
     let pointer = e.ty(Elem::Ptr, 1);
     let elem_type: Attribute<'c> = TypeAttribute::new(pointer).into();
     let alignment = e.i64_attribute(8);
@@ -170,11 +170,7 @@ fn on_stack<'c>(e: &mut Emitter<'c>, count: Val<'c>) -> Val<'c> {
     e.op1("llvm.alloca", &[count], (Elem::Ptr, 1), &attributes)
 }
 
-fn launch<'c>(
-    e: &mut Emitter<'c>,
-    operation: OperationRef<'c, 'c>,
-    room: &Room<'c>,
-) -> Result<(), LowerError> {
+fn launch<'c>(e: &Emitter<'c>, operation: OperationRef<'c, 'c>, room: &Room<'c>) -> Result<(), LowerError> {
     let kernel = operation.attribute(INDEX).ok();
     let kernel = kernel.and_then(|index| IntegerAttribute::try_from(index).ok());
     let kernel = kernel
@@ -212,7 +208,7 @@ fn launch<'c>(
     Ok(())
 }
 
-fn all_reduce<'c>(e: &mut Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
+fn all_reduce<'c>(e: &Emitter<'c>, operation: OperationRef<'c, 'c>) -> Result<(), LowerError> {
     let cast = operation.operand(0).map_err(|e| bug(e.to_string()))?;
     let cast = handle::defining(cast).ok_or_else(|| bug("a communicator has no origin".to_string()))?;
     let communicator = operand(cast, 0, Elem::Ptr)?;

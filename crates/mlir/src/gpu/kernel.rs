@@ -12,7 +12,7 @@ use super::launches::Traffic;
 use super::traffic::traffic;
 use crate::LowerError;
 use crate::cpu::KernelSource;
-use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Elem, Emitter, Sharing, Work};
+use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Emitter, Sharing, Work};
 use crate::host::Parameter;
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor};
@@ -246,15 +246,13 @@ impl<'c> Lowering<'c> {
             vector_bytes: COPY_BYTES as usize,
             products: self.products,
         };
-        let mut e = Emitter::new(self.functions.context, location, block);
-        e.index_elem = Elem::I32;
         let mut device = Device::new(stage, self.batch_bound, n, scratch);
         let prefix = format!("{} {operands} {overlaps:?}", op.name());
         device.sharing = Sharing::new(&self.shared, prefix);
-        e.device = Some(device);
-        ops::lower(op, &kernel, &mut e)?;
+        let e = Emitter::of_device(self.functions.context, location, block, device);
+        ops::lower(op, &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
-        let Some(mut device) = e.device else {
+        let Some(mut device) = e.into_device() else {
             return Err(LowerError::Internal {
                 message: "a kernel lost its state".to_string(),
             });

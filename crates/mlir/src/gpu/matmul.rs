@@ -8,7 +8,7 @@ use crate::emit::{Emitter, Index, Inner, Val};
 use crate::ops::kernel::{Kernel, matrix};
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
-pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     if let Some((direction, shape)) = of_matmul(k.products, op, [&a.ty, &b.ty]) {
         let problem = Problem {
@@ -30,7 +30,7 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let elem = y.elem();
     let outputs = [k.extent(m), k.extent(n)];
     let summed = k.extent(inner);
-    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
+    let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let av = e.load(&ab, &[at[0], at[2]], None);
         let bv = e.load(&bb, &[at[2], at[1]], None);
         vec![e.fma(av, bv, sum[0])]

@@ -27,7 +27,7 @@ pub fn register(context: &Context) -> Result<(), LowerError> {
 
 /// The sum of `count` elements at `pointer` over the ranks, in place.
 pub fn all_reduce<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     communicator: Val<'c>,
     pointer: Val<'c>,
     count: Val<'c>,
@@ -63,11 +63,11 @@ pub fn all_reduce<'c>(
 }
 
 /// Starts a group of collectives.
-pub fn group_start(e: &mut Emitter) {
+pub fn group_start(e: &Emitter) {
     e.op("nccl.group_start", &[], &[], &[]);
 }
 
 /// Issues the collectives of a group.
-pub fn group_end<'c>(e: &mut Emitter<'c>, stream: Val<'c>) {
+pub fn group_end<'c>(e: &Emitter<'c>, stream: Val<'c>) {
     e.op("nccl.group_end", &[stream], &[], &[]);
 }

@@ -104,7 +104,7 @@ impl<'c> Lowering<'c> {
         };
         let collectives = crate::schedule::collectives(part.graph)?;
         for (index, id) in crate::schedule::indexed(part.graph, nodes)? {
-            step.e.location = functions.location(&part.graph.node(id).name);
+            step.e.set_location(functions.location(&part.graph.node(id).name));
             match part.graph.op(id) {
                 Op::AllReduce(_) => {
                     let number = crate::schedule::number(&collectives, id)?;
@@ -178,7 +178,7 @@ impl<'c> Lowering<'c> {
         for launch in self.launches(call)? {
             let kernel = &self.lowered.kernels[launch.index as usize];
             let n = step.frame.n;
-            launch_kernel(&mut step.e, (&launch, kernel), queue.stream, n, &arguments);
+            launch_kernel(&step.e, (&launch, kernel), queue.stream, n, &arguments);
             self.record(&launch, call.label, call.op.name());
         }
         Ok(())
@@ -195,7 +195,7 @@ impl<'c> Lowering<'c> {
 
 /// `gpu.launch_func` of a kernel on a stream, with as many blocks as `launch` needs for `n` samples.
 pub(super) fn launch_kernel<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     (launch, kernel): (&Launch, &GpuKernel),
     stream: Val<'c>,
     n: Val<'c>,
@@ -272,15 +272,15 @@ fn all_reduce<'c>(
     let communicator = step.e.load_scalar(slot, Elem::Ptr);
     let grouped = segments.len() > 1;
     if grouped {
-        nccl::group_start(&mut step.e);
+        nccl::group_start(&step.e);
     }
     for segment in &segments {
         let pointer = step.pointer(segment.location);
         let count = step.e.index(segment.elements as i64);
-        nccl::all_reduce(&mut step.e, communicator, pointer, count, segment.dtype, stream)?;
+        nccl::all_reduce(&step.e, communicator, pointer, count, segment.dtype, stream)?;
     }
     if grouped {
-        nccl::group_end(&mut step.e, stream);
+        nccl::group_end(&step.e, stream);
     }
     step.e.jump(next);
     let bytes = |piece: &Piece| piece.elements * piece.dtype.bytes();

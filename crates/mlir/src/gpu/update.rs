@@ -50,11 +50,10 @@ impl<'c> Lowering<'c> {
             let parameters = [Parameter::Shared];
             let location = self.functions.unknown();
             let (region, block, arguments) = self.device.body(&parameters, location);
-            let mut e = Emitter::new(self.functions.context, location, block);
-            e.index_elem = Elem::I32;
-            e.device = Some(Device::new(0, 1, arguments[0], arguments[0]));
+            let device = Device::new(0, 1, arguments[0], arguments[0]);
+            let e = Emitter::of_device(self.functions.context, location, block, device);
             let elem = ops::kernel::elem(self.dtype);
-            build(&mut e, arguments[0], elem, (COPY_BYTES / elem.bytes()) as usize);
+            build(&e, arguments[0], elem, (COPY_BYTES / elem.bytes()) as usize);
             e.op("llvm.return", &[], &[], &[]);
             let definition = Definition {
                 name: name.to_string(),
@@ -97,7 +96,7 @@ impl<'c> Lowering<'c> {
     fn update_function(&mut self, function: &str, index: i64, costs: &PerElement) {
         let functions = self.functions;
         let empty = Graph::new("update");
-        let mut step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
+        let step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
         let arguments = step.arguments;
         let (stream, update) = (
             field!(step.e, arguments, stream),
@@ -115,7 +114,7 @@ impl<'c> Lowering<'c> {
         };
         let n = step.frame.n;
         let kernel = &self.lowered.kernels[index as usize];
-        launch_kernel(&mut step.e, (&launch, kernel), stream, n, &[update]);
+        launch_kernel(&step.e, (&launch, kernel), stream, n, &[update]);
         let name = kernel.name.clone();
         step.finish(&functions, function);
         self.record(&launch, UPDATE, &name);

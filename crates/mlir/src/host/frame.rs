@@ -59,7 +59,7 @@ macro_rules! field {
 
 impl<'c> Frame<'c> {
     /// Reads what `arguments`, a [`StepArguments`], holds. `constants` is the address of the graph's constants.
-    fn new(e: &mut Emitter<'c>, arguments: Val<'c>, constants: Val<'c>) -> Frame<'c> {
+    fn new(e: &Emitter<'c>, arguments: Val<'c>, constants: Val<'c>) -> Frame<'c> {
         let ranks = field!(e, arguments, ranks, Elem::I64);
         let one = e.index(1);
         Frame {
@@ -88,14 +88,14 @@ impl<'c, 'g> Step<'c, 'g> {
     pub fn new(
         functions: &Functions<'c>,
         graph: &'g Graph,
-        constants: impl FnOnce(&mut Emitter<'c>, Val<'c>) -> Val<'c>,
+        constants: impl FnOnce(&Emitter<'c>, Val<'c>) -> Val<'c>,
     ) -> Step<'c, 'g> {
         let location = functions.unknown();
         let (region, block, arguments) = functions.body(&[Parameter::Exclusive], location);
-        let mut e = Emitter::new(functions.context, location, block);
+        let e = Emitter::new(functions.context, location, block);
         e.share_constants();
-        let constants = constants(&mut e, arguments[0]);
-        let frame = Frame::new(&mut e, arguments[0], constants);
+        let constants = constants(&e, arguments[0]);
+        let frame = Frame::new(&e, arguments[0], constants);
         Step {
             graph,
             arguments: arguments[0],

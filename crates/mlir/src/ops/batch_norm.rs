@@ -37,7 +37,7 @@ pub struct Statistics<'c> {
 
 impl<'c> Statistics<'c> {
     /// Loads what one channel needs.
-    pub fn channel(&self, e: &mut Emitter<'c>, c: Index<'c>) -> Channel<'c> {
+    pub fn channel(&self, e: &Emitter<'c>, c: Index<'c>) -> Channel<'c> {
         let mean = e.load(&self.mean, &[c], None);
         let (high, low) = e.split(mean, self.elem);
         let inv_std = e.load(&self.inv_std, &[c], None);
@@ -56,7 +56,7 @@ impl<'c> Statistics<'c> {
 
 impl<'c> Channel<'c> {
     /// The normalised value.
-    pub fn xhat(&self, e: &mut Emitter<'c>, x: Val<'c>) -> Val<'c> {
+    pub fn xhat(&self, e: &Emitter<'c>, x: Val<'c>) -> Val<'c> {
         let mut d = e.sub(x, self.high);
         if let Some(low) = self.low {
             d = e.sub(d, low);
@@ -65,7 +65,7 @@ impl<'c> Channel<'c> {
     }
 
     /// `xhat * scale + bias + residual`
-    pub fn affine(&self, e: &mut Emitter<'c>, xhat: Val<'c>, residual: Option<Val<'c>>) -> Val<'c> {
+    pub fn affine(&self, e: &Emitter<'c>, xhat: Val<'c>, residual: Option<Val<'c>>) -> Val<'c> {
         let mut z = match (self.scale, self.bias) {
             (Some(scale), Some(bias)) => e.fma(xhat, scale, bias),
             _ => xhat,
@@ -78,7 +78,7 @@ impl<'c> Channel<'c> {
 }
 
 /// `y = activation(xhat * scale + bias + residual)`
-pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let image = k.image(&x.ty);
     let (xb, yb) = (x.image(), y.image());
@@ -110,13 +110,13 @@ pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// `batch_norm` with running statistics: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
-pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let image = k.image(&x.ty);
     let (xb, yb) = (x.image(), y.image());
     let elem = x.elem();
     let vectors: Vec<Buffer<'c>> = k.operands[1..].iter().map(Tensor::flat).collect();
-    let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {
+    let prepare = |e: &Emitter<'c>, c: Index<'c>| {
         let [scale, bias, mean, var] = [0, 1, 2, 3].map(|i| e.load(&vectors[i], &[c], None));
         let var = e.convert(var, Elem::F64);
         let (epsilon, one) = (e.float(Elem::F64, op.epsilon), e.float(Elem::F64, 1.0));

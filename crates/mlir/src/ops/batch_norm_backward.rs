@@ -35,7 +35,7 @@ impl<'c> Backward<'c> {
     }
 
     /// `(xhat, dz)` at an index.
-    fn at(&self, e: &mut Emitter<'c>, channel: &Channel<'c>, at: &[Index<'c>]) -> (Val<'c>, Val<'c>) {
+    fn at(&self, e: &Emitter<'c>, channel: &Channel<'c>, at: &[Index<'c>]) -> (Val<'c>, Val<'c>) {
         let x = e.load(&self.x, at, None);
         let xhat = channel.xhat(e, x);
         let dy = e.load(&self.dy, at, None);
@@ -49,7 +49,7 @@ impl<'c> Backward<'c> {
 }
 
 /// `[sum dz, sum dz * xhat]`, and `dz` itself where it is a result.
-pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let backward = Backward::new(k, op.activation, [4, 5, 6]);
     let result = k.results[0].flat();
@@ -79,7 +79,7 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &mut Emitter<
 
 /// `dx = scale * inv_std * (dz - B/N - xhat * G/N)`. `B/N` is subtracted in two parts: its rounding to f32 would be
 /// the same in every element and add up in what sums `dx`, such as the gradient of a bias before the layer.
-pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let elem = k.operands[0].elem();
     let backward = Backward::new(k, op.activation, [4, 7, usize::MAX]);
@@ -87,15 +87,15 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &mut Emitter<'c>)
     let result = k.results[0].image();
     let n = e.load(&count, &[Index::constant(0)], None);
     // On a GPU divisions in f64 would be most of what a thread does.
-    let inverse = e.device.is_some().then(|| {
+    let inverse = e.is_device().then(|| {
         let one = e.float(Elem::F64, 1.0);
         e.div(one, n)
     });
-    let per_element = |e: &mut Emitter<'c>, sum: Val<'c>| match inverse {
+    let per_element = |e: &Emitter<'c>, sum: Val<'c>| match inverse {
         Some(inverse) => e.mul(sum, inverse),
         None => e.div(sum, n),
     };
-    let prepare = |e: &mut Emitter<'c>, c: Index<'c>| {
+    let prepare = |e: &Emitter<'c>, c: Index<'c>| {
         let channel = backward.statistics.channel(e, c);
         let g_at = e.index_offset(c, image.channels);
         let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));

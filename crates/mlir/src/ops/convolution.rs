@@ -72,7 +72,7 @@ pub fn extents<'c>(sizes: &[i64]) -> Vec<Extent<'c>> {
 }
 
 /// `g * per_group + i`
-pub fn in_group<'c>(e: &mut Emitter<'c>, g: Index<'c>, per_group: i64, i: Index<'c>) -> Index<'c> {
+pub fn in_group<'c>(e: &Emitter<'c>, g: Index<'c>, per_group: i64, i: Index<'c>) -> Index<'c> {
     let first = e.index_scale(g, per_group);
     e.index_add(first, i)
 }

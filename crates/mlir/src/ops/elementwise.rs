@@ -62,10 +62,10 @@ fn merge<'c>(k: &Kernel<'c>, shape: &Shape, strides: &[Vec<i64>]) -> (Vec<Extent
 /// `result[i] = f(operands[i])` over the axes of `shape`; the last tensor is the result.
 fn strided<'c>(
     k: &Kernel<'c>,
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     shape: &Shape,
     tensors: &[(&Tensor<'c>, Vec<i64>, i64)],
-    f: &dyn Fn(&mut Emitter<'c>, &[Val<'c>]) -> Val<'c>,
+    f: &dyn Fn(&Emitter<'c>, &[Val<'c>]) -> Val<'c>,
 ) {
     let strides: Vec<Vec<i64>> = tensors.iter().map(|(_, s, _)| s.clone()).collect();
     let (extents, merged) = merge(k, shape, &strides);
@@ -93,7 +93,7 @@ fn whole<'c, 't>(tensor: &'t Tensor<'c>, shape: &Shape) -> (&'t Tensor<'c>, Vec<
 }
 
 /// `result = f(operands)`, where operands broadcast to the result.
-fn elementwise<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>, f: &dyn Fn(&mut Emitter<'c>, &[Val<'c>]) -> Val<'c>) {
+fn elementwise<'c>(k: &Kernel<'c>, e: &Emitter<'c>, f: &dyn Fn(&Emitter<'c>, &[Val<'c>]) -> Val<'c>) {
     let shape = &k.results[0].ty.shape;
     let tensors: Vec<_> = k
         .operands
@@ -105,27 +105,27 @@ fn elementwise<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>, f: &dyn Fn(&mut Emitter<
 }
 
 /// `y = f(x)`
-pub fn unary<'c>(op: &Unary, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn unary<'c>(op: &Unary, k: &Kernel<'c>, e: &Emitter<'c>) {
     elementwise(k, e, &|e, v| e.unary(op.function, v[0]));
 }
 
 /// `dx = dy * f'(x)`
-pub fn unary_backward<'c>(op: &UnaryBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn unary_backward<'c>(op: &UnaryBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     elementwise(k, e, &|e, v| e.unary_backward(op.function, v[0], v[1]));
 }
 
 /// `y = f(a, b)`, broadcasting.
-pub fn binary<'c>(op: &Binary, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn binary<'c>(op: &Binary, k: &Kernel<'c>, e: &Emitter<'c>) {
     elementwise(k, e, &|e, v| e.binary_function(op.function, v[0], v[1]));
 }
 
 /// `y = x` broadcast, or in another element type.
-pub fn copy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn copy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     elementwise(k, e, &|_, v| v[0]);
 }
 
 /// `y = x` with the same elements in the same order, whatever the shapes.
-pub fn reshape<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn reshape<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     if x.ty.shape == y.ty.shape {
         return copy(k, e);
@@ -142,7 +142,7 @@ pub fn reshape<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// [`reshape`] where an operand or result is not row-major: element by element, by logical position.
-fn reorder<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+fn reorder<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let (xb, yb) = (x.buffer(), y.buffer());
     let sizes = |t: &Tensor<'c>| t.ty.shape.0.iter().map(|&d| fixed(d)).collect::<Vec<i64>>();
@@ -168,7 +168,7 @@ fn reorder<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// Axis `i` of the result is axis `permutation[i]` of the operand.
-pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let own = strides(&x.ty);
     let strides = op.permutation.iter().map(|&i| own[i]).collect();
@@ -182,7 +182,7 @@ pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// Every operand is copied to its place along the axis.
-pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &Emitter<'c>) {
     let y = &k.results[0];
     let strides = strides(&y.ty);
     let mut first = 0;
@@ -194,7 +194,7 @@ pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// Every `step`-th of `begin..end` of one axis.
-pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let mut strides = strides(&x.ty);
     let offset = op.begin as i64 * strides[op.axis];
@@ -209,12 +209,12 @@ pub fn slice<'c>(op: &Slice, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// Element `i` of the axis is that of `x` at `(i - before) / step`, where there is one, else 0.
-pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let (dims, axis) = (&y.ty.shape.0, op.axis);
     let size = fixed(x.ty.shape.0[axis]);
     let (before, step) = (op.before as i64, op.step.get() as i64);
-    let source = |e: &mut Emitter<'c>, at: &[Index<'c>], along: usize| {
+    let source = |e: &Emitter<'c>, at: &[Index<'c>], along: usize| {
         let from = e.index_offset(at[along], -before);
         let (source, exact) = e.index_divide(from, step);
         let below = e.index_below(source, size);
@@ -222,7 +222,7 @@ pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         read[along] = source;
         (read, e.both(exact, Some(below)))
     };
-    if e.device.is_some() {
+    if e.is_device() {
         let (xb, yb) = (x.buffer(), y.buffer());
         return k.each(e, y, k.width(y.elem()), &|e, at| {
             let (read, guard) = source(e, at, axis);

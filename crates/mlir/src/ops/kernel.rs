@@ -161,7 +161,7 @@ impl<'c> Kernel<'c> {
     }
 
     /// `body` for every index of a tensor; neighbouring threads take neighbours in memory.
-    pub fn each(&self, e: &mut Emitter<'c>, tensor: &Tensor<'c>, width: usize, body: Each<'c, '_>) {
+    pub fn each(&self, e: &Emitter<'c>, tensor: &Tensor<'c>, width: usize, body: Each<'c, '_>) {
         let extents: Vec<Extent<'c>> = tensor.ty.shape.0.iter().map(|&d| self.extent(d)).collect();
         e.map_along(&extents, &strides(&tensor.ty), width, body);
     }
@@ -186,7 +186,7 @@ impl<'c> Kernel<'c> {
     }
 
     /// The divisor of losses: `total * positions`, in f64.
-    pub fn divisor(&self, e: &mut Emitter<'c>, positions: i64) -> Val<'c> {
+    pub fn divisor(&self, e: &Emitter<'c>, positions: i64) -> Val<'c> {
         let total = e.convert(self.total, Elem::F64);
         let positions = e.float(Elem::F64, positions as f64);
         e.mul(total, positions)

@@ -11,7 +11,7 @@ fn sizes(k: &Kernel) -> (i64, i64) {
 
 /// Largest logit of a pixel and the sum of `exp(logit - largest)`, in f64.
 fn largest_and_sum<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     logits: &Buffer<'c>,
     classes: i64,
     n: Index<'c>,
@@ -35,12 +35,12 @@ fn largest_and_sum<'c>(
 }
 
 /// Sum of `logsumexp(logits) - logits[target]` over the rank, divided by `total * positions`.
-pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let (classes, positions) = sizes(k);
     let logits = k.operands[0].image();
     let target = k.operands[1].view(&[positions, 1]);
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
-    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
+    let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (largest, total) = largest_and_sum(e, &logits, classes, at[0], at[1]);
         let log = e.log(total);
         let lse = e.add(largest, log);
@@ -51,8 +51,8 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
         let loss = e.sub(lse, logit);
         vec![e.add(sum[0], loss)]
     };
-    let store = |e: &mut Emitter<'c>, sum: Val<'c>| share_of_loss(k, e, positions, sum);
-    if e.device.is_some() {
+    let store = |e: &Emitter<'c>, sum: Val<'c>| share_of_loss(k, e, positions, sum);
+    if e.is_device() {
         return e.sum_in_threads(
             &[],
             &axes,
@@ -68,20 +68,20 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// Stores `sum / (total * terms)`: the rank's share of a mean with `terms` terms a sample.
-fn share_of_loss<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>, terms: i64, sum: Val<'c>) {
+fn share_of_loss<'c>(k: &Kernel<'c>, e: &Emitter<'c>, terms: i64, sum: Val<'c>) {
     let divisor = k.divisor(e, terms);
     let share = e.div(sum, divisor);
     e.store(&k.results[0].flat(), &[Index::constant(0)], share);
 }
 
 /// `(softmax(logits) - onehot(target)) / (total * positions)`
-pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let (classes, positions) = sizes(k);
     let (logits, result) = (k.operands[0].image(), k.results[0].image());
     let target = k.operands[1].view(&[positions, 1]);
     let divisor = k.divisor(e, positions);
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
-    let pixel = |e: &mut Emitter<'c>, at: &[Index<'c>]| {
+    let pixel = |e: &Emitter<'c>, at: &[Index<'c>]| {
         let (largest, total) = largest_and_sum(e, &logits, classes, at[0], at[1]);
         let label = e.load(&target, at, None);
         let label = e.convert(label, e.index_elem);
@@ -100,7 +100,7 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
             e.store(&result, &[at[0], c, at[1]], d);
         });
     };
-    if e.device.is_some() {
+    if e.is_device() {
         return e.map(&axes, 1, &pixel);
     }
     e.fold_nest(&axes, &[], &mut |e, at, _| {
@@ -115,9 +115,9 @@ fn per_sample(k: &Kernel) -> i64 {
 }
 
 /// Sum of squared differences over the rank, divided by `total * elements of a sample`.
-pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let count = per_sample(k);
-    let on_device = e.device.is_some();
+    let on_device = e.is_device();
     let batch = k.extent(k.operands[0].ty.shape.0[0]);
     // On a GPU prediction and target may lie in different order.
     let axes: Vec<Extent<'c>> = k.operands[0].ty.shape.0.iter().map(|&d| k.extent(d)).collect();
@@ -130,7 +130,7 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     };
     let (p, t) = (view(&k.operands[0]), view(&k.operands[1]));
     let width = k.width(Elem::F64);
-    let mut add = |e: &mut Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
+    let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
         let (a, b) = (e.convert(a, Elem::F64), e.convert(b, Elem::F64));
         let d = e.sub(a, b);
@@ -151,10 +151,10 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// `2 (prediction - target) / (total * elements of a sample)`
-pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let count = per_sample(k);
     let tensors = [&k.operands[0], &k.operands[1], &k.results[0]];
-    let on_device = e.device.is_some();
+    let on_device = e.is_device();
     let [p, t, result] = tensors.map(|t| {
         if on_device {
             t.buffer()
@@ -166,7 +166,7 @@ pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &mut Emitter<'c>) {
     let two = e.float(Elem::F64, 2.0);
     let factor = e.div(two, divisor);
     let factor = e.convert(factor, result.elem);
-    let element = |e: &mut Emitter<'c>, at: &[Index<'c>]| {
+    let element = |e: &Emitter<'c>, at: &[Index<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
         let d = e.sub(a, b);
         let d = e.mul(d, factor);

@@ -24,9 +24,9 @@ use kernel::Kernel;
 
 /// Builds the body of one kernel. Sources and collectives have none: a step reads the former in place and
 /// calls the runtime for the latter.
-pub fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &mut Emitter<'c>) -> Result<(), LowerError> {
+pub fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), LowerError> {
     let bug = |message: String| LowerError::Internal { message };
-    let on_gpu = e.device.is_some();
+    let on_gpu = e.is_device();
     match op {
         Op::Conv(c) if on_gpu => gpu::conv::forward(c, k, e).map_err(bug)?,
         Op::Conv(c) => {

@@ -8,7 +8,7 @@ use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index};
 
 /// Moments `[m, m*mean, M2 + m*mean^2]`. Deviations are summed about the channel's first value, in f64, so
 /// that a large mean cancels before anything is squared.
-pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &mut Emitter<'c>) {
+pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter<'c>) {
     let image = k.image(&x.ty);
     let (xb, result) = (x.image(), out.flat());
     let samples = match image.n {
@@ -53,7 +53,7 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &mut Emi
 }
 
 /// Mean, inverse deviation and running statistics from summed moments.
-pub fn finalize<'c>(op: &BatchNormFinalize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn finalize<'c>(op: &BatchNormFinalize, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (moments, running) = (k.operands[0].flat(), [k.operands[1].flat(), k.operands[2].flat()]);
     let results: Vec<Buffer<'c>> = k.results.iter().map(Tensor::flat).collect();
     let channels: i64 = k.results[1].ty.shape.sizes(0).iter().product::<usize>() as i64;

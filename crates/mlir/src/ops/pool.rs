@@ -7,7 +7,7 @@ use super::window::Sliding;
 use crate::emit::{Compare, Elem, Emitter, Index, Val};
 
 /// Row-major position of a tap in its window.
-fn position<'c>(e: &mut Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
+fn position<'c>(e: &Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
     let mut position = Index::constant(0);
     for (&t, &size) in tap.iter().zip(&w.kernel) {
         position = e.index_scale(position, size as i64);
@@ -17,7 +17,7 @@ fn position<'c>(e: &mut Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
 }
 
 /// Codes are computed as indices and kept as their type says.
-pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y, code) = (&k.operands[0], &k.results[0], &k.results[1]);
     let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb, cb) = (x.buffer(), y.buffer(), code.buffer());
@@ -25,7 +25,7 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
     k.each(e, y, k.width(Elem::I64), &|e, at| {
         let lowest = e.float(elem, f64::NEG_INFINITY);
         let none = e.index(0);
-        let start = [e.splat(lowest, e.lanes), e.splat(none, e.lanes)];
+        let start = [e.splat(lowest, e.lanes()), e.splat(none, e.lanes())];
         let best = e.fold_nest(&slide.taps(), &start, &mut |e, tap, best| {
             let (xi, guard) = slide.read_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&xb, &xi, guard);
@@ -43,14 +43,14 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
 }
 
 /// `dx[i]` sums `dy` of the windows whose code points at `i`.
-pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (dy, code, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, cb, dxb) = (dy.buffer(), code.buffer(), dx.buffer());
     let elem = dx.elem();
     k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes)];
+        let start = [e.splat(zero, e.lanes())];
         let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
             let (oi, guard) = slide.written_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&dyb, &oi, guard);
@@ -68,7 +68,7 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c
 
 /// How many elements the mean of window `out` is over: on every axis the taps that count.
 fn divisor<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     slide: &Sliding,
     elem: Elem,
     include_pad: bool,
@@ -99,14 +99,14 @@ fn divisor<'c>(
 }
 
 /// Mean over the elements of a window that count.
-pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb) = (x.buffer(), y.buffer());
     let elem = x.elem();
     k.each(e, y, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes)];
+        let start = [e.splat(zero, e.lanes())];
         let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
             let (xi, guard) = slide.read_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&xb, &xi, guard);
@@ -119,14 +119,14 @@ pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &mut Emitter<'c>
 }
 
 /// `dx[i]` sums `dy / divisor` of the windows that read `i`.
-pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (dy, dx) = (&k.operands[0], &k.results[0]);
     let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, dxb) = (dy.buffer(), dx.buffer());
     let elem = dx.elem();
     k.each(e, dx, k.width(Elem::I64), &|e, at| {
         let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes)];
+        let start = [e.splat(zero, e.lanes())];
         let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
             let (oi, guard) = slide.written_by(e, [at[0], at[1]], &at[2..], tap);
             let v = e.load(&dyb, &oi, guard);

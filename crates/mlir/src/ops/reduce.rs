@@ -14,7 +14,7 @@ struct Axis<'c> {
 }
 
 /// Lanes run along the last axis: over results when it is kept, over what is summed when it is reduced.
-pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let mut axes: Vec<Axis<'c>> = Vec::new();
     let mut count = 1.0;
@@ -59,7 +59,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         };
     }
     let (xb, yb) = (x.view(&own), y.view(&result_strides));
-    let finish = |e: &mut Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
+    let finish = |e: &Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
         let value = match op.function {
             ReduceFunction::Sum => sum,
             ReduceFunction::Mean => {
@@ -70,18 +70,18 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         let value = e.convert(value, y.elem());
         e.store(&yb, at, value);
     };
-    let add = |e: &mut Emitter<'c>, kept: &[Index<'c>], at: &[Index<'c>], sum: Val<'c>| {
+    let add = |e: &Emitter<'c>, kept: &[Index<'c>], at: &[Index<'c>], sum: Val<'c>| {
         let v = e.load(&xb, &[kept, at].concat(), None);
         let v = e.convert(v, Elem::F64);
         vec![e.add(sum, v)]
     };
     let width = k.width(Elem::F64);
-    if e.device.is_some() {
+    if e.is_device() {
         let inner = match axes.iter().min_by_key(|axis| axis.stride) {
             Some(innermost) if innermost.reduced => Inner::Summed,
             _ => Inner::Kept,
         };
-        let mut one = |e: &mut Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+        let mut one = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
             let (own, rest) = at.split_at(kept.len());
             add(e, own, rest, sums[0])
         };
@@ -101,7 +101,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &mut Emitter<'c>) {
         }
         _ => e.map(&kept, width, &|e, at| {
             let zero = e.zero(Elem::F64);
-            let start = [e.splat(zero, e.lanes)];
+            let start = [e.splat(zero, e.lanes())];
             let sums = e.fold_nest(&summed, &start, &mut |e, r, s| add(e, at, r, s[0]));
             finish(e, sums[0], at);
         }),

@@ -14,7 +14,7 @@ fn spatial(tensor: &Tensor) -> Vec<usize> {
 }
 
 /// The numerator of the source coordinate of an output, held inside the input.
-fn numerator<'c>(e: &mut Emitter<'c>, c: Coordinates, out: Index<'c>) -> Val<'c> {
+fn numerator<'c>(e: &Emitter<'c>, c: Coordinates, out: Index<'c>) -> Val<'c> {
     let n = e.index_scale(out, c.slope);
     let n = e.index_offset(n, c.shift);
     let n = e.index_value(n);
@@ -24,7 +24,7 @@ fn numerator<'c>(e: &mut Emitter<'c>, c: Coordinates, out: Index<'c>) -> Val<'c>
 }
 
 /// Every output reads its neighbours: one, or two on every axis.
-pub fn forward<'c>(op: &Resize, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn forward<'c>(op: &Resize, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let axes = op.coordinates(&spatial(x));
     let (xb, yb, elem) = (x.buffer(), y.buffer(), x.elem());
@@ -88,7 +88,7 @@ fn offset(c: Coordinates, mode: ResizeMode) -> i64 {
 }
 
 /// The first output that may read input `i`: the first whose numerator is at least `offset + i * divisor`.
-fn first_output<'c>(e: &mut Emitter<'c>, c: Coordinates, mode: ResizeMode, i: Index<'c>) -> Index<'c> {
+fn first_output<'c>(e: &Emitter<'c>, c: Coordinates, mode: ResizeMode, i: Index<'c>) -> Index<'c> {
     if c.slope == 0 {
         return Index::constant(0);
     }
@@ -126,7 +126,7 @@ fn taps(c: Coordinates, mode: ResizeMode) -> i64 {
 
 /// The weight with which output `out` reads input `i`, on one axis.
 fn weight<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     c: Coordinates,
     mode: ResizeMode,
     elem: Elem,
@@ -156,7 +156,7 @@ fn weight<'c>(
 }
 
 /// `dx[i]` sums the weighted `dy` of the outputs that read `i`.
-pub fn backward<'c>(op: &ResizeBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
+pub fn backward<'c>(op: &ResizeBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (dy, dx) = (&k.operands[0], &k.results[0]);
     let axes = op.coordinates(&spatial(dy));
     let (dyb, dxb, elem) = (dy.buffer(), dx.buffer(), dx.elem());
@@ -167,7 +167,7 @@ pub fn backward<'c>(op: &ResizeBackward, k: &Kernel<'c>, e: &mut Emitter<'c>) {
             firsts.push(first_output(e, c, op.mode, i));
         }
         let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes)];
+        let start = [e.splat(zero, e.lanes())];
         let sum = e.fold_nest(&window, &start, &mut |e, tap, sum| {
             let (mut place, mut guard) = (at[..2].to_vec(), None);
             let mut product = e.float(elem, 1.0);

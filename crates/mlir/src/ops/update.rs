@@ -6,10 +6,10 @@ use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
 
 /// Builds the body of an update from the pointer to its arguments, the parameters' type and the number of
 /// them that fit in a vector.
-pub type Build<'c> = fn(&mut Emitter<'c>, Val<'c>, Elem, usize);
+pub type Build<'c> = fn(&Emitter<'c>, Val<'c>, Elem, usize);
 
 /// Reads a field of the argument structure.
-fn field<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, offset: usize, elem: Elem) -> Val<'c> {
+fn field<'c>(e: &Emitter<'c>, arguments: Val<'c>, offset: usize, elem: Elem) -> Val<'c> {
     let offset = e.index(offset as i64);
     let address = e.address(arguments, Elem::I8, offset);
     e.load_scalar(address, elem)
@@ -24,7 +24,7 @@ macro_rules! fields {
 
 /// Builds the body of `syncbn_update_sgd`: `d = g + weight_decay*p`, `v = first ? d : momentum*v + d`,
 /// `p -= lr * (nesterov ? d + momentum*v : v)`.
-pub fn sgd<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
+pub fn sgd<'c>(e: &Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
     type Of = UpdateArguments;
     let [weights, gradients, velocity] =
         fields!(e, arguments, Of, Ptr, [weights, gradients, velocity]).map(|p| Buffer::new(p, elem, &[1]));
@@ -51,7 +51,7 @@ pub fn sgd<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize
 }
 
 /// Builds the body of `syncbn_update_adamw`, by the formula of [`AdamWArguments`].
-pub fn adamw<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
+pub fn adamw<'c>(e: &Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
     type Of = AdamWArguments;
     let pointers = fields!(
         e,
@@ -117,26 +117,26 @@ pub fn adamw<'c>(e: &mut Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usi
 /// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest. On a GPU
 /// a thread takes a vector, and `begin` is a multiple of its elements.
 fn for_elements<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     [begin, end]: [Val<'c>; 2],
     width: usize,
-    one: impl Fn(&mut Emitter<'c>, Index<'c>),
+    one: impl Fn(&Emitter<'c>, Index<'c>),
 ) {
-    if e.device.is_some() {
+    if e.is_device() {
         let range = [begin, end].map(|v| e.convert(v, e.index_elem));
         return e.range_in_threads(range, width, one);
     }
     let count = e.sub(end, begin);
     let lanes = e.index(width as i64);
     let chunks = e.div(count, lanes);
-    e.lanes = width;
-    e.for_each(Extent::Batch(chunks), |e, chunk| {
-        let offset = e.index_scale(chunk, width as i64);
-        let base = e.index_add(offset, Index::uniform(begin));
-        let at = e.index_add(base, Index::Const { base: 0, stride: 1 });
-        one(e, at);
+    e.with_lanes(width, |e| {
+        e.for_each(Extent::Batch(chunks), |e, chunk| {
+            let offset = e.index_scale(chunk, width as i64);
+            let base = e.index_add(offset, Index::uniform(begin));
+            let at = e.index_add(base, Index::Const { base: 0, stride: 1 });
+            one(e, at);
+        });
     });
-    e.lanes = 1;
     let done = e.mul(chunks, lanes);
     let from = e.add(begin, done);
     e.for_range(from, end, 1, &[], |e, i, _| {

@@ -46,7 +46,7 @@ impl Sliding {
     /// inside.
     pub fn input_index<'c>(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         i: usize,
         out: Index<'c>,
         tap: Index<'c>,
@@ -67,7 +67,7 @@ impl Sliding {
     /// `first` is the index of the sample and of the channel.
     pub fn read_by<'c>(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         first: [Index<'c>; 2],
         out: &[Index<'c>],
         tap: &[Index<'c>],
@@ -84,7 +84,7 @@ impl Sliding {
     /// The index of the output whose window reads input `input` with tap `tap`, and whether there is one.
     pub fn written_by<'c>(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         first: [Index<'c>; 2],
         input: &[Index<'c>],
         tap: &[Index<'c>],

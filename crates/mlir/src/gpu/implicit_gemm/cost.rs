@@ -30,7 +30,7 @@ impl Problem<'_> {
     }
 
     /// Of the forward pass of `rows` pixels, with the moments of its result or without.
-    pub(super) fn note_forward(&self, e: &mut Emitter, tile: &Tile, rows: i64, moments: bool) {
+    pub(super) fn note_forward(&self, e: &Emitter, tile: &Tile, rows: i64, moments: bool) {
         let steps = ceil(self.shape.taps() * self.shape.c, tile.depth);
         let tiles = self.tiles(tile, Direction::Forward, steps as f64);
         let bytes = workspace_elements(tile, rows, self.shape.k) * Elem::F32.bytes();
@@ -44,7 +44,7 @@ impl Problem<'_> {
     }
 
     /// Of the kernel that merges the moments of all tiles.
-    pub(super) fn note_merge_of_tiles(&self, e: &mut Emitter, tile: &Tile, rows: i64) {
+    pub(super) fn note_merge_of_tiles(&self, e: &Emitter, tile: &Tile, rows: i64) {
         let bytes = workspace_elements(tile, rows, self.shape.k) * Elem::F32.bytes();
         e.note_cost(|cost| {
             cost.share = Share::Merge;
@@ -54,13 +54,7 @@ impl Problem<'_> {
     }
 
     /// Of the gradient for the input. The grid has as many blocks for each of its phases as the largest one needs.
-    pub(super) fn note_backward_data(
-        &self,
-        e: &mut Emitter,
-        tile: &Tile,
-        samples: i64,
-        phases: &[[Axis; 2]],
-    ) {
+    pub(super) fn note_backward_data(&self, e: &Emitter, tile: &Tile, samples: i64, phases: &[[Axis; 2]]) {
         let blocks = |[h, w]: &[Axis; 2]| ceil(samples * h.count * w.count, tile.rows);
         let steps = |[h, w]: &[Axis; 2]| ceil(h.taps * w.taps * self.shape.k, tile.depth);
         let most = phases.iter().map(blocks).max().unwrap_or(1).max(1);
@@ -73,7 +67,7 @@ impl Problem<'_> {
     /// Of the gradient for `elements` weights: of `steps` in each of `splits` parts.
     pub(super) fn note_backward_weight(
         &self,
-        e: &mut Emitter,
+        e: &Emitter,
         tile: &Tile,
         steps: i64,
         [splits, elements]: [i64; 2],
@@ -90,7 +84,7 @@ impl Problem<'_> {
 }
 
 /// Of the kernel that adds the parts of a gradient for weights.
-pub(super) fn note_merge_of_parts(e: &mut Emitter, [splits, elements]: [i64; 2]) {
+pub(super) fn note_merge_of_parts(e: &Emitter, [splits, elements]: [i64; 2]) {
     e.note_cost(|cost| {
         cost.share = Share::Merge;
         cost.scratch_read = splits * elements * Elem::F32.bytes();

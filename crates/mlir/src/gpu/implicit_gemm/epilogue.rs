@@ -38,7 +38,7 @@ pub struct Destination<'c, 'b> {
     /// Column 0 of the tile.
     pub column: Index<'c>,
     /// Where element (row, column) of the tile goes, and whether it does.
-    pub place: &'b dyn Fn(&mut Emitter<'c>, Index<'c>, Index<'c>) -> Place<'c>,
+    pub place: &'b dyn Fn(&Emitter<'c>, Index<'c>, Index<'c>) -> Place<'c>,
     /// What is made of it.
     pub finish: Finish<'c>,
     /// Where its moments go; None where nobody needs them.
@@ -46,7 +46,7 @@ pub struct Destination<'c, 'b> {
 }
 
 /// Stores a block's tile. All threads meet; shared memory must be free.
-pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>, to: &Destination<'c, '_>) {
+pub fn store<'c>(e: &Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>, to: &Destination<'c, '_>) {
     let stored = COPY_BYTES / to.elem.bytes();
     stage(e, at, (tile, stored), sums);
     e.barrier();
@@ -70,7 +70,7 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
             let row = e.index_offset(first, i * at_a_time);
             let value = staged(e, at, (tile, stored), row, column);
             let (offset, exists) = (to.place)(e, row, column);
-            let finish = |e: &mut Emitter<'c>, seen: &[Val<'c>]| {
+            let finish = |e: &Emitter<'c>, seen: &[Val<'c>]| {
                 let value = finished(e, to, value, column, offset);
                 let address = e.address_at(to.pointer, to.elem, offset);
                 let value = e.store_vector(address, to.elem, value);
@@ -93,7 +93,7 @@ pub fn store<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c
 /// Where that is more than one access of shared memory has, they take them in two, and the threads of one access lie
 /// two accesses apart. So every other 32 columns, and every other row (or what stands for it), have their halves of
 /// 8 columns in the other order: then each bank is needed once.
-pub fn column_byte<'c>(e: &mut Emitter<'c>, stored: i64, row: Index<'c>, column: Index<'c>) -> Index<'c> {
+pub fn column_byte<'c>(e: &Emitter<'c>, stored: i64, row: Index<'c>, column: Index<'c>) -> Index<'c> {
     let byte = e.index_scale(column, BYTES);
     if stored * BYTES <= COPY_BYTES {
         return byte;
@@ -107,7 +107,7 @@ pub fn column_byte<'c>(e: &mut Emitter<'c>, stored: i64, row: Index<'c>, column:
 
 /// Addresses of what a thread takes at once from byte `byte` of the row that begins at byte `begin`, and their lanes.
 pub fn accesses<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     memory: Val<'c>,
     stored: i64,
     [begin, byte]: [Index<'c>; 2],
@@ -123,7 +123,7 @@ pub fn accesses<'c>(
 
 /// `stored` staged sums from (row, column) on.
 fn staged<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     at: &Lane<'c>,
     (tile, stored): (&Tile, i64),
     row: Index<'c>,
@@ -143,7 +143,7 @@ fn staged<'c>(
 }
 
 /// Puts sums where the rows of the tile are contiguous.
-fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, (tile, stored): (&Tile, i64), sums: &Sums<'c>) {
+fn stage<'c>(e: &Emitter<'c>, at: &Lane<'c>, (tile, stored): (&Tile, i64), sums: &Sums<'c>) {
     let (group, pair) = e.index_split(at.lane, 4);
     let row = e.index_add(at.row, group);
     let pair = e.index_scale(pair, 2);
@@ -168,7 +168,7 @@ fn stage<'c>(e: &mut Emitter<'c>, at: &Lane<'c>, (tile, stored): (&Tile, i64), s
 }
 
 fn finished<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     to: &Destination<'c, '_>,
     value: Val<'c>,
     column: Index<'c>,

@@ -97,7 +97,7 @@ pub struct Arguments<'c> {
 
 impl Plan {
     /// The kernel.
-    pub fn emit<'c>(&self, e: &mut Emitter<'c>, arguments: &Arguments<'c>) {
+    pub fn emit<'c>(&self, e: &Emitter<'c>, arguments: &Arguments<'c>) {
         let tile = &self.tile;
         let at = Lane::new(e, tile);
         let across = e.divisor(self.across);
@@ -121,7 +121,7 @@ impl Plan {
             let sums = self.sums(e, &at, arguments, (&axes, rows), [first_row, first]);
             let image = self.image.map(|size| e.number(size));
             let columns = image[2];
-            let place = |e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>| {
+            let place = |e: &Emitter<'c>, row: Index<'c>, column: Index<'c>| {
                 let m = e.index_add(first_row, row);
                 let mut exists = e.index_compare(Compare::Lt, m, rows);
                 let column = e.index_add(first, column);
@@ -156,7 +156,7 @@ impl Plan {
     /// The product of a block.
     fn sums<'c>(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         at: &Lane<'c>,
         arguments: &Arguments<'c>,
         (axes, rows): (&[Spatial<Index<'c>>; 2], Index<'c>),
@@ -205,7 +205,7 @@ impl Plan {
 
     fn product<'c, B: Operand<'c>>(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         at: &Lane<'c>,
         left: Gather<'c>,
         right: B,
@@ -217,7 +217,7 @@ impl Plan {
     /// Offset of channel 0 of row `m` of the result.
     fn pixel<'c>(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         axes: &[Spatial<Index<'c>>; 2],
         image: [Index<'c>; 3],
         m: Index<'c>,

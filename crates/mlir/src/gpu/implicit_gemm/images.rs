@@ -5,7 +5,7 @@ use super::spatial::Spatial;
 use crate::emit::{Compare, Divisor, Emitter, Index, Val};
 
 /// An output of a gather: row `m` of the product is (sample, i, j).
-pub fn output<'c>(e: &mut Emitter<'c>, [h, w]: &[Spatial<Index<'c>>; 2], m: Index<'c>) -> [Index<'c>; 3] {
+pub fn output<'c>(e: &Emitter<'c>, [h, w]: &[Spatial<Index<'c>>; 2], m: Index<'c>) -> [Index<'c>; 3] {
     let (rest, j) = e.index_divide_by(m, &w.count);
     let (n, i) = e.index_divide_by(rest, &h.count);
     [n, i, j]
@@ -36,7 +36,7 @@ impl<'c> Operand<'c> for Gather<'c> {
         self.image
     }
 
-    fn slot(&self, e: &mut Emitter<'c>, row: Index<'c>, _: Index<'c>) -> [Index<'c>; 3] {
+    fn slot(&self, e: &Emitter<'c>, row: Index<'c>, _: Index<'c>) -> [Index<'c>; 3] {
         let [h, w] = &self.axes;
         let m = e.index_add(self.first, row);
         let [n, i, j] = output(e, &self.axes, m);
@@ -48,7 +48,7 @@ impl<'c> Operand<'c> for Gather<'c> {
         [offset, y, x]
     }
 
-    fn step(&self, e: &mut Emitter<'c>, step: Index<'c>, column: Index<'c>) -> [Index<'c>; 3] {
+    fn step(&self, e: &Emitter<'c>, step: Index<'c>, column: Index<'c>) -> [Index<'c>; 3] {
         let [h, w] = &self.axes;
         let (tap, channel, partial) = self.reduced.split(e, step, column);
         let (t, s) = e.index_divide_by(tap, &w.taps);
@@ -66,7 +66,7 @@ impl<'c> Operand<'c> for Gather<'c> {
         [offset, y, x]
     }
 
-    fn place(&self, e: &mut Emitter<'c>, slot: &[Index<'c>; 3], step: &[Index<'c>; 3]) -> Place<'c> {
+    fn place(&self, e: &Emitter<'c>, slot: &[Index<'c>; 3], step: &[Index<'c>; 3]) -> Place<'c> {
         let [h, w] = &self.axes;
         let [offset, y, x] = [0, 1, 2].map(|i| e.index_add(slot[i], step[i]));
         // Rows past the last and taps past the last have y outside, so that this comparison is always needed.
@@ -105,15 +105,15 @@ impl<'c> Operand<'c> for Gradient<'c> {
         self.gradient
     }
 
-    fn slot(&self, e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>) -> [Index<'c>; 2] {
+    fn slot(&self, e: &Emitter<'c>, row: Index<'c>, column: Index<'c>) -> [Index<'c>; 2] {
         [row, e.index_add(self.first, column)]
     }
 
-    fn step(&self, e: &mut Emitter<'c>, step: Index<'c>, _: Index<'c>) -> Index<'c> {
+    fn step(&self, e: &Emitter<'c>, step: Index<'c>, _: Index<'c>) -> Index<'c> {
         e.index_scale(step, self.depth)
     }
 
-    fn place(&self, e: &mut Emitter<'c>, slot: &[Index<'c>; 2], step: &Index<'c>) -> Place<'c> {
+    fn place(&self, e: &Emitter<'c>, slot: &[Index<'c>; 2], step: &Index<'c>) -> Place<'c> {
         let m = e.index_add(*step, slot[0]);
         let row = e.index_compare(Compare::Below, m, self.rows);
         let column = (!self.whole).then(|| e.index_compare(Compare::Below, slot[1], self.columns));
@@ -152,7 +152,7 @@ impl<'c> Operand<'c> for Patches<'c> {
         self.image
     }
 
-    fn slot(&self, e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>) -> [Index<'c>; 4] {
+    fn slot(&self, e: &Emitter<'c>, row: Index<'c>, column: Index<'c>) -> [Index<'c>; 4] {
         let [h, w] = &self.axes;
         let column = e.index_add(self.first, column);
         let (tap, channel) = match [h, w].iter().all(|axis| axis.taps.is(1)) {
@@ -172,11 +172,11 @@ impl<'c> Operand<'c> for Patches<'c> {
         [row, offset, y, x]
     }
 
-    fn step(&self, e: &mut Emitter<'c>, step: Index<'c>, _: Index<'c>) -> Index<'c> {
+    fn step(&self, e: &Emitter<'c>, step: Index<'c>, _: Index<'c>) -> Index<'c> {
         e.index_scale(step, self.depth)
     }
 
-    fn place(&self, e: &mut Emitter<'c>, slot: &[Index<'c>; 4], step: &Index<'c>) -> Place<'c> {
+    fn place(&self, e: &Emitter<'c>, slot: &[Index<'c>; 4], step: &Index<'c>) -> Place<'c> {
         let [h, w] = &self.axes;
         let [row, offset, y, x] = *slot;
         let m = e.index_add(*step, row);

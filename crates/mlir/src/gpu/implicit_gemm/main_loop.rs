@@ -26,7 +26,7 @@ pub type Sums<'c> = Vec<Vec<[Val<'c>; 4]>>;
 
 impl<'c> Lane<'c> {
     /// The current thread's.
-    pub fn new(e: &mut Emitter<'c>, tile: &Tile) -> Lane<'c> {
+    pub fn new(e: &Emitter<'c>, tile: &Tile) -> Lane<'c> {
         let memory = e.shared_memory();
         let thread = e.special_register("tid.x");
         let (warp, lane) = e.index_split(thread, 32);
@@ -43,7 +43,7 @@ impl<'c> Lane<'c> {
 
 /// The product over steps `low..high`. Afterwards all threads have met and shared memory is free.
 pub fn product<'c, A: Operand<'c>, B: Operand<'c>>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     at: &Lane<'c>,
     (tile, products): (&Tile, Products),
     (a, b): (A, B),
@@ -56,7 +56,7 @@ pub fn product<'c, A: Operand<'c>, B: Operand<'c>>(
     let (down, across) = (tile.warp_rows / height, tile.warp_columns / width);
     a.prepare(e, at.lane, at.row, tile, down);
     b.prepare(e, at.lane, at.column, tile, across / 2);
-    let copy = |e: &mut Emitter<'c>, step: Index<'c>, stage: Index<'c>| {
+    let copy = |e: &Emitter<'c>, step: Index<'c>, stage: Index<'c>| {
         a.copy(e, at.memory, step, stage);
         b.copy(e, at.memory, step, stage);
     };
@@ -120,7 +120,7 @@ fn unflatten<'c>(values: &[Val<'c>], across: usize) -> Sums<'c> {
 /// Operands as the words that matrix instructions take; in tf32 perhaps in parts, the most significant one first.
 type Parts<'c> = Vec<[Val<'c>; 4]>;
 
-fn parts<'c>(e: &mut Emitter<'c>, fragment: [Val<'c>; 4], products: Products) -> Parts<'c> {
+fn parts<'c>(e: &Emitter<'c>, fragment: [Val<'c>; 4], products: Products) -> Parts<'c> {
     if products == Products::Bf16 {
         return vec![fragment];
     }
@@ -142,7 +142,7 @@ fn parts<'c>(e: &mut Emitter<'c>, fragment: [Val<'c>; 4], products: Products) ->
 /// their accumulator, which is too much for the small parts of three products: these are added to 0, small ones first,
 /// and their sum is rounded to nearest as it is added.
 fn multiply<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     left: &Parts<'c>,
     right: &Parts<'c>,
     (half, products): (usize, Products),

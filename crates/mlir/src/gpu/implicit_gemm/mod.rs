@@ -61,7 +61,7 @@ impl<'c> Problem<'c> {
     /// The forward pass: `x` and `w` to `y`, and to its moments where those have a place, which needs two stages.
     pub fn forward(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         [x, w, y]: [Val<'c>; 3],
         finish: Finish<'c>,
         moments: Option<Val<'c>>,
@@ -94,7 +94,7 @@ impl<'c> Problem<'c> {
     }
 
     /// The gradient for the input: `dy` and `w` to `dx`.
-    pub fn backward_data(&self, e: &mut Emitter<'c>, [dy, w, dx]: [Val<'c>; 3]) {
+    pub fn backward_data(&self, e: &Emitter<'c>, [dy, w, dx]: [Val<'c>; 3]) {
         if !e.is_current() {
             return;
         }
@@ -135,7 +135,7 @@ impl<'c> Problem<'c> {
     }
 
     /// The grid of a gather that makes `outputs` pixels of `columns` channels of each sample in each plane.
-    fn set_grid(&self, e: &mut Emitter<'c>, tile: &Tile, outputs: i64, columns: i64, planes: i64) {
+    fn set_grid(&self, e: &Emitter<'c>, tile: &Tile, outputs: i64, columns: i64, planes: i64) {
         let work = Work {
             fixed: 0,
             per_sample: outputs,
@@ -144,7 +144,7 @@ impl<'c> Problem<'c> {
     }
 
     fn batch_bound(&self, e: &Emitter<'c>) -> i64 {
-        e.device.as_ref().map_or(1, |device| device.batch_bound)
+        e.device().map_or(1, |device| device.batch_bound)
     }
 }
 
@@ -159,8 +159,8 @@ fn taps([h, w]: &[Axis; 2]) -> i64 {
 }
 
 /// Sets how the kernel under construction is launched.
-fn set_grid(e: &mut Emitter, tile: &Tile, work: Work, columns: i64, planes: i64) {
-    if let Some(device) = &mut e.device {
+fn set_grid(e: &Emitter, tile: &Tile, work: Work, columns: i64, planes: i64) {
+    if let Some(mut device) = e.device_mut() {
         device.work = work;
         device.blocks = Blocks {
             threads: tile.threads() as u32,

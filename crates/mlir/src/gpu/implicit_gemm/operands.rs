@@ -31,11 +31,11 @@ pub trait Operand<'c> {
     /// Address of element 0.
     fn pointer(&self) -> Val<'c>;
     /// For the copy to (row, column) of the tile.
-    fn slot(&self, e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>) -> Self::Slot;
+    fn slot(&self, e: &Emitter<'c>, row: Index<'c>, column: Index<'c>) -> Self::Slot;
     /// For step `step` of the tile's columns from `column`.
-    fn step(&self, e: &mut Emitter<'c>, step: Index<'c>, column: Index<'c>) -> Self::Step;
+    fn step(&self, e: &Emitter<'c>, step: Index<'c>, column: Index<'c>) -> Self::Step;
     /// Where the element lies.
-    fn place(&self, e: &mut Emitter<'c>, slot: &Self::Slot, step: &Self::Step) -> Place<'c>;
+    fn place(&self, e: &Emitter<'c>, slot: &Self::Slot, step: &Self::Step) -> Place<'c>;
 }
 
 /// Along the reduced index (tap, channel): the channels of each tap, in steps of `depth`.
@@ -67,7 +67,7 @@ impl Reduced<Number> {
     }
 
     /// Its values.
-    pub fn values<'c>(&self, e: &mut Emitter<'c>) -> Reduced<Index<'c>> {
+    pub fn values<'c>(&self, e: &Emitter<'c>) -> Reduced<Index<'c>> {
         Reduced {
             channels: e.divisor(self.channels),
             blocks: e.divisor(self.blocks),
@@ -95,12 +95,12 @@ impl<'c> Reduced<Index<'c>> {
     }
 
     /// Number of elements of `taps` taps.
-    pub fn size(&self, e: &mut Emitter<'c>, taps: Index<'c>) -> Index<'c> {
+    pub fn size(&self, e: &Emitter<'c>, taps: Index<'c>) -> Index<'c> {
         e.index_product(taps, self.channels.size)
     }
 
     /// Number of steps.
-    pub fn steps(&self, e: &mut Emitter<'c>, taps: Index<'c>) -> Index<'c> {
+    pub fn steps(&self, e: &Emitter<'c>, taps: Index<'c>) -> Index<'c> {
         if self.even {
             return e.index_product(taps, self.blocks.size);
         }
@@ -113,7 +113,7 @@ impl<'c> Reduced<Index<'c>> {
     /// last step is not whole.
     pub fn split(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         step: Index<'c>,
         at: Index<'c>,
     ) -> (Index<'c>, Index<'c>, Option<Index<'c>>) {
@@ -134,7 +134,7 @@ impl<'c> Reduced<Index<'c>> {
 
 /// `((n*height + i)*width + j)*channels`
 pub fn pixel<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     [n, i, j]: [Index<'c>; 3],
     [height, width, channels]: [Index<'c>; 3],
 ) -> Index<'c> {
@@ -146,12 +146,7 @@ pub fn pixel<'c>(
 }
 
 /// The address of an element, and whether it exists; where it does not, the address is that of element 0.
-pub fn address<'c>(
-    e: &mut Emitter<'c>,
-    pointer: Val<'c>,
-    elem: Elem,
-    (offset, exists): Place<'c>,
-) -> Val<'c> {
+pub fn address<'c>(e: &Emitter<'c>, pointer: Val<'c>, elem: Elem, (offset, exists): Place<'c>) -> Val<'c> {
     let offset = match exists {
         Some(exists) => e.index_select(exists, offset, Index::constant(0)),
         None => offset,

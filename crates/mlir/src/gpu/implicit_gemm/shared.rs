@@ -38,7 +38,7 @@ pub struct SharedTile<'c, O: Operand<'c>> {
 
 /// What `row` adds to the 16-byte column.
 fn swizzle<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     (contiguous, elem): (Contiguous, Elem),
     row_bytes: i64,
     row: Index<'c>,
@@ -61,14 +61,7 @@ fn swizzle<'c>(
 
 impl<'c, O: Operand<'c>> SharedTile<'c, O> {
     /// A tile of `kept` rows or columns of the product from byte `base` of each stage, for thread `thread`.
-    pub fn new(
-        e: &mut Emitter<'c>,
-        operand: O,
-        side: Side,
-        tile: &Tile,
-        base: i64,
-        thread: Index<'c>,
-    ) -> Self {
+    pub fn new(e: &Emitter<'c>, operand: O, side: Side, tile: &Tile, base: i64, thread: Index<'c>) -> Self {
         let kept = match side {
             Side::Left => tile.rows,
             Side::Right => tile.columns,
@@ -108,14 +101,14 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
     }
 
     /// Starts the copies of step `step` into the stage at byte `stage`.
-    pub fn copy(&self, e: &mut Emitter<'c>, memory: Val<'c>, step: Index<'c>, stage: Index<'c>) {
+    pub fn copy(&self, e: &Emitter<'c>, memory: Val<'c>, step: Index<'c>, stage: Index<'c>) {
         match self.copies {
             Some(copies) => e.when(copies, |e| self.copy_all(e, memory, step, stage)),
             None => self.copy_all(e, memory, step, stage),
         }
     }
 
-    fn copy_all(&self, e: &mut Emitter<'c>, memory: Val<'c>, step: Index<'c>, stage: Index<'c>) {
+    fn copy_all(&self, e: &Emitter<'c>, memory: Val<'c>, step: Index<'c>, stage: Index<'c>) {
         let shared = self.operand.step(e, step, self.column);
         for (byte, slot) in &self.slots {
             let (offset, exists) = self.operand.place(e, slot, &shared);
@@ -128,14 +121,7 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
 
     /// Prepares fragments from row or column `first` of the tile, which is where the warp of lane `lane` begins;
     /// `count` of them, of 16 each.
-    pub fn prepare(
-        &mut self,
-        e: &mut Emitter<'c>,
-        lane: Index<'c>,
-        first: Index<'c>,
-        tile: &Tile,
-        count: i64,
-    ) {
+    pub fn prepare(&mut self, e: &Emitter<'c>, lane: Index<'c>, first: Index<'c>, tile: &Tile, count: i64) {
         let (row, byte, steps, stride) = match (O::CONTIGUOUS, self.side) {
             (Contiguous::Kept, side) if self.elem == Elem::BF16 => {
                 let (upper, rest) = e.index_split(lane, 16);
@@ -188,13 +174,13 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
     /// them in f32, 16 in bf16. A fragment of 16 rows of A, or two of 8 columns of B.
     pub fn fragment(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         memory: Val<'c>,
         stage: Index<'c>,
         block: i64,
         number: i64,
     ) -> [Val<'c>; 4] {
-        let at = |e: &mut Emitter<'c>, fragment: i64, offset: i64| {
+        let at = |e: &Emitter<'c>, fragment: i64, offset: i64| {
             let byte = e.index_add(stage, self.fragments[fragment as usize]);
             let start = e.address_at(memory, Elem::I8, byte);
             e.address_at(start, Elem::I8, Index::constant(offset))
@@ -223,6 +209,6 @@ impl<'c, O: Operand<'c>> SharedTile<'c, O> {
 }
 
 /// Whether step `step` is before `end`, as a run-time value.
-pub fn before<'c>(e: &mut Emitter<'c>, step: Index<'c>, end: Index<'c>) -> Val<'c> {
+pub fn before<'c>(e: &Emitter<'c>, step: Index<'c>, end: Index<'c>) -> Val<'c> {
     e.index_compare(Compare::Lt, step, end)
 }

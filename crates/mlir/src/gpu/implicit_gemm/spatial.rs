@@ -66,7 +66,7 @@ impl Spatial<Number> {
     }
 
     /// Its values.
-    pub fn values<'c>(&self, e: &mut Emitter<'c>) -> Spatial<Index<'c>> {
+    pub fn values<'c>(&self, e: &Emitter<'c>) -> Spatial<Index<'c>> {
         Spatial {
             source: e.number(self.source),
             count: e.divisor(self.count),
@@ -103,7 +103,7 @@ impl Either {
         }
     }
 
-    fn from<'c>(&self, e: &mut Emitter<'c>, first: Index<'c>) -> Divisor<Index<'c>> {
+    fn from<'c>(&self, e: &Emitter<'c>, first: Index<'c>) -> Divisor<Index<'c>> {
         let [more, less] = [self.more, self.less].map(|divisor| e.divisor(divisor));
         let limit = e.number(self.limit);
         let below = e.index_compare(Compare::Lt, first, limit);
@@ -155,7 +155,7 @@ impl Phases {
     }
 
     /// The axis of the phase at place `place`; mirrors [`Slide::phase`].
-    fn at<'c>(&self, e: &mut Emitter<'c>, place: Index<'c>) -> Spatial<Index<'c>> {
+    fn at<'c>(&self, e: &Emitter<'c>, place: Index<'c>) -> Spatial<Index<'c>> {
         let [phases, common, length, stride] =
             [self.phases, self.common, self.length, self.stride].map(|divisor| e.divisor(divisor));
         let [heaviest, pad, inverse, dilation, reach, source] = [
@@ -229,7 +229,7 @@ impl Space {
     }
 
     /// The axes of a block in plane `plane`.
-    pub fn axes<'c>(&self, e: &mut Emitter<'c>, plane: Index<'c>) -> [Spatial<Index<'c>>; 2] {
+    pub fn axes<'c>(&self, e: &Emitter<'c>, plane: Index<'c>) -> [Spatial<Index<'c>>; 2] {
         match self {
             Space::Dense(axes) => axes.map(|axis| axis.values(e)),
             Space::Strided(phases) => {

@@ -37,18 +37,13 @@ pub struct Statistics<'c> {
 }
 
 /// What a thread knows before it has seen a value: the pivots of its columns, and the sums and squares about them.
-pub fn start<'c>(e: &mut Emitter<'c>, columns: i64) -> Vec<Val<'c>> {
+pub fn start<'c>(e: &Emitter<'c>, columns: i64) -> Vec<Val<'c>> {
     let zero = e.zero(Elem::F32);
     vec![e.splat(zero, columns as usize); KEPT as usize]
 }
 
 /// What a thread knows after it has seen `value`, which is its first one where `is_first` says so: then it is the pivot.
-pub fn add<'c>(
-    e: &mut Emitter<'c>,
-    seen: &[Val<'c>],
-    value: Val<'c>,
-    is_first: Option<Val<'c>>,
-) -> Vec<Val<'c>> {
+pub fn add<'c>(e: &Emitter<'c>, seen: &[Val<'c>], value: Val<'c>, is_first: Option<Val<'c>>) -> Vec<Val<'c>> {
     let &[pivot, sum, squares] = seen else {
         return Vec::new();
     };
@@ -65,7 +60,7 @@ impl<'c> Statistics<'c> {
     /// some columns from `column`, in every `groups`-th row from `group`. All threads meet.
     pub fn store(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         at: &Lane<'c>,
         (tile, groups): (&Tile, i64),
         [group, column, first]: [Index<'c>; 3],
@@ -102,13 +97,13 @@ impl<'c> Statistics<'c> {
     /// Merges the moments of one column of the tile.
     fn merge_threads(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         at: &Lane<'c>,
         (tile, groups, stored): (&Tile, i64, i64),
         channel: Index<'c>,
     ) {
         let bytes = [0, 1].map(|group| column_byte(e, stored, Index::constant(group), at.thread));
-        let load = |e: &mut Emitter<'c>, group: i64, i: i64| {
+        let load = |e: &Emitter<'c>, group: i64, i: i64| {
             let begin = (group * KEPT + i) * tile.columns * BYTES;
             let byte = e.index_offset(bytes[group as usize % 2], begin);
             let address = e.address_at(at.memory, Elem::I8, byte);
@@ -152,7 +147,7 @@ impl<'c> Statistics<'c> {
 }
 
 /// The element of the workspace where a tile keeps number `i` of a channel.
-fn kept<'c>(e: &mut Emitter<'c>, [tile, channel]: [Index<'c>; 2], i: i64, channels: Index<'c>) -> Index<'c> {
+fn kept<'c>(e: &Emitter<'c>, [tile, channel]: [Index<'c>; 2], i: i64, channels: Index<'c>) -> Index<'c> {
     let row = e.index_scale(tile, KEPT);
     let row = e.index_offset(row, i);
     let begin = e.index_product(row, channels);
@@ -167,7 +162,7 @@ pub fn workspace_elements(tile: &Tile, rows: i64, channels: i64) -> i64 {
 impl<'c> Problem<'c> {
     /// The kernel that makes packed moments `[m, m*mean, M2 + m*mean^2]` of those of all tiles. A rank without samples
     /// contributes zeros, whatever lies in the workspace.
-    pub(super) fn merge_tiles(&self, e: &mut Emitter<'c>, tile: &Tile, workspace: Val<'c>, moments: Val<'c>) {
+    pub(super) fn merge_tiles(&self, e: &Emitter<'c>, tile: &Tile, workspace: Val<'c>, moments: Val<'c>) {
         if !e.is_current() {
             return;
         }
@@ -204,7 +199,7 @@ struct Merge {
 }
 
 impl Merge {
-    fn emit<'c>(&self, e: &mut Emitter<'c>, n: Val<'c>, workspace: Val<'c>, moments: Val<'c>) {
+    fn emit<'c>(&self, e: &Emitter<'c>, n: Val<'c>, workspace: Val<'c>, moments: Val<'c>) {
         let parts = self.parts;
         let [channels, positions] = [self.channels, self.positions].map(|number| e.number(number));
         let thread = e.special_register("tid.x");
@@ -215,7 +210,7 @@ impl Merge {
         // Threads past the last channel meet the others; they read the last one's moments and store nothing.
         let last = e.index_offset(channels, -1);
         let read = e.index_least(channel, last);
-        let load = |e: &mut Emitter<'c>, tile: Index<'c>, i: i64| {
+        let load = |e: &Emitter<'c>, tile: Index<'c>, i: i64| {
             let place = kept(e, [tile, read], i, channels);
             let address = e.address_at(workspace, Elem::F32, place);
             let value = e.load_scalar(address, Elem::F32);
@@ -253,7 +248,7 @@ impl Merge {
 
 /// Stores the moments of one channel of `channels`, whose sum and squares about the pivot are given.
 fn store_moments<'c>(
-    e: &mut Emitter<'c>,
+    e: &Emitter<'c>,
     moments: Val<'c>,
     [channel, channels, rows]: [Index<'c>; 3],
     pivot: Val<'c>,
@@ -280,8 +275,8 @@ fn store_moments<'c>(
     e.when(is_first, |e| e.store(&result, &[Index::constant(0)], m));
 }
 
-fn set_grid(e: &mut Emitter, channels: i64, parts: i64) {
-    if let Some(device) = &mut e.device {
+fn set_grid(e: &Emitter, channels: i64, parts: i64) {
+    if let Some(mut device) = e.device_mut() {
         let threads = CHANNELS * parts;
         device.work = Work {
             fixed: channels,

@@ -13,7 +13,7 @@ use crate::gpu::Products;
 
 impl<'c> Problem<'c> {
     /// The gradient for the weights: `x` and `dy` to `dw`. Needs two stages.
-    pub fn backward_weight(&self, e: &mut Emitter<'c>, [x, dy, dw]: [Val<'c>; 3]) {
+    pub fn backward_weight(&self, e: &Emitter<'c>, [x, dy, dw]: [Val<'c>; 3]) {
         let Shape { c, k, .. } = self.shape;
         let columns = self.shape.taps() * c;
         let batch_bound = self.batch_bound(e);
@@ -56,7 +56,7 @@ impl<'c> Problem<'c> {
     /// The sums over one part of the outputs in each plane.
     fn partial_weights(
         &self,
-        e: &mut Emitter<'c>,
+        e: &Emitter<'c>,
         (tile, splits): (&Tile, i64),
         size: &Size,
         pointers: [Val<'c>; 3],
@@ -117,7 +117,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn emit<'c>(&self, e: &mut Emitter<'c>, n: Val<'c>, [x, dy, to]: [Val<'c>; 3]) {
+    fn emit<'c>(&self, e: &Emitter<'c>, n: Val<'c>, [x, dy, to]: [Val<'c>; 3]) {
         let tile = &self.tile;
         let at = Lane::new(e, tile);
         let (across, channels) = (e.divisor(self.across), e.divisor(self.channels));
@@ -160,7 +160,7 @@ impl Plan {
         let sums = product(e, &at, (tile, self.products), (left, right), [low, high]);
         let all = e.index_product(k, columns);
         let begin = e.index_product(plane, all);
-        let place = |e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>| {
+        let place = |e: &Emitter<'c>, row: Index<'c>, column: Index<'c>| {
             let (row, column) = (e.index_add(first_row, row), e.index_add(first, column));
             let inside = (!self.whole[0]).then(|| e.index_compare(Compare::Below, row, k));
             let across = (!self.whole[1]).then(|| e.index_compare(Compare::Below, column, columns));

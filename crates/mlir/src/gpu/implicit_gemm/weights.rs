@@ -30,17 +30,17 @@ impl<'c> Operand<'c> for WeightRows<'c> {
         self.weights
     }
 
-    fn slot(&self, e: &mut Emitter<'c>, row: Index<'c>, _: Index<'c>) -> [Index<'c>; 2] {
+    fn slot(&self, e: &Emitter<'c>, row: Index<'c>, _: Index<'c>) -> [Index<'c>; 2] {
         let row = e.index_add(self.first, row);
         [e.index_product(row, self.size), row]
     }
 
-    fn step(&self, e: &mut Emitter<'c>, step: Index<'c>, column: Index<'c>) -> Index<'c> {
+    fn step(&self, e: &Emitter<'c>, step: Index<'c>, column: Index<'c>) -> Index<'c> {
         let first = e.index_scale(step, self.reduced.depth());
         e.index_add(first, column)
     }
 
-    fn place(&self, e: &mut Emitter<'c>, slot: &[Index<'c>; 2], step: &Index<'c>) -> Place<'c> {
+    fn place(&self, e: &Emitter<'c>, slot: &[Index<'c>; 2], step: &Index<'c>) -> Place<'c> {
         let row = (!self.whole).then(|| e.index_compare(Compare::Below, slot[1], self.rows));
         let partial = self.reduced.is_partial();
         let column = partial.then(|| e.index_compare(Compare::Below, *step, self.size));
@@ -78,15 +78,15 @@ impl<'c> Operand<'c> for WeightColumns<'c> {
         self.weights
     }
 
-    fn slot(&self, e: &mut Emitter<'c>, row: Index<'c>, column: Index<'c>) -> [Index<'c>; 2] {
+    fn slot(&self, e: &Emitter<'c>, row: Index<'c>, column: Index<'c>) -> [Index<'c>; 2] {
         [row, e.index_add(self.first, column)]
     }
 
-    fn step(&self, _: &mut Emitter<'c>, step: Index<'c>, _: Index<'c>) -> Index<'c> {
+    fn step(&self, _: &Emitter<'c>, step: Index<'c>, _: Index<'c>) -> Index<'c> {
         step
     }
 
-    fn place(&self, e: &mut Emitter<'c>, slot: &[Index<'c>; 2], step: &Index<'c>) -> Place<'c> {
+    fn place(&self, e: &Emitter<'c>, slot: &[Index<'c>; 2], step: &Index<'c>) -> Place<'c> {
         let [h, w] = &self.axes;
         let (tap, channel, partial) = self.reduced.split(e, *step, slot[0]);
         let row = partial.map(|element| e.index_compare(Compare::Below, element, self.size));
