@@ -4,8 +4,9 @@
 
 mod collective;
 pub(crate) mod conv;
-pub(crate) mod matmul;
+pub(crate) mod product;
 mod step;
+pub(crate) mod winograd;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 

@@ -201,6 +201,32 @@ impl<'c> Emitter<'c> {
         self.op_with("scf.if", &[condition], &shapes, &[], vec![then, otherwise], &[])
     }
 
+    /// Runs `body` where `condition` holds; None always does.
+    pub fn where_inside(&self, condition: Option<Val<'c>>, body: impl FnOnce(&Self)) {
+        match condition {
+            Some(condition) => self.when(condition, body),
+            None => body(self),
+        }
+    }
+
+    /// Runs `yes` where `condition`, a scalar, holds, and `no` elsewhere.
+    pub fn either(&self, condition: Val<'c>, yes: impl FnOnce(&Self), no: impl FnOnce(&Self)) {
+        let (then, otherwise) = (Region::new(), Region::new());
+        let block = Block::new(&[]);
+        self.in_block(&block, |e| {
+            yes(e);
+            e.op("scf.yield", &[], &[], &[]);
+        });
+        then.append_block(block);
+        let block = Block::new(&[]);
+        self.in_block(&block, |e| {
+            no(e);
+            e.op("scf.yield", &[], &[], &[]);
+        });
+        otherwise.append_block(block);
+        self.op_with("scf.if", &[condition], &[], &[], vec![then, otherwise], &[]);
+    }
+
     /// Calls a function.
     pub fn call(&self, name: &str, arguments: &[Val<'c>], result: Option<Elem>) -> Option<Val<'c>> {
         let callee: Attribute<'c> = FlatSymbolRefAttribute::new(self.context, name).into();

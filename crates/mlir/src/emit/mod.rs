@@ -17,6 +17,7 @@ mod math;
 mod memory;
 mod merge;
 mod numbers;
+mod pointer;
 mod sums;
 mod threads;
 mod warp;
@@ -31,6 +32,7 @@ pub use index::Index;
 pub use lanes::{Each, in_place};
 pub use memory::Buffer;
 pub use numbers::{Divisor, Number, Numbers, Sharing};
+pub use pointer::Pointer;
 pub use sums::Inner;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
 

@@ -65,8 +65,13 @@ impl<'c> Emitter<'c> {
 
     /// These lanes of those of `a` followed by those of `b`.
     pub fn shuffle(&self, [a, b]: [Val<'c>; 2], lanes: Range<usize>) -> Val<'c> {
+        self.pick_lanes([a, b], &lanes.collect::<Vec<usize>>())
+    }
+
+    /// [`Emitter::shuffle`] of lanes in any order.
+    pub fn pick_lanes(&self, [a, b]: [Val<'c>; 2], lanes: &[usize]) -> Val<'c> {
         let count = lanes.len();
-        let numbers: Vec<String> = lanes.map(|i| i.to_string()).collect();
+        let numbers: Vec<String> = lanes.iter().map(|i| i.to_string()).collect();
         let mask = self.parse_attribute(&format!("array<i64: {}>", numbers.join(", ")));
         self.op1("vector.shuffle", &[a, b], (a.elem, count), &[("mask", mask)])
     }

@@ -13,7 +13,7 @@ pub mod pool;
 pub mod reduce;
 pub mod resize;
 pub mod update;
-mod window;
+pub mod window;
 
 use syncbn_ir::ops::Op;
 
@@ -30,17 +30,17 @@ pub fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), LowerEr
     match op {
         Op::Conv(c) if on_gpu => gpu::conv::forward(c, k, e).map_err(bug)?,
         Op::Conv(c) => {
-            cpu::conv::forward(c, k, e).map_err(bug)?;
+            cpu::conv::general::forward(c, k, e).map_err(bug)?;
             if c.moments {
                 moments::moments(k, &k.results[0], &k.results[1], e);
             }
         }
         Op::ConvBackwardData(c) if on_gpu => gpu::conv::backward_data(c, k, e).map_err(bug)?,
-        Op::ConvBackwardData(c) => cpu::conv::backward_data(c, k, e).map_err(bug)?,
+        Op::ConvBackwardData(c) => cpu::conv::general::backward_data(c, k, e).map_err(bug)?,
         Op::ConvBackwardWeight(c) if on_gpu => gpu::conv::backward_weight(c, k, e).map_err(bug)?,
-        Op::ConvBackwardWeight(c) => cpu::conv::backward_weight(c, k, e).map_err(bug)?,
+        Op::ConvBackwardWeight(c) => cpu::conv::general::backward_weight(c, k, e).map_err(bug)?,
         Op::MatMul(m) if on_gpu => gpu::matmul::lower(m, k, e),
-        Op::MatMul(m) => cpu::matmul::lower(m, k, e),
+        Op::MatMul(m) => cpu::product::general::lower(m, k, e),
         Op::BatchNorm(b) if !b.training => batch_norm::inference(b, k, e),
         Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
             return Err(bug(format!("{} passed the checks", op.name())));

@@ -1,0 +1,180 @@
+//! A direction of a convolution, axis by axis, as sums over taps at constant distances.
+//!
+//! `target[out_start + j*out_step] += sum over t of source[j*in_step + in_start + t*in_tap] * w[weight_start + t*weight_tap]`
+//!
+//! The result of a convolution is one such sum. The gradient for its input is one for each *phase*: each rest of a
+//! target index by the stride, since only every so many taps meet it.
+
+use syncbn_ir::ops::Window;
+
+/// One axis of one phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Axis {
+    /// Elements of the target that the phase makes.
+    pub outputs: i64,
+    /// The first of them.
+    pub out_start: i64,
+    /// From one to the next.
+    pub out_step: i64,
+    /// From what one reads to what the next one reads.
+    pub in_step: i64,
+    /// What the first one reads for its first tap; negative in the padding.
+    pub in_start: i64,
+    /// Number of taps.
+    pub taps: i64,
+    /// From one tap's element to the next one's.
+    pub in_tap: i64,
+    /// Index of the first tap in the weights.
+    pub weight_start: i64,
+    /// From one tap to the next in the weights.
+    pub weight_tap: i64,
+}
+
+/// The three spatial axes of one phase: depth, height, width. Those that there are not have one element.
+pub type Phase = [Axis; 3];
+
+/// Sizes along three spatial axes, of which the last ones are those that there are.
+pub fn three(sizes: &[i64]) -> [i64; 3] {
+    let mut all = [1; 3];
+    all[3 - sizes.len()..].copy_from_slice(sizes);
+    all
+}
+
+/// An axis without a window.
+const SINGLE: Axis = Axis {
+    outputs: 1,
+    out_start: 0,
+    out_step: 1,
+    in_step: 1,
+    in_start: 0,
+    taps: 1,
+    in_tap: 1,
+    weight_start: 0,
+    weight_tap: 1,
+};
+
+/// The result of a convolution with `outputs` elements along each axis.
+pub fn forward(window: &Window, outputs: &[i64]) -> Phase {
+    let mut phase = [SINGLE; 3];
+    let first = 3 - outputs.len();
+    for (i, &outputs) in outputs.iter().enumerate() {
+        phase[first + i] = Axis {
+            outputs,
+            in_step: window.strides[i] as i64,
+            in_start: -(window.pad_begin(i) as i64),
+            taps: window.kernel[i] as i64,
+            in_tap: window.dilations[i] as i64,
+            ..SINGLE
+        };
+    }
+    phase
+}
+
+/// The gradient for the input, which has `inputs` elements along each axis: its phases.
+pub fn backward_data(window: &Window, inputs: &[i64]) -> Vec<Phase> {
+    let mut phases = vec![[SINGLE; 3]];
+    let first = 3 - inputs.len();
+    for (i, &inputs) in inputs.iter().enumerate() {
+        let stride = window.strides[i] as i64;
+        let starts = 0..stride.min(inputs);
+        phases = phases
+            .iter()
+            .flat_map(|phase| {
+                starts.clone().map(move |start| {
+                    let mut phase = *phase;
+                    phase[first + i] = backward_axis(window, i, inputs, start);
+                    phase
+                })
+            })
+            .collect();
+    }
+    phases
+}
+
+fn backward_axis(window: &Window, i: usize, inputs: i64, start: i64) -> Axis {
+    let (stride, dilation) = (window.strides[i] as i64, window.dilations[i] as i64);
+    let reach = |tap: i64| start + window.pad_begin(i) as i64 - tap * dilation;
+    let taps: Vec<i64> = (0..window.kernel[i] as i64)
+        .filter(|&tap| reach(tap).rem_euclid(stride) == 0)
+        .collect();
+    // Taps are taken from the last one, so that what they read goes forward.
+    let last = taps.last().copied().unwrap_or(0);
+    let step = match taps[..] {
+        [first, second, ..] => second - first,
+        _ => 1,
+    };
+    Axis {
+        outputs: (inputs - start + stride - 1) / stride,
+        out_start: start,
+        out_step: stride,
+        in_step: 1,
+        in_start: reach(last).div_euclid(stride),
+        taps: taps.len() as i64,
+        in_tap: dilation * step / stride,
+        weight_start: last,
+        weight_tap: -step,
+    }
+}
+
+impl Axis {
+    /// What the first output reads for its last tap.
+    fn reach(&self) -> i64 {
+        self.in_start + (self.taps - 1).max(0) * self.in_tap
+    }
+}
+
+/// The range of elements that phases read along an axis for their first output: its first element, and how many.
+pub fn span(phases: &[Phase], axis: usize) -> (i64, i64) {
+    let least = phases.iter().map(|p| p[axis].in_start).min().unwrap_or(0);
+    let most = phases.iter().map(|p| p[axis].reach()).max().unwrap_or(0);
+    (least, most - least + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_hold_every_tap_of_every_element_once() {
+        for (kernel, stride, dilation, pad, inputs) in [
+            (3, 1, 1, 1, 8),
+            (3, 2, 1, 1, 9),
+            (4, 3, 2, 2, 11),
+            (1, 2, 1, 0, 5),
+            (2, 4, 3, 1, 13),
+            (5, 4, 6, 0, 40),
+        ] {
+            let window = Window {
+                kernel: vec![kernel],
+                strides: vec![stride],
+                pads: vec![pad, pad],
+                dilations: vec![dilation],
+            };
+            let mut found = Vec::new();
+            for phase in backward_data(&window, &[inputs]) {
+                let axis = phase[2];
+                for j in 0..axis.outputs {
+                    for t in 0..axis.taps {
+                        let target = axis.out_start + j * axis.out_step;
+                        let source = j * axis.in_step + axis.in_start + t * axis.in_tap;
+                        found.push((target, axis.weight_start + t * axis.weight_tap, source));
+                    }
+                }
+            }
+            found.sort_unstable();
+            let mut wanted = Vec::new();
+            for target in 0..inputs {
+                for tap in 0..kernel as i64 {
+                    let reach = target + pad as i64 - tap * dilation as i64;
+                    if reach.rem_euclid(stride as i64) == 0 {
+                        wanted.push((target, tap, reach.div_euclid(stride as i64)));
+                    }
+                }
+            }
+            assert_eq!(
+                found, wanted,
+                "kernel {kernel}, stride {stride}, dilation {dilation}"
+            );
+        }
+    }
+}

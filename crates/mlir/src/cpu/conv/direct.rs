@@ -1,0 +1,354 @@
+//! Direct convolution, and its gradient for the input: tiles of pixels x output channels in registers, over a padded
+//! copy of some rows of the input.
+
+use syncbn_ir::ops::{Conv, ConvBackwardData};
+
+use super::Blocking;
+use super::axis::{Axis, Phase, backward_data as phases_of, forward as phase_of, three};
+use super::epilogue::Epilogue;
+use super::filter::{self, Filter};
+use super::panel::{Panel, Source};
+use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::emit::{Compare, Emitter, Pointer, Val};
+use crate::ops::kernel::{Kernel, Tensor, fixed};
+use crate::ops::window::spatial;
+
+/// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
+pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+    let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let window = op.window(&w.ty)?;
+    let (inputs, outputs) = flattened(&window, &spatial(&x.ty), &spatial(&y.ty), b.pixels);
+    let window = match inputs.len() == window.rank() {
+        true => window,
+        false => unit_window(),
+    };
+    let groups = op.groups as i64;
+    Sum {
+        blocking: *b,
+        n: k.n,
+        groups,
+        phases: vec![phase_of(&window, &outputs)],
+        source: Source::new(x, three(&inputs)),
+        target: y,
+        target_sizes: three(&outputs),
+        reduced: fixed(x.ty.shape.0[1]) / groups,
+        filter: Filter::of(
+            w,
+            b.lanes,
+            three(&window.kernel.iter().map(|&n| n as i64).collect::<Vec<_>>()),
+        ),
+        epilogue: Epilogue::new(op, k),
+        workspace: b.workspace,
+    }
+    .emit(e);
+    Ok(())
+}
+
+/// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
+pub fn backward_data<'c>(
+    b: &Blocking<'c>,
+    op: &ConvBackwardData,
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+) -> Result<(), String> {
+    let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let window = op.window(&w.ty)?;
+    let (inputs, outputs) = flattened(&window, &spatial(&dx.ty), &spatial(&dy.ty), b.pixels);
+    let window = match inputs.len() == window.rank() {
+        true => window,
+        false => unit_window(),
+    };
+    let groups = op.groups as i64;
+    let kernel = three(&window.kernel.iter().map(|&n| n as i64).collect::<Vec<_>>());
+    let own = Filter::of(w, b.lanes, kernel);
+    let workspace = Pointer::new(b.workspace, w.memory_elem());
+    let (transposed, used) = filter::transpose(e, &own, workspace, groups);
+    Sum {
+        blocking: *b,
+        n: k.n,
+        groups,
+        phases: phases_of(&window, &inputs),
+        source: Source::new(dy, three(&outputs)),
+        target: dx,
+        target_sizes: three(&inputs),
+        reduced: fixed(dy.ty.shape.0[1]) / groups,
+        filter: transposed,
+        epilogue: Epilogue::none(),
+        workspace: e.shift(workspace, used).address,
+    }
+    .emit(e);
+    Ok(())
+}
+
+/// A window of one element.
+fn unit_window() -> syncbn_ir::ops::Window {
+    syncbn_ir::ops::Window {
+        kernel: vec![1],
+        strides: vec![1],
+        pads: vec![0, 0],
+        dilations: vec![1],
+    }
+}
+
+/// Sizes of input and output, as one axis where the window takes single elements and rows are shorter than a tile.
+fn flattened(
+    window: &syncbn_ir::ops::Window,
+    inputs: &[i64],
+    outputs: &[i64],
+    pixels: i64,
+) -> (Vec<i64>, Vec<i64>) {
+    let ones = |v: &[usize]| v.iter().all(|&n| n == 1);
+    let single = ones(&window.kernel) && ones(&window.strides) && window.pads.iter().all(|&p| p == 0);
+    match outputs.last() {
+        Some(&width) if single && width < pixels && outputs.len() > 1 => {
+            (vec![inputs.iter().product()], vec![outputs.iter().product()])
+        }
+        _ => (inputs.to_vec(), outputs.to_vec()),
+    }
+}
+
+/// Sums over taps and channels for every element of a target.
+struct Sum<'a, 'c> {
+    blocking: Blocking<'c>,
+    n: Val<'c>,
+    groups: i64,
+    phases: Vec<Phase>,
+    source: Source<'c>,
+    target: &'a Tensor<'c>,
+    target_sizes: [i64; 3],
+    /// Channels of the source of a group.
+    reduced: i64,
+    filter: Filter<'c>,
+    epilogue: Epilogue<'c>,
+    workspace: Val<'c>,
+}
+
+/// Vectors of output channels that a tile has.
+#[derive(Clone, Copy)]
+struct Columns<'c> {
+    /// First channel of the group's.
+    first: Val<'c>,
+    /// How many vectors.
+    vectors: i64,
+    /// Lanes of the last one that are channels.
+    last: usize,
+    group: Val<'c>,
+}
+
+impl<'c> Sum<'_, 'c> {
+    fn emit(&self, e: &Emitter<'c>) {
+        let rows = self.phases.iter().map(|p| p[1].outputs).max().unwrap_or(1);
+        let rows_of_block = self.blocking.rows.clamp(1, rows);
+        let panel = Panel::new(
+            &self.phases,
+            rows_of_block,
+            &self.source,
+            self.workspace,
+            self.blocking.lanes,
+        );
+        let depth = self.phases.iter().map(|p| p[0].outputs).max().unwrap_or(1);
+        e.each_in(e.index(0), self.n, |e, n| {
+            let image = e.advance(self.source.pointer, n, self.source.sample());
+            e.each_of(depth, |e, z| {
+                let [low, high] = [0, rows].map(|i| e.index(i));
+                e.for_range(low, high, rows_of_block, &[], |e, y, _| {
+                    panel.fill(e, panel.pointer, &self.source, image, [z, y]);
+                    let end = match rows % rows_of_block {
+                        0 => e.add(y, e.index(rows_of_block)),
+                        _ => e.min(e.add(y, e.index(rows_of_block)), high),
+                    };
+                    self.block(e, &panel, [n, z], [y, end]);
+                    Vec::new()
+                });
+            });
+        });
+    }
+
+    /// All outputs of the rows in the panel.
+    fn block(&self, e: &Emitter<'c>, panel: &Panel<'c>, [n, z]: [Val<'c>; 2], [y, end]: [Val<'c>; 2]) {
+        let channels = self.filter.outputs / self.groups;
+        e.each_of(self.groups, |e, group| {
+            self.each_columns(e, channels, group, |e, columns| {
+                for phase in &self.phases {
+                    self.phase(e, panel, phase, columns, [n, z], [y, end]);
+                }
+            });
+        });
+    }
+
+    /// `body` for all vectors of a group's channels, as many at a time as a tile has.
+    fn each_columns(
+        &self,
+        e: &Emitter<'c>,
+        channels: i64,
+        group: Val<'c>,
+        body: impl Fn(&Emitter<'c>, Columns<'c>),
+    ) {
+        let lanes = self.blocking.lanes as i64;
+        let size = lanes * self.blocking.vectors;
+        let whole = channels / size;
+        e.each_of(whole, |e, i| {
+            let first = e.mul(i, e.index(size));
+            body(
+                e,
+                Columns {
+                    first,
+                    vectors: self.blocking.vectors,
+                    last: lanes as usize,
+                    group,
+                },
+            );
+        });
+        let rest = channels - whole * size;
+        if rest > 0 {
+            let vectors = (rest + lanes - 1) / lanes;
+            let last = (rest - (vectors - 1) * lanes) as usize;
+            body(
+                e,
+                Columns {
+                    first: e.index(whole * size),
+                    vectors,
+                    last,
+                    group,
+                },
+            );
+        }
+    }
+
+    fn phase(
+        &self,
+        e: &Emitter<'c>,
+        panel: &Panel<'c>,
+        phase: &Phase,
+        columns: Columns<'c>,
+        [n, z]: [Val<'c>; 2],
+        [y, end]: [Val<'c>; 2],
+    ) {
+        let [az, ay, ax] = phase;
+        let most = |axis: usize| self.phases.iter().map(|p| p[axis].outputs).max().unwrap_or(1);
+        let body = |e: &Emitter<'c>| {
+            let end = match ay.outputs < most(1) {
+                true => e.min(end, e.index(ay.outputs)),
+                false => end,
+            };
+            e.each_in(y, end, |e, row| {
+                let left = e.shift(panel.pointer, panel.start(phase));
+                let left = e.advance(left, e.sub(row, y), ay.in_step * panel.row());
+                let at = self.target_row(e, phase, [n, z, row], columns);
+                let pixels = self.blocking.pixels;
+                let whole = ax.outputs / pixels;
+                e.each_of(whole, |e, i| {
+                    let first = e.mul(i, e.index(pixels));
+                    self.tile(e, panel, phase, columns, left, at, (first, pixels));
+                });
+                let rest = ax.outputs - whole * pixels;
+                if rest > 0 {
+                    self.tile(
+                        e,
+                        panel,
+                        phase,
+                        columns,
+                        left,
+                        at,
+                        (e.index(whole * pixels), rest),
+                    );
+                }
+            });
+        };
+        match az.outputs < most(0) {
+            true => {
+                let inside = e.compare(Compare::Below, z, e.index(az.outputs));
+                e.when(inside, body);
+            }
+            false => body(e),
+        }
+    }
+
+    /// Where a row's outputs of these channels begin, in elements of the target.
+    fn target_row(
+        &self,
+        e: &Emitter<'c>,
+        phase: &Phase,
+        [n, z, y]: [Val<'c>; 3],
+        columns: Columns<'c>,
+    ) -> Val<'c> {
+        let out = |i: Val<'c>, axis: &Axis| e.add(e.mul(i, e.index(axis.out_step)), e.index(axis.out_start));
+        let [depth, height, width] = self.target_sizes;
+        let at = e.add(e.mul(n, e.index(depth)), out(z, &phase[0]));
+        let at = e.add(e.mul(at, e.index(height)), out(y, &phase[1]));
+        let at = e.add(e.mul(at, e.index(width)), e.index(phase[2].out_start));
+        let per_group = self.filter.outputs / self.groups;
+        let channel = e.add(e.mul(columns.group, e.index(per_group)), columns.first);
+        e.add(e.mul(at, e.index(self.filter.outputs)), channel)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn tile(
+        &self,
+        e: &Emitter<'c>,
+        panel: &Panel<'c>,
+        phase: &Phase,
+        columns: Columns<'c>,
+        left: Pointer<'c>,
+        at: Val<'c>,
+        (first, pixels): (Val<'c>, i64),
+    ) {
+        let [az, ay, ax] = phase;
+        let lanes = self.blocking.lanes;
+        let left = e.advance(left, first, ax.in_step * panel.column);
+        let group_start = e.mul(columns.group, e.index(self.reduced));
+        let left = e.advance(left, group_start, 1);
+        let f = &self.filter;
+        let tap = f.tap();
+        let strides = [f.kernel[1] * f.kernel[2] * tap, f.kernel[2] * tap, tap];
+        let begin: i64 = (0..3).map(|i| phase[i].weight_start * strides[i]).sum();
+        let channel = e.add(
+            e.mul(columns.group, e.index(f.outputs / self.groups)),
+            columns.first,
+        );
+        // The vectors of `lanes` channels stand one behind another.
+        let right = e.advance(e.shift(f.pointer, begin), channel, f.vector() / lanes as i64);
+        let tile = Tile {
+            left,
+            rows: (0..pixels).map(|p| p * ax.in_step * panel.column).collect(),
+            right,
+            vectors: (0..columns.vectors).map(|v| v * f.vector()).collect(),
+            lanes,
+            last: lanes,
+        };
+        let turns = |axis: &Axis, left: i64, stride: i64| {
+            Turns::fixed(axis.taps, axis.in_tap * left, axis.weight_tap * stride)
+        };
+        let contiguous = ax.in_tap == 1 && ax.weight_tap == 1 && panel.column == self.reduced;
+        let mut loops = vec![
+            turns(az, panel.slice(), strides[0]),
+            turns(ay, panel.row(), strides[1]),
+        ];
+        match contiguous {
+            true => loops.push(Turns::fixed(ax.taps * self.reduced, 1, lanes as i64)),
+            false => {
+                loops.push(turns(ax, panel.column, strides[2]));
+                loops.push(Turns::fixed(self.reduced, 1, lanes as i64));
+            }
+        }
+        let zeros = tile.zeros(e);
+        let sums = match az.taps * ay.taps * ax.taps {
+            0 => zeros,
+            _ => tile.accumulate(e, &loops, &zeros),
+        };
+        let target = Pointer::new(self.target.pointer, self.target.memory_elem());
+        let start = e.add(at, e.mul(first, e.index(ax.out_step * f.outputs)));
+        for (r, sums) in sums.chunks(columns.vectors as usize).enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                let active = match v as i64 + 1 == columns.vectors {
+                    true => columns.last,
+                    false => lanes,
+                };
+                let offset = r as i64 * ax.out_step * f.outputs + v as i64 * lanes as i64;
+                let bias_at = (channel, v as i64 * lanes as i64);
+                let value = self.epilogue.apply(e, sum, (start, offset), bias_at, active);
+                e.write_first(e.advance(target, start, 1), offset, value, active);
+            }
+        }
+    }
+}

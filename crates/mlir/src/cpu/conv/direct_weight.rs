@@ -1,0 +1,269 @@
+//! The gradient of a direct convolution for its weights: tiles of input channels x output channels in registers, which
+//! sum over the pixels of a block of rows, or of several images where images are small.
+
+use syncbn_ir::ops::ConvBackwardWeight;
+
+use super::Blocking;
+use super::axis::{Phase, forward, three};
+use super::filter::Filter;
+use super::panel::{Panel, Source};
+use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
+use crate::ops::kernel::{Kernel, fixed};
+use crate::ops::window::spatial;
+
+/// Fewer input channels than this share a tile with those of neighbouring taps.
+const FEW: i64 = 8;
+
+/// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
+pub fn backward_weight<'c>(
+    b: &Blocking<'c>,
+    op: &ConvBackwardWeight,
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+) -> Result<(), String> {
+    let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let window = op.window();
+    let groups = op.groups as i64;
+    let phase = forward(&window, &spatial(&dy.ty));
+    let kernel: Vec<i64> = window.kernel.iter().map(|&n| n as i64).collect();
+    let rows = phase[1].outputs;
+    let images = (b.rows / rows).max(1);
+    Gradient {
+        blocking: *b,
+        groups,
+        phase,
+        rows: b.rows.clamp(1, rows),
+        images: if phase[0].outputs == 1 { images } else { 1 },
+        source: Source::new(x, three(&spatial(&x.ty))),
+        dy: Pointer::new(dy.pointer, dy.memory_elem()),
+        channels: fixed(x.ty.shape.0[1]) / groups,
+        filter: Filter::of(dw, b.lanes, three(&kernel)),
+    }
+    .emit(e, k.n);
+    Ok(())
+}
+
+struct Gradient<'c> {
+    blocking: Blocking<'c>,
+    groups: i64,
+    phase: Phase,
+    /// Rows of outputs in a block.
+    rows: i64,
+    /// Images in a block.
+    images: i64,
+    source: Source<'c>,
+    dy: Pointer<'c>,
+    /// Input channels of a group.
+    channels: i64,
+    filter: Filter<'c>,
+}
+
+/// A block of rows of some images.
+#[derive(Clone, Copy)]
+struct Block<'c> {
+    /// Number of images.
+    images: Val<'c>,
+    /// Number of rows.
+    rows: Val<'c>,
+    /// The first element of the first row of `dy`.
+    dy: Pointer<'c>,
+    /// Whether sums begin with this block.
+    first: Val<'c>,
+}
+
+impl<'c> Gradient<'c> {
+    fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
+        let phases = [self.phase];
+        let workspace = self.blocking.workspace;
+        let panel = Panel::new(&phases, self.rows, &self.source, workspace, self.blocking.lanes);
+        let [depth, height, width] = [0, 1, 2].map(|axis| self.phase[axis].outputs);
+        let zero = e.index(0);
+        // A rank without samples has a gradient of zeros.
+        let none = e.compare(Compare::Eq, n, zero);
+        let size = self.filter.vectors() * self.filter.vector();
+        e.when(none, |e| {
+            e.zero_run(self.filter.pointer, size, self.blocking.lanes)
+        });
+        e.for_range(zero, n, self.images, &[], |e, n0, _| {
+            let end = e.min(e.add(n0, e.index(self.images)), n);
+            let images = e.sub(end, n0);
+            e.each_of(depth, |e, z| {
+                e.for_range(e.index(0), e.index(height), self.rows, &[], |e, y, _| {
+                    e.each_in(e.index(0), images, |e, i| {
+                        let image = e.advance(self.source.pointer, e.add(n0, i), self.source.sample());
+                        let at = e.advance(panel.pointer, i, panel.elements());
+                        panel.fill(e, at, &self.source, image, [z, y]);
+                    });
+                    let until = e.min(e.add(y, e.index(self.rows)), e.index(height));
+                    let row = e.add(e.mul(n0, e.index(depth)), z);
+                    let row = e.add(e.mul(row, e.index(height)), y);
+                    let begins = e.add(e.add(n0, z), y);
+                    let block = Block {
+                        images,
+                        rows: e.sub(until, y),
+                        dy: e.advance(self.dy, row, width * self.filter.outputs),
+                        first: e.compare(Compare::Eq, begins, e.index(0)),
+                    };
+                    self.block(e, &panel, block);
+                    Vec::new()
+                });
+            });
+            Vec::new()
+        });
+    }
+
+    /// Adds what the block says of all weights.
+    fn block(&self, e: &Emitter<'c>, panel: &Panel<'c>, block: Block<'c>) {
+        let lanes = self.blocking.lanes as i64;
+        let outputs = self.filter.outputs / self.groups;
+        let size = lanes * self.blocking.vectors;
+        e.each_of(self.groups, |e, group| {
+            let columns = |e: &Emitter<'c>, first: Val<'c>, count: i64| {
+                let vectors = (count + lanes - 1) / lanes;
+                let last = (count - (vectors - 1) * lanes) as usize;
+                let first = e.add(e.mul(group, e.index(outputs)), first);
+                self.columns(e, panel, block, group, (first, vectors, last));
+            };
+            e.each_of(outputs / size, |e, i| columns(e, e.mul(i, e.index(size)), size));
+            if outputs % size > 0 {
+                columns(e, e.index(outputs / size * size), outputs % size);
+            }
+        });
+    }
+
+    /// Of the weights of some vectors of output channels.
+    fn columns(
+        &self,
+        e: &Emitter<'c>,
+        panel: &Panel<'c>,
+        block: Block<'c>,
+        group: Val<'c>,
+        (first, vectors, last): (Val<'c>, i64, usize),
+    ) {
+        let [az, ay, ax] = self.phase;
+        let f = &self.filter;
+        let left = e.advance(panel.pointer, e.mul(group, e.index(self.channels)), 1);
+        let to = e.advance(f.pointer, first, f.vector() / self.blocking.lanes as i64);
+        let right = e.advance(block.dy, first, 1);
+        e.each_of(az.taps, |e, tz| {
+            e.each_of(ay.taps, |e, ty| {
+                let left = e.advance(
+                    e.advance(left, tz, az.in_tap * panel.slice()),
+                    ty,
+                    ay.in_tap * panel.row(),
+                );
+                let tap = e.add(e.mul(tz, e.index(ay.taps)), ty);
+                let to = e.advance(to, tap, ax.taps * f.tap());
+                let tile = |e: &Emitter<'c>, left, to, rows: Vec<i64>, weights: Vec<i64>| {
+                    let tile = Tile {
+                        left,
+                        rows,
+                        right,
+                        vectors: (0..vectors).map(|v| v * self.blocking.lanes as i64).collect(),
+                        lanes: self.blocking.lanes,
+                        last,
+                    };
+                    self.tile(e, panel, block, &tile, to, &weights);
+                };
+                if self.channels < FEW {
+                    return self.few(e, panel, left, to, &tile);
+                }
+                e.each_of(ax.taps, |e, tx| {
+                    let (left, to) = (
+                        e.advance(left, tx, ax.in_tap * panel.column),
+                        e.advance(to, tx, f.tap()),
+                    );
+                    let pixels = self.blocking.pixels;
+                    let rows = |count: i64| (0..count).collect::<Vec<i64>>();
+                    let weights = |count: i64| rows(count).iter().map(|c| c * f.lanes as i64).collect();
+                    e.each_of(self.channels / pixels, |e, i| {
+                        let (left, to) = (
+                            e.advance(left, i, pixels),
+                            e.advance(to, i, pixels * f.lanes as i64),
+                        );
+                        tile(e, left, to, rows(pixels), weights(pixels));
+                    });
+                    let rest = self.channels % pixels;
+                    if rest > 0 {
+                        let done = self.channels - rest;
+                        let (left, to) = (e.shift(left, done), e.shift(to, done * f.lanes as i64));
+                        tile(e, left, to, rows(rest), weights(rest));
+                    }
+                });
+            });
+        });
+    }
+
+    /// Tiles over the channels of all taps of a row of the window.
+    fn few(
+        &self,
+        e: &Emitter<'c>,
+        panel: &Panel<'c>,
+        left: Pointer<'c>,
+        to: Pointer<'c>,
+        tile: &dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>),
+    ) {
+        let ax = self.phase[2];
+        let all: Vec<(i64, i64)> = (0..ax.taps)
+            .flat_map(|t| (0..self.channels).map(move |c| (t, c)))
+            .collect();
+        for part in all.chunks(self.blocking.pixels.max(1) as usize) {
+            let rows = part
+                .iter()
+                .map(|(t, c)| t * ax.in_tap * panel.column + c)
+                .collect();
+            let weights = part
+                .iter()
+                .map(|(t, c)| t * self.filter.tap() + c * self.filter.lanes as i64)
+                .collect();
+            tile(e, left, to, rows, weights);
+        }
+    }
+
+    fn tile(
+        &self,
+        e: &Emitter<'c>,
+        panel: &Panel<'c>,
+        block: Block<'c>,
+        tile: &Tile<'c>,
+        to: Pointer<'c>,
+        weights: &[i64],
+    ) {
+        let [az, ay, ax] = self.phase;
+        let row = ax.outputs * self.filter.outputs;
+        let loops = [
+            Turns {
+                count: Extent::Batch(block.images),
+                left: panel.elements(),
+                right: az.outputs * ay.outputs * row,
+            },
+            Turns {
+                count: Extent::Batch(block.rows),
+                left: ay.in_step * panel.row(),
+                right: row,
+            },
+            Turns::fixed(ax.outputs, ax.in_step * panel.column, self.filter.outputs),
+        ];
+        let sums = tile.accumulate(e, &loops, &tile.zeros(e));
+        let places: Vec<i64> = weights
+            .iter()
+            .flat_map(|w| (0..tile.vectors.len() as i64).map(move |v| w + v * self.filter.vector()))
+            .collect();
+        e.either(
+            block.first,
+            |e| {
+                places
+                    .iter()
+                    .zip(&sums)
+                    .for_each(|(&at, &sum)| e.write(to, at, sum))
+            },
+            |e| {
+                for (&at, &sum) in places.iter().zip(&sums) {
+                    let old = e.read(to, at, tile.lanes);
+                    e.write(to, at, e.add(old, sum));
+                }
+            },
+        );
+    }
+}

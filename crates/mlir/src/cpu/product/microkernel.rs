@@ -1,0 +1,132 @@
+//! The tile of registers that every product of the CPU is made of: `rows` x `vectors` accumulators, to which a step of
+//! the reduction adds one broadcast element for each row times one vector for each column of the tile.
+//!
+//! Convolutions in all directions, the products of Winograd's algorithm and matrix products differ in the addresses
+//! alone.
+
+use crate::emit::{Emitter, Extent, Pointer, Val};
+
+/// A loop of a reduction.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns<'c> {
+    /// How often it turns.
+    pub count: Extent<'c>,
+    /// Elements that a turn moves the left operand by.
+    pub left: i64,
+    /// Elements that a turn moves the right operand by.
+    pub right: i64,
+}
+
+impl<'c> Turns<'c> {
+    /// A loop of a fixed number of turns.
+    pub fn fixed(count: i64, left: i64, right: i64) -> Turns<'c> {
+        Turns {
+            count: Extent::Fixed(count),
+            left,
+            right,
+        }
+    }
+}
+
+/// The operands of a tile.
+#[derive(Debug, Clone)]
+pub struct Tile<'c> {
+    /// Where the elements that are broadcast begin.
+    pub left: Pointer<'c>,
+    /// Elements from there to those of each row.
+    pub rows: Vec<i64>,
+    /// Where the vectors begin.
+    pub right: Pointer<'c>,
+    /// Elements from there to each vector of the tile.
+    pub vectors: Vec<i64>,
+    /// Lanes of a vector.
+    pub lanes: usize,
+    /// How many lanes of the last vector are read; the others are zero.
+    pub last: usize,
+}
+
+/// Turns of the innermost loop that are written out. More makes LLVM's scheduler move loads so far ahead that
+/// accumulators spill.
+const UNROLL: i64 = 4;
+
+impl<'c> Tile<'c> {
+    /// Zeros for all accumulators: those of row 0 first.
+    pub fn zeros(&self, e: &Emitter<'c>) -> Vec<Val<'c>> {
+        let zero = e.splat(e.zero(self.left.elem), self.lanes);
+        vec![zero; self.rows.len() * self.vectors.len()]
+    }
+
+    /// Adds the products over all `loops`, the last of which is innermost and of a fixed number of turns.
+    pub fn accumulate(&self, e: &Emitter<'c>, loops: &[Turns<'c>], sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        match loops {
+            [] => self.step(e, sums),
+            [inner] => match inner.count {
+                Extent::Fixed(count) => self.unrolled(e, *inner, count, sums),
+                Extent::Batch(_) => self.turn(e, *inner, &[], sums),
+            },
+            [outer, rest @ ..] => self.turn(e, *outer, rest, sums),
+        }
+    }
+
+    fn turn(&self, e: &Emitter<'c>, turns: Turns<'c>, rest: &[Turns<'c>], sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let high = match turns.count {
+            Extent::Fixed(1) => return self.accumulate(e, rest, sums),
+            Extent::Fixed(count) => e.index(count),
+            Extent::Batch(count) => count,
+        };
+        e.for_range(e.index(0), high, 1, sums, |e, i, sums| {
+            self.moved(e, i, turns).accumulate(e, rest, sums)
+        })
+    }
+
+    fn unrolled(&self, e: &Emitter<'c>, turns: Turns<'c>, count: i64, sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let several = |e: &Emitter<'c>, tile: &Tile<'c>, count: i64, sums: &[Val<'c>]| {
+            (0..count).fold(sums.to_vec(), |sums, i| {
+                tile.shifted(e, i * turns.left, i * turns.right).step(e, &sums)
+            })
+        };
+        if count <= 2 * UNROLL {
+            return several(e, self, count, sums);
+        }
+        let whole = count / UNROLL * UNROLL;
+        let [low, high] = [0, whole].map(|i| e.index(i));
+        let sums = e.for_range(low, high, UNROLL, sums, |e, i, sums| {
+            several(e, &self.moved(e, i, turns), UNROLL, sums)
+        });
+        let rest = self.shifted(e, whole * turns.left, whole * turns.right);
+        several(e, &rest, count - whole, &sums)
+    }
+
+    fn moved(&self, e: &Emitter<'c>, by: Val<'c>, turns: Turns<'c>) -> Tile<'c> {
+        Tile {
+            left: e.advance(self.left, by, turns.left),
+            right: e.advance(self.right, by, turns.right),
+            ..self.clone()
+        }
+    }
+
+    fn shifted(&self, e: &Emitter<'c>, left: i64, right: i64) -> Tile<'c> {
+        Tile {
+            left: e.shift(self.left, left),
+            right: e.shift(self.right, right),
+            ..self.clone()
+        }
+    }
+
+    fn step(&self, e: &Emitter<'c>, sums: &[Val<'c>]) -> Vec<Val<'c>> {
+        let count = self.vectors.len();
+        let vectors: Vec<Val<'c>> = (0..count)
+            .map(|v| {
+                let active = if v + 1 == count { self.last } else { self.lanes };
+                e.read_first(self.right, self.vectors[v], self.lanes, active)
+            })
+            .collect();
+        let row = |(r, &offset): (usize, &i64)| {
+            let element = e.splat(e.read(self.left, offset, 1), self.lanes);
+            let sums = &sums[r * count..(r + 1) * count];
+            let add = |(&vector, &sum): (&Val<'c>, &Val<'c>)| e.fma(element, vector, sum);
+            vectors.iter().zip(sums).map(add).collect::<Vec<Val<'c>>>()
+        };
+        self.rows.iter().enumerate().flat_map(row).collect()
+    }
+}

@@ -1,0 +1,256 @@
+//! The result of a convolution, and its gradient for the input, which is a convolution too.
+
+use syncbn_ir::ops::{Conv, ConvBackwardData, Window};
+
+use super::tiles::{ALL, Image, Points, read_tile};
+use super::transform::{OUTPUTS, POINTS, TAPS, both_axes, input, output};
+use super::weights::Chunk;
+use super::{Blocking, chunks, zeros};
+use crate::cpu::conv::epilogue::Epilogue;
+use crate::cpu::conv::filter::{Filter, ragged};
+use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::emit::{Emitter, Pointer, Val};
+use crate::ops::kernel::{Kernel, Tensor, fixed};
+use crate::ops::window::spatial;
+
+/// `y = act(residual + bias + x (*) w)`
+pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+    let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let window = op.window(&w.ty)?;
+    let filter = Filter::of(w, b.lanes, [1, TAPS as i64, TAPS as i64]);
+    let pads = [0, 1].map(|axis| window.pad_begin(axis) as i64);
+    Convolution::new(*b, [x, y], pads, filter, Epilogue::new(op, k), false).emit(e, k.n);
+    Ok(())
+}
+
+/// `dx = dy (*) w`, with `w` turned around.
+pub fn backward_data<'c>(
+    b: &Blocking<'c>,
+    op: &ConvBackwardData,
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+) -> Result<(), String> {
+    let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let window: Window = op.window(&w.ty)?;
+    let filter = Filter::of(w, b.lanes, [1, TAPS as i64, TAPS as i64]);
+    let pads = [0, 1].map(|axis| TAPS as i64 - 1 - window.pad_begin(axis) as i64);
+    Convolution::new(*b, [dy, dx], pads, filter, Epilogue::none(), true).emit(e, k.n);
+    Ok(())
+}
+
+struct Convolution<'c> {
+    blocking: Blocking<'c>,
+    source: Image<'c>,
+    target: Image<'c>,
+    filter: Filter<'c>,
+    epilogue: Epilogue<'c>,
+    /// Whether this is the gradient for the input.
+    backward: bool,
+}
+
+/// The parts of the workspace.
+struct Workspace<'c> {
+    zeros: Pointer<'c>,
+    scratch: Pointer<'c>,
+    inputs: Points<'c>,
+    products: Points<'c>,
+    weights: Chunk<'c>,
+}
+
+impl<'c> Convolution<'c> {
+    fn new(
+        blocking: Blocking<'c>,
+        [source, target]: [&Tensor<'c>; 2],
+        pads: [i64; 2],
+        filter: Filter<'c>,
+        epilogue: Epilogue<'c>,
+        backward: bool,
+    ) -> Convolution<'c> {
+        let sizes = |t: &Tensor<'c>| {
+            let sizes = spatial(&t.ty);
+            [sizes[0], sizes[1]]
+        };
+        let tiles = sizes(target).map(|size| (size + OUTPUTS as i64 - 1) / OUTPUTS as i64);
+        let image = |t: &Tensor<'c>, start: [i64; 2], extent: usize| Image {
+            pointer: Pointer::new(t.pointer, t.memory_elem()),
+            channels: fixed(t.ty.shape.0[1]),
+            sizes: sizes(t),
+            start,
+            extent,
+            tiles,
+        };
+        Convolution {
+            blocking,
+            source: image(source, pads.map(|pad| -pad), POINTS),
+            target: image(target, [0, 0], OUTPUTS),
+            filter,
+            epilogue,
+            backward,
+        }
+    }
+
+    fn workspace(&self, e: &Emitter<'c>) -> Workspace<'c> {
+        let b = &self.blocking;
+        let start = Pointer::new(b.workspace, self.source.pointer.elem);
+        let lanes = b.lanes as i64;
+        let row = POINTS as i64 * self.source.channels + lanes;
+        let scratch = e.shift(start, row);
+        let next = e.shift(scratch, (TAPS * TAPS) as i64 * lanes * lanes);
+        let blocks = (self.source.channels + lanes - 1) / lanes;
+        let (inputs, next) = Points::new(e, next, blocks, b.tiles, b.lanes);
+        let (products, next) = Points::new(e, next, b.vectors, b.tiles, b.lanes);
+        Workspace {
+            zeros: zeros(e, start, row, b.lanes),
+            scratch,
+            inputs,
+            products,
+            weights: Chunk::new(next, self.source.channels, b.vectors, b.lanes),
+        }
+    }
+
+    fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
+        let b = &self.blocking;
+        let work = self.workspace(e);
+        if !b.chunked {
+            chunks(e, self.target.channels, b.chunk(), &|e, i, channels| {
+                self.transform_weights(e, &work, &work.weights.number(e, i), (i, channels));
+            });
+        }
+        let all = e.mul(n, e.index(self.source.count()));
+        e.for_range(e.index(0), all, b.tiles, &[], |e, first, _| {
+            let count = e.min(e.sub(all, first), e.index(b.tiles));
+            self.transform_inputs(e, &work, first, count);
+            chunks(e, self.target.channels, b.chunk(), &|e, i, channels| {
+                let weights = match b.chunked {
+                    true => {
+                        self.transform_weights(e, &work, &work.weights, (i, channels));
+                        work.weights
+                    }
+                    false => work.weights.number(e, i),
+                };
+                self.multiply(e, &work, &weights, b.vectors_of(channels), count);
+                self.transform_outputs(e, &work, (i, channels), first, count);
+            });
+            Vec::new()
+        });
+    }
+
+    fn transform_weights(
+        &self,
+        e: &Emitter<'c>,
+        work: &Workspace<'c>,
+        to: &Chunk<'c>,
+        (i, channels): (Val<'c>, i64),
+    ) {
+        let b = &self.blocking;
+        let first = e.mul(i, e.index(b.vectors));
+        match self.backward {
+            true => to.backward(e, &self.filter, work.scratch, first, channels),
+            false => to.forward(e, &self.filter, first, b.vectors_of(channels)),
+        }
+    }
+
+    fn transform_inputs(&self, e: &Emitter<'c>, work: &Workspace<'c>, first: Val<'c>, count: Val<'c>) {
+        let (lanes, source) = (self.blocking.lanes, &self.source);
+        e.each_in(e.index(0), count, |e, t| {
+            let place = source.place(e, e.add(first, t));
+            let rows = source.rows(e, &place, work.zeros);
+            let columns = source.columns(e, &place, lanes);
+            ragged(e, source.channels, lanes as i64, &|e, block, active| {
+                let at: Vec<Pointer<'c>> = rows
+                    .iter()
+                    .map(|&row| e.advance(row, block, lanes as i64))
+                    .collect();
+                let d = read_tile(e, &at, &columns, source.channels, (lanes, active));
+                let to = work.inputs.at(e, block, t);
+                work.inputs.write(e, to, &both_axes(e, input, &d));
+            });
+        });
+    }
+
+    /// The products of all points for a chunk of output channels.
+    fn multiply(
+        &self,
+        e: &Emitter<'c>,
+        work: &Workspace<'c>,
+        weights: &Chunk<'c>,
+        vectors: i64,
+        count: Val<'c>,
+    ) {
+        let b = &self.blocking;
+        let lanes = b.lanes as i64;
+        let (whole, rest) = (self.source.channels / lanes, self.source.channels % lanes);
+        e.each_of(ALL, |e, point| {
+            let left = e.advance(work.inputs.pointer, point, work.inputs.point);
+            let right = e.advance(weights.pointer, point, weights.point);
+            let to = e.advance(work.products.pointer, point, work.products.point);
+            e.for_range(e.index(0), count, b.pixels, &[], |e, t, _| {
+                let tile = Tile {
+                    left: e.advance(left, t, lanes),
+                    rows: (0..b.pixels).map(|p| p * lanes).collect(),
+                    right,
+                    vectors: (0..vectors).map(|v| v * lanes).collect(),
+                    lanes: b.lanes,
+                    last: b.lanes,
+                };
+                let blocks = Turns::fixed(whole, work.inputs.block(), lanes * weights.row);
+                let mut sums = tile.zeros(e);
+                if whole > 0 {
+                    sums = tile.accumulate(e, &[blocks, Turns::fixed(lanes, 1, weights.row)], &sums);
+                }
+                if rest > 0 {
+                    let tile = Tile {
+                        left: e.shift(tile.left, whole * work.inputs.block()),
+                        right: e.shift(tile.right, whole * lanes * weights.row),
+                        ..tile
+                    };
+                    sums = tile.accumulate(e, &[Turns::fixed(rest, 1, weights.row)], &sums);
+                }
+                let to = e.advance(to, t, lanes);
+                for (r, sums) in sums.chunks(vectors as usize).enumerate() {
+                    for (v, &sum) in sums.iter().enumerate() {
+                        e.write(to, v as i64 * work.products.block() + r as i64 * lanes, sum);
+                    }
+                }
+                Vec::new()
+            });
+        });
+    }
+
+    fn transform_outputs(
+        &self,
+        e: &Emitter<'c>,
+        work: &Workspace<'c>,
+        (chunk, channels): (Val<'c>, i64),
+        first: Val<'c>,
+        count: Val<'c>,
+    ) {
+        let (b, target) = (&self.blocking, &self.target);
+        let channel = e.mul(chunk, e.index(b.chunk()));
+        e.each_in(e.index(0), count, |e, t| {
+            let place = target.place(e, e.add(first, t));
+            let inside = |e: &Emitter<'c>, axis: usize| -> Vec<Option<Val<'c>>> {
+                (0..OUTPUTS).map(|i| target.inside(e, &place, axis, i)).collect()
+            };
+            let inside = [inside(e, 0), inside(e, 1)];
+            let start = target.start_of(e, &place);
+            ragged(e, channels, b.lanes as i64, &|e, v, active| {
+                let m = work.products.read(e, work.products.at(e, v, t));
+                let at = e.add(channel, e.mul(v, e.index(b.lanes as i64)));
+                let start = e.add(start, at);
+                let to = e.advance(target.pointer, start, 1);
+                for (i, row) in both_axes(e, output, &m).into_iter().enumerate() {
+                    e.where_inside(inside[0][i], |e| {
+                        for (j, &sum) in row.iter().enumerate() {
+                            let offset = (i as i64 * target.sizes[1] + j as i64) * target.channels;
+                            e.where_inside(inside[1][j], |e| {
+                                let v = self.epilogue.apply(e, sum, (start, offset), (at, 0), active);
+                                e.write_first(to, offset, v, active);
+                            });
+                        }
+                    });
+                }
+            });
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! The gradient for the weights: the adjoint of the algorithm.
+
+use syncbn_ir::ops::ConvBackwardWeight;
+
+use super::tiles::{ALL, Image, Points, read_points, read_tile};
+use super::transform::{OUTPUTS, POINTS, TAPS, Transform, both_axes, filter_adjoint, input, output_adjoint};
+use super::weights::Chunk;
+use super::{Blocking, chunks, zeros};
+use crate::cpu::conv::filter::{Filter, ragged};
+use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
+use crate::ops::kernel::{Kernel, Tensor, fixed};
+use crate::ops::window::spatial;
+
+/// Tiles that a turn of the innermost loop sums over.
+const STEP: i64 = 4;
+
+/// `dw[k, c, t] = sum over n, o of x[n, c, o + t - pad] * dy[n, k, o]`
+pub fn backward_weight<'c>(b: &Blocking<'c>, op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<'c>) {
+    let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let window = op.window();
+    let sizes = |t: &Tensor<'c>| {
+        let sizes = spatial(&t.ty);
+        [sizes[0], sizes[1]]
+    };
+    let tiles = sizes(dy).map(|size| (size + OUTPUTS as i64 - 1) / OUTPUTS as i64);
+    let image = |t: &Tensor<'c>, start: [i64; 2], extent: usize| Image {
+        pointer: Pointer::new(t.pointer, t.memory_elem()),
+        channels: fixed(t.ty.shape.0[1]),
+        sizes: sizes(t),
+        start,
+        extent,
+        tiles,
+    };
+    Gradient {
+        blocking: *b,
+        x: image(x, [0, 1].map(|axis| -(window.pad_begin(axis) as i64)), POINTS),
+        dy: image(dy, [0, 0], OUTPUTS),
+        filter: Filter::of(dw, b.lanes, [1, TAPS as i64, TAPS as i64]),
+    }
+    .emit(e, k.n);
+}
+
+struct Gradient<'c> {
+    blocking: Blocking<'c>,
+    x: Image<'c>,
+    dy: Image<'c>,
+    filter: Filter<'c>,
+}
+
+/// The parts of the workspace.
+struct Workspace<'c> {
+    zeros: Pointer<'c>,
+    inputs: Points<'c>,
+    outputs: Points<'c>,
+    weights: Chunk<'c>,
+}
+
+impl<'c> Gradient<'c> {
+    fn workspace(&self, e: &Emitter<'c>) -> Workspace<'c> {
+        let b = &self.blocking;
+        let start = Pointer::new(b.workspace, self.x.pointer.elem);
+        let lanes = b.lanes as i64;
+        let row = POINTS as i64 * self.x.channels.max(self.dy.channels) + lanes;
+        let blocks = |channels: i64| (channels + lanes - 1) / lanes;
+        let (inputs, next) = Points::new(e, e.shift(start, row), blocks(self.x.channels), b.tiles, b.lanes);
+        // A chunk may end inside the padded last vectors.
+        let padded = blocks(self.dy.channels);
+        let (outputs, next) = Points::new(e, next, padded, b.tiles, b.lanes);
+        Workspace {
+            zeros: zeros(e, start, row, b.lanes),
+            inputs,
+            outputs,
+            weights: Chunk::new(next, self.x.channels, b.vectors, b.lanes),
+        }
+    }
+
+    fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
+        let b = &self.blocking;
+        let work = self.workspace(e);
+        // A rank without samples has a gradient of zeros.
+        let none = e.compare(Compare::Eq, n, e.index(0));
+        let size = self.filter.vectors() * self.filter.vector();
+        e.when(none, |e| e.zero_run(self.filter.pointer, size, b.lanes));
+        let all = e.mul(n, e.index(self.x.count()));
+        e.for_range(e.index(0), all, b.tiles, &[], |e, first, _| {
+            let count = e.min(e.sub(all, first), e.index(b.tiles));
+            self.transform(e, &self.x, &work.inputs, (work.zeros, input), first, count);
+            self.transform(
+                e,
+                &self.dy,
+                &work.outputs,
+                (work.zeros, output_adjoint),
+                first,
+                count,
+            );
+            let begins = e.compare(Compare::Eq, first, e.index(0));
+            chunks(e, self.dy.channels, b.chunk(), &|e, i, channels| {
+                let vectors = b.vectors_of(channels);
+                let weights = match b.chunked {
+                    true => work.weights,
+                    false => work.weights.number(e, i),
+                };
+                self.multiply(e, &work, &weights, (i, vectors), count, begins);
+                if b.chunked {
+                    self.finish(e, &weights, i, vectors);
+                }
+            });
+            Vec::new()
+        });
+        if !b.chunked {
+            let some = e.compare(Compare::Ne, n, e.index(0));
+            e.when(some, |e| {
+                chunks(e, self.dy.channels, b.chunk(), &|e, i, channels| {
+                    self.finish(e, &work.weights.number(e, i), i, b.vectors_of(channels));
+                });
+            });
+        }
+    }
+
+    fn transform(
+        &self,
+        e: &Emitter<'c>,
+        image: &Image<'c>,
+        points: &Points<'c>,
+        (zeros, transform): (Pointer<'c>, Transform<'c>),
+        first: Val<'c>,
+        count: Val<'c>,
+    ) {
+        let lanes = self.blocking.lanes;
+        e.each_in(e.index(0), count, |e, t| {
+            let place = image.place(e, e.add(first, t));
+            let rows = image.rows(e, &place, zeros);
+            let columns = image.columns(e, &place, lanes);
+            ragged(e, image.channels, lanes as i64, &|e, block, active| {
+                let at: Vec<Pointer<'c>> = rows
+                    .iter()
+                    .map(|&row| e.advance(row, block, lanes as i64))
+                    .collect();
+                let d = read_tile(e, &at, &columns, image.channels, (lanes, active));
+                points.write(e, points.at(e, block, t), &both_axes(e, transform, &d));
+            });
+        });
+        // Sums go in whole steps: what is behind the last tile counts nothing.
+        let step = e.index(STEP);
+        let end = e.mul(e.div(e.add(count, e.index(STEP - 1)), step), step);
+        let zero = e.splat(e.zero(points.pointer.elem), lanes);
+        e.each_in(count, end, |e, t| {
+            let blocks = (image.channels + lanes as i64 - 1) / lanes as i64;
+            e.each_of(blocks, |e, block| {
+                points.write(e, points.at(e, block, t), &vec![vec![zero; POINTS]; POINTS]);
+            });
+        });
+    }
+
+    /// Adds the products of all points for a chunk of output channels to its sums.
+    fn multiply(
+        &self,
+        e: &Emitter<'c>,
+        work: &Workspace<'c>,
+        weights: &Chunk<'c>,
+        (chunk, vectors): (Val<'c>, i64),
+        count: Val<'c>,
+        begins: Val<'c>,
+    ) {
+        let b = &self.blocking;
+        let lanes = b.lanes as i64;
+        let steps = e.div(e.add(count, e.index(STEP - 1)), e.index(STEP));
+        e.each_of(ALL, |e, point| {
+            let left = e.advance(work.inputs.pointer, point, work.inputs.point);
+            let right = e.advance(work.outputs.pointer, point, work.outputs.point);
+            let right = e.advance(right, chunk, b.vectors * work.outputs.block());
+            let to = e.advance(weights.pointer, point, weights.point);
+            ragged(e, self.x.channels, lanes, &|e, block, active| {
+                let (left, to) = (
+                    e.advance(left, block, work.inputs.block()),
+                    e.advance(to, block, lanes * weights.row),
+                );
+                ragged(e, active as i64, b.pixels, &|e, part, rows| {
+                    let tile = Tile {
+                        left: e.advance(left, part, b.pixels),
+                        rows: (0..rows as i64).collect(),
+                        right,
+                        vectors: (0..vectors).map(|v| v * work.outputs.block()).collect(),
+                        lanes: b.lanes,
+                        last: b.lanes,
+                    };
+                    let loops = [
+                        Turns {
+                            count: Extent::Batch(steps),
+                            left: STEP * lanes,
+                            right: STEP * lanes,
+                        },
+                        Turns::fixed(STEP, lanes, lanes),
+                    ];
+                    let sums = tile.accumulate(e, &loops, &tile.zeros(e));
+                    let to = e.advance(to, part, b.pixels * weights.row);
+                    let place = |i: usize| {
+                        let (row, v) = (i as i64 / vectors, i as i64 % vectors);
+                        row * weights.row + v * lanes
+                    };
+                    if b.chunked {
+                        return sums
+                            .iter()
+                            .enumerate()
+                            .for_each(|(i, &sum)| e.write(to, place(i), sum));
+                    }
+                    e.either(
+                        begins,
+                        |e| {
+                            sums.iter()
+                                .enumerate()
+                                .for_each(|(i, &sum)| e.write(to, place(i), sum))
+                        },
+                        |e| {
+                            for (i, &sum) in sums.iter().enumerate() {
+                                e.write(to, place(i), e.add(e.read(to, place(i), b.lanes), sum));
+                            }
+                        },
+                    );
+                });
+            });
+        });
+    }
+
+    /// Transforms the sums of a chunk to gradients of taps.
+    fn finish(&self, e: &Emitter<'c>, weights: &Chunk<'c>, chunk: Val<'c>, vectors: i64) {
+        let (b, f) = (&self.blocking, &self.filter);
+        let lanes = b.lanes as i64;
+        let to = e.advance(f.pointer, chunk, b.vectors * f.vector());
+        e.each_of(vectors, |e, v| {
+            let (from, to) = (e.advance(weights.pointer, v, lanes), e.advance(to, v, f.vector()));
+            e.each_of(f.inputs, |e, c| {
+                let (from, to) = (e.advance(from, c, weights.row), e.advance(to, c, lanes));
+                let points = read_points(e, from, weights.point, b.lanes);
+                for (i, row) in both_axes(e, filter_adjoint, &points).into_iter().enumerate() {
+                    for (j, value) in row.into_iter().enumerate() {
+                        e.write(to, (i * TAPS + j) as i64 * f.tap(), value);
+                    }
+                }
+            });
+        });
+    }
+}
