@@ -2,8 +2,8 @@
 
 use syncbn_ir::{DType, Dim, Layout, TensorType};
 
+use crate::Products;
 use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
-use crate::gpu::Products;
 
 /// A tensor that a kernel reads or writes.
 #[derive(Debug, Clone)]
