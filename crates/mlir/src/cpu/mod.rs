@@ -3,8 +3,9 @@
 //! Level: `llvm.func`, `scf`, `arith`, `math` and `vector` on plain pointers.
 
 mod collective;
-pub(crate) mod conv;
-pub(crate) mod matmul;
+mod conv;
+mod product;
+mod schedules;
 mod step;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
@@ -20,7 +21,8 @@ use crate::emit::{Elem, Emitter};
 use crate::host::{Functions, Parameter, check};
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor, elem};
-use crate::{KernelSource, LowerError, Products, Program};
+use crate::{KernelSource, LowerError, Program};
+use schedules::Cpu;
 
 /// Builds the module.
 pub struct Lowering<'c> {
@@ -103,10 +105,9 @@ impl<'c> Lowering<'c> {
             n: arguments[arguments.len() - 2],
             total: arguments[arguments.len() - 1],
             vector_bytes: self.vector_bytes,
-            products: Products::Exact,
         };
         let e = Emitter::new(self.functions.context, location, block);
-        ops::lower(op, &kernel, &e)?;
+        ops::lower(op, &Cpu, &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
         self.functions
             .define(&name, &parameters, None, false, region, location);

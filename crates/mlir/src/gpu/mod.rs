@@ -6,13 +6,14 @@
 //! functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of the runtime.
 
 mod alike;
-pub(crate) mod conv;
+mod conv;
 pub mod host;
-pub(crate) mod implicit_gemm;
+mod implicit_gemm;
 mod kernel;
 pub mod launches;
-pub(crate) mod matmul;
+mod matmul;
 pub mod nccl;
+mod schedules;
 mod step;
 mod traffic;
 mod update;

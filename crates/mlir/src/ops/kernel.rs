@@ -2,7 +2,6 @@
 
 use syncbn_ir::{DType, Dim, Layout, TensorType};
 
-use crate::Products;
 use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
 
 /// A tensor that a kernel reads or writes.
@@ -26,8 +25,6 @@ pub struct Kernel<'c> {
     pub total: Val<'c>,
     /// Bytes of a vector register.
     pub vector_bytes: usize,
-    /// How a GPU multiplies matrices.
-    pub products: Products,
 }
 
 /// Element type in memory.

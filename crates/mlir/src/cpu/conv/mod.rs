@@ -1,0 +1,3 @@
+//! Convolution on the CPU, a file a schedule.
+
+pub mod general;

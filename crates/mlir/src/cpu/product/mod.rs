@@ -1,0 +1,3 @@
+//! Matrix product on the CPU, a file a schedule.
+
+pub mod general;
