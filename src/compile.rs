@@ -6,8 +6,8 @@ use std::thread;
 use syncbn_abi::Model;
 use syncbn_codegen::{Cpu, Emit, generate};
 use syncbn_ir::{DType, Graph, Warning};
-use syncbn_mlir::cpu::{INFER_CONSTANTS, Part, Program, TRAIN_CONSTANTS};
-use syncbn_mlir::gpu::Products;
+use syncbn_mlir::cpu::{INFER_CONSTANTS, TRAIN_CONSTANTS};
+use syncbn_mlir::{Part, Products, Program};
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
 
 use crate::executable::{Compiled, CompiledPart};

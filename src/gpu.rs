@@ -4,7 +4,7 @@ use std::thread;
 
 use syncbn_abi::{Gpu, Image, Images, Model, gpu_symbols};
 use syncbn_codegen::{Cpu, Emit, GpuTargets, emit_gpu, generate_gpu};
-use syncbn_mlir::cpu::{KernelSource, Program};
+use syncbn_mlir::{KernelSource, Program};
 
 use crate::executable::CompiledPart;
 use crate::model::processor;

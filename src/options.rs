@@ -3,7 +3,7 @@
 use syncbn_codegen::CpuFlag;
 
 use syncbn_ir::ops::RunningVar;
-use syncbn_mlir::gpu::Products;
+use syncbn_mlir::Products;
 use syncbn_passes::{BatchNormMode, Loss};
 
 use crate::{Error, Kind};

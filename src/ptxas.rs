@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::{env, fmt, fs};
 
 use syncbn_ir::Warning;
-use syncbn_mlir::cpu::KernelSource;
+use syncbn_mlir::KernelSource;
 
 use crate::{Error, Kind};
 

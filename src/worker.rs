@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use syncbn_mlir::cpu::KernelSource;
+use syncbn_mlir::KernelSource;
 
 use crate::Error;
 use crate::diagnostic::{MessageFormat, Reporter};

@@ -65,7 +65,7 @@ pub fn options(arguments: &Arguments, imported: &Network) -> Result<Options, Err
         products: arguments
             .precision
             .and_then(|precision| precision.products)
-            .unwrap_or(syncbn_mlir::gpu::Products::Tf32),
+            .unwrap_or(syncbn_mlir::Products::Tf32),
         seed: arguments.init.unwrap_or(0),
         passes: arguments.passes.clone(),
         skip: arguments.skip.clone(),

@@ -1,7 +1,7 @@
 //! `--precision`: `P`, or `cpu=P,cuda=P`.
 
 use syncbn_ir::DType;
-use syncbn_mlir::gpu::Products;
+use syncbn_mlir::Products;
 
 /// What `--precision` says of each target; None where it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,7 +9,7 @@ use syncbn_abi::{Arenas, Model, Parameter};
 use syncbn_codegen::Cpu;
 use syncbn_ir::ops::{Op, RunningVar};
 use syncbn_ir::{DType, Graph};
-use syncbn_mlir::schedule;
+use syncbn_mlir::order;
 use syncbn_passes::{BatchNormMode, Layout, Loss, Plan};
 
 use crate::compile::{Graphs, Planned, no_plan};
@@ -41,7 +41,7 @@ pub fn describe(
     }
     let mut collectives = Vec::new();
     if let Some(train) = &graphs.train {
-        for (id, scope) in schedule::collectives(&train.graph)? {
+        for (id, scope) in order::collectives(&train.graph)? {
             collectives.push(collective(&train.graph, id, scope));
         }
     }
@@ -123,7 +123,7 @@ pub fn constants(graph: &Graph) -> Result<Vec<u8>, Error> {
     let mut bytes = Bytes::default();
     for id in graph.nodes() {
         if let Op::Constant(constant) = graph.op(id) {
-            let (place, _) = schedule::place(graph, id.into())?;
+            let (place, _) = order::place(graph, id.into())?;
             bytes.put(place.offset, &constant.value.to_bytes());
         }
     }

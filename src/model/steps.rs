@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use syncbn_abi::{BatchNorm, Collective, Node};
 use syncbn_ir::ops::{Op, Scope};
 use syncbn_ir::{Graph, NodeId, Value};
-use syncbn_mlir::schedule;
+use syncbn_mlir::order;
 use syncbn_passes::BatchNormMode;
 
 use super::tensors::fixed_sizes;
@@ -27,7 +27,7 @@ pub fn collective(graph: &Graph, id: NodeId, scope: Scope) -> Collective {
         name: graph.node(id).name.clone(),
         group,
         bytes,
-        gradients: schedule::sums_gradients(graph, id),
+        gradients: order::sums_gradients(graph, id),
     }
 }
 
@@ -79,7 +79,7 @@ pub fn batch_norms(graph: &Graph, graphs: &Graphs, options: &Options) -> Result<
                 .operand(id, 1)
                 .and_then(|v| statistic(&train.graph, v))
                 .unwrap_or_default();
-            let at = |slot| schedule::place(&train.graph, Value { node: id, slot }).map(|(p, _)| p.offset);
+            let at = |slot| order::place(&train.graph, Value { node: id, slot }).map(|(p, _)| p.offset);
             saved.push_back((name, (at(1)?, at(2)?)));
         }
     }

@@ -3,7 +3,7 @@
 use syncbn_abi::{ElementType, Initial, Parameter, Target, Tensor};
 use syncbn_ir::ops::{Op, ParameterData, Role};
 use syncbn_ir::{DType, Graph, OutputKind, TensorType};
-use syncbn_mlir::schedule;
+use syncbn_mlir::order;
 use syncbn_passes::{Fault, Loss};
 
 use crate::Error;
@@ -38,7 +38,7 @@ pub fn inputs(graph: &Graph) -> Result<Vec<Tensor>, Error> {
         if let Op::Input(input) = graph.op(id)
             && input.role == Role::Data
         {
-            let (place, _) = schedule::place(graph, id.into())?;
+            let (place, _) = order::place(graph, id.into())?;
             let element_type = abi_type(input.ty.dtype)?;
             inputs.push((
                 place.offset,

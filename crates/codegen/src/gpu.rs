@@ -2,9 +2,9 @@
 
 use inkwell::context::{AsContextRef, Context};
 use inkwell::module::Module;
-use syncbn_mlir::cpu::{KernelSource, Program};
 use syncbn_mlir::gpu::Kernels;
 use syncbn_mlir::{GpuModule, with_gpu_module};
+use syncbn_mlir::{KernelSource, Program};
 
 use crate::device::{device_code, optimize};
 use crate::{CodegenError, Cpu, Emit, effort, emulated, from_llvm};

@@ -13,7 +13,7 @@ use inkwell::context::{AsContextRef, Context};
 use inkwell::module::{Linkage, Module};
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
-use syncbn_mlir::cpu::{KernelSource, Program};
+use syncbn_mlir::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
 use effort::Effort;

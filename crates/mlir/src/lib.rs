@@ -2,45 +2,15 @@
 
 pub mod cpu;
 mod emit;
+mod error;
 pub mod gpu;
 mod handle;
 mod host;
 mod ops;
+pub mod order;
 mod pipeline;
-pub mod schedule;
+mod program;
 
+pub use error::{LowerError, Unsupported};
 pub use pipeline::{CPU_PIPELINE, GpuModule, KERNEL_PIPELINE, Lowered, Stage, with_gpu_module, with_module};
-
-/// A node that a target cannot lower yet.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("node \"{node}\" ({op}): {message}")]
-pub struct Unsupported {
-    /// Name of the node.
-    pub node: String,
-    /// Its operator.
-    pub op: String,
-    /// What is not supported.
-    pub message: String,
-    /// What to do.
-    pub help: String,
-}
-
-/// Why lowering failed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum LowerError {
-    /// The target cannot lower these nodes: at least one.
-    #[error("{}", .0.iter().map(Unsupported::to_string).collect::<Vec<_>>().join("\n"))]
-    Unsupported(Vec<Unsupported>),
-    /// MLIR refused what was built.
-    #[error("MLIR: {message}")]
-    Mlir {
-        /// MLIR's own diagnostics.
-        message: String,
-    },
-    /// The graph is not what the passes promise.
-    #[error("{message}")]
-    Internal {
-        /// What is wrong.
-        message: String,
-    },
-}
+pub use program::{KernelSource, Part, Products, Program};

@@ -17,8 +17,9 @@ use melior::utility::{
 };
 
 use crate::LowerError;
-use crate::cpu::{KernelSource, Lowering, Program};
+use crate::cpu::Lowering;
 use crate::gpu::{self, Kernels, nccl};
+use crate::{KernelSource, Program};
 
 /// MLIR passes from the lowering's output to the LLVM dialect, for the CPU. Can be pasted into
 /// `mlir-opt-22 --pass-pipeline=...`.

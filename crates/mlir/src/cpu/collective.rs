@@ -14,7 +14,7 @@ use crate::host::Step;
 /// `if (ranks > 1) status = all_reduce(...)`, returning at once when the status is not 0. Neighbouring
 /// tensors of one element type travel as one segment.
 pub(super) fn all_reduce<'c>(step: &mut Step<'c, '_>, id: NodeId, collective: i64) -> Result<(), LowerError> {
-    let segments = crate::schedule::segments(step.graph, id)?;
+    let segments = crate::order::segments(step.graph, id)?;
     let (reduce, next, failed) = (step.new_block(), step.new_block(), step.new_block());
     let several = step.frame.several;
     step.e.branch(several, reduce, next, reduce);

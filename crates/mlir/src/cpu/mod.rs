@@ -3,10 +3,11 @@
 //! Level: `llvm.func`, `scf`, `arith`, `math` and `vector` on plain pointers.
 
 mod collective;
-pub(crate) mod conv;
-pub(crate) mod product;
+mod conv;
+mod product;
+mod schedules;
 mod step;
-pub(crate) mod winograd;
+mod winograd;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 
@@ -15,45 +16,14 @@ use std::collections::BTreeMap;
 use melior::Context;
 use melior::ir::Module;
 use syncbn_ir::ops::Op;
-use syncbn_ir::{DType, Graph, Layout, NodeId, TensorType};
+use syncbn_ir::{DType, Layout, TensorType};
 
-use crate::LowerError;
 use crate::emit::{Elem, Emitter};
-use crate::gpu::Products;
 use crate::host::{Functions, Parameter, check};
 use crate::ops;
 use crate::ops::kernel::{Kernel, Tensor, elem};
-
-/// A graph with planned memory, and its schedule.
-#[derive(Clone, Copy)]
-pub struct Part<'g> {
-    /// The graph.
-    pub graph: &'g Graph,
-    /// Nodes that run once, before the first step; in inference only.
-    pub prepare: &'g [NodeId],
-    /// Nodes of a step, in order.
-    pub step: &'g [NodeId],
-    /// Size of the step arena.
-    pub step_bytes: u64,
-}
-
-/// What to lower.
-pub struct Program<'g> {
-    /// The training graph.
-    pub train: Option<Part<'g>>,
-    /// The inference graph.
-    pub infer: Option<Part<'g>>,
-    /// Element type of parameters.
-    pub dtype: DType,
-    /// Bytes of a vector register: 16, 32 or 64.
-    pub vector_bytes: usize,
-    /// How GPUs multiply matrices.
-    pub products: Products,
-    /// Largest batch of one rank.
-    pub batch_bound: usize,
-    /// Number of elements of trained parameters, padding between them included.
-    pub trained_elements: u64,
-}
+use crate::{KernelSource, LowerError, Program};
+use schedules::Cpu;
 
 /// Builds the module.
 pub struct Lowering<'c> {
@@ -61,17 +31,6 @@ pub struct Lowering<'c> {
     vector_bytes: usize,
     dtype: DType,
     kernels: BTreeMap<String, KernelSource>,
-}
-
-/// A kernel, and the nodes that call it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelSource {
-    /// Name of the function.
-    pub kernel: String,
-    /// Operator of the nodes.
-    pub op: String,
-    /// Names of the nodes, in the order of their first calls.
-    pub nodes: Vec<String>,
 }
 
 impl<'c> Lowering<'c> {
@@ -147,10 +106,9 @@ impl<'c> Lowering<'c> {
             n: arguments[arguments.len() - 2],
             total: arguments[arguments.len() - 1],
             vector_bytes: self.vector_bytes,
-            products: Products::Exact,
         };
         let e = Emitter::new(self.functions.context, location, block);
-        ops::lower(op, &kernel, &e)?;
+        ops::lower(op, &Cpu, &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
         self.functions
             .define(&name, &parameters, None, false, region, location);

@@ -5,8 +5,9 @@ use syncbn_ir::ops::Op;
 use syncbn_ir::{Graph, NodeId};
 
 use super::collective::all_reduce;
-use super::{Lowering, Part, update_width};
+use super::{Lowering, update_width};
 use crate::LowerError;
+use crate::Part;
 use crate::emit::{Elem, Emitter};
 use crate::host::{Parameter, Step, places};
 use crate::ops::update;
@@ -61,13 +62,13 @@ impl<'c> Lowering<'c> {
     ) -> Result<(), LowerError> {
         let functions = self.functions;
         let mut step = Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
-        let collectives = crate::schedule::collectives(graph)?;
-        for (index, id) in crate::schedule::indexed(graph, nodes)? {
+        let collectives = crate::order::collectives(graph)?;
+        for (index, id) in crate::order::indexed(graph, nodes)? {
             step.e.set_location(functions.location(&graph.node(id).name));
             match graph.op(id) {
                 Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
                 Op::AllReduce(_) => {
-                    let collective = crate::schedule::number(&collectives, id)?;
+                    let collective = crate::order::number(&collectives, id)?;
                     all_reduce(&mut step, id, collective as i64)?;
                 }
                 _ => self.call_kernel(&mut step, id)?,
@@ -76,7 +77,7 @@ impl<'c> Lowering<'c> {
                 step.call(symbols::TRACE, &arguments, None);
             })?;
         }
-        if crate::schedule::loss(graph).is_some() {
+        if crate::order::loss(graph).is_some() {
             let from = step.loss()?;
             let value = step.e.load_scalar(from, Elem::F64);
             step.e.store_scalar(step.frame.loss, value);

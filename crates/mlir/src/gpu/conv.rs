@@ -4,6 +4,7 @@
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
 use super::implicit_gemm::{Finish, Problem, Shape};
+use crate::Products;
 use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Share, Val, in_place};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
@@ -61,6 +62,7 @@ fn with_channels_innermost<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>) ->
 
 /// The convolution from x to y with weights w, if it is for tensor cores.
 fn on_tensor_cores<'c>(
+    products: Products,
     k: &Kernel<'c>,
     window: &Window,
     groups: usize,
@@ -69,14 +71,14 @@ fn on_tensor_cores<'c>(
     let operands = k.operands.iter().take(2);
     if operands
         .into_iter()
-        .any(|operand| operand.ty.dtype != k.products.operand())
+        .any(|operand| operand.ty.dtype != products.operand())
     {
         return None;
     }
-    let shape = Shape::of_conv(k.products, window, groups, tensors.map(|tensor| &tensor.ty))?;
+    let shape = Shape::of_conv(products, window, groups, tensors.map(|tensor| &tensor.ty))?;
     Some(Problem {
         shape,
-        products: k.products,
+        products,
         result: k.results[0].memory_elem(),
         n: k.n,
     })
@@ -84,12 +86,12 @@ fn on_tensor_cores<'c>(
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`,
 /// and the moments of y where the operator has them.
-pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+pub fn forward<'c>(op: &Conv, products: Products, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
     // The epilogue reads a residual where it writes the result.
     let residual_lies_alike = k.operands.get(3).is_none_or(|residual| residual.ty == y.ty);
-    let problem = on_tensor_cores(k, &window, op.groups, [x, w, y]);
+    let problem = on_tensor_cores(products, k, &window, op.groups, [x, w, y]);
     if let Some(problem) = problem.filter(|_| residual_lies_alike) {
         let finish = Finish {
             bias: k.operands.get(2).map(|bias| bias.pointer),
@@ -157,10 +159,15 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &Emitter<'c>)
 }
 
 /// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
-pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+pub fn backward_data<'c>(
+    op: &ConvBackwardData,
+    products: Products,
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+) -> Result<(), String> {
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
-    if let Some(problem) = on_tensor_cores(k, &window, op.groups, [dx, w, dy]) {
+    if let Some(problem) = on_tensor_cores(products, k, &window, op.groups, [dx, w, dy]) {
         problem.backward_data(e, [dy, w, dx].map(|tensor| tensor.pointer));
         return Ok(());
     }
@@ -199,9 +206,14 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &Emitter<'c>)
 }
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
-pub fn backward_weight<'c>(op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+pub fn backward_weight<'c>(
+    op: &ConvBackwardWeight,
+    products: Products,
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+) -> Result<(), String> {
     let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    if let Some(problem) = on_tensor_cores(k, &op.window(), op.groups, [x, dw, dy]) {
+    if let Some(problem) = on_tensor_cores(products, k, &op.window(), op.groups, [x, dw, dy]) {
         problem.backward_weight(e, [x, dy, dw].map(|tensor| tensor.pointer));
         return Ok(());
     }

@@ -9,9 +9,10 @@ use syncbn_ir::ops::Op;
 use super::Lowering;
 use super::alike::{Definition, join};
 use super::launches::Traffic;
+use super::schedules::Gpu;
 use super::traffic::traffic;
+use crate::KernelSource;
 use crate::LowerError;
-use crate::cpu::KernelSource;
 use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Emitter, Sharing, Work};
 use crate::host::Parameter;
 use crate::ops;
@@ -244,13 +245,12 @@ impl<'c> Lowering<'c> {
             n,
             total,
             vector_bytes: COPY_BYTES as usize,
-            products: self.products,
         };
         let mut device = Device::new(stage, self.batch_bound, n, scratch);
         let prefix = format!("{} {operands} {overlaps:?}", op.name());
         device.sharing = Sharing::new(&self.shared, prefix);
         let e = Emitter::of_device(self.functions.context, location, block, device);
-        ops::lower(op, &kernel, &e)?;
+        ops::lower(op, &Gpu(self.products), &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
         let Some(mut device) = e.into_device() else {
             return Err(LowerError::Internal {

@@ -4,16 +4,17 @@ use syncbn_ir::Dim;
 use syncbn_ir::ops::MatMul;
 
 use super::implicit_gemm::{Finish, Linear, Problem, of_matmul};
+use crate::Products;
 use crate::emit::{Emitter, Index, Inner, Val};
 use crate::ops::kernel::{Kernel, matrix};
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
-pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
+pub fn lower<'c>(op: &MatMul, products: Products, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    if let Some((direction, shape)) = of_matmul(k.products, op, [&a.ty, &b.ty]) {
+    if let Some((direction, shape)) = of_matmul(products, op, [&a.ty, &b.ty]) {
         let problem = Problem {
             shape,
-            products: k.products,
+            products,
             result: y.memory_elem(),
             n: k.n,
         };

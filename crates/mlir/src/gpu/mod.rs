@@ -6,13 +6,14 @@
 //! functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of the runtime.
 
 mod alike;
-pub(crate) mod conv;
+mod conv;
 pub mod host;
-pub(crate) mod implicit_gemm;
+mod implicit_gemm;
 mod kernel;
 pub mod launches;
-pub(crate) mod matmul;
+mod matmul;
 pub mod nccl;
+mod schedules;
 mod step;
 mod traffic;
 mod update;
@@ -25,10 +26,8 @@ use melior::ir::Module;
 use syncbn_abi::{GpuKernel, gpu_symbols};
 use syncbn_ir::{DType, Layout};
 
-use crate::LowerError;
-use crate::cpu::{KernelSource, Program};
-use crate::emit::COPY_BYTES;
 use crate::host::{Functions, Parameter, check};
+use crate::{KernelSource, LowerError, Products, Program};
 use alike::Definition;
 use kernel::Launch;
 use launches::{Enqueued, Schedule};
@@ -37,53 +36,6 @@ pub use crate::emit::{Cost, Direction, Share, Tiles};
 
 /// Name of the `gpu.module`.
 pub const KERNELS: &str = "kernels";
-
-/// How matrices are multiplied, in convolutions and linear layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Products {
-    /// In f32, without tensor cores.
-    #[default]
-    Exact,
-    /// On tensor cores, with operands rounded to tf32 and sums in f32.
-    Tf32,
-    /// On tensor cores, with each operand as the sum of two tf32 numbers: three products, close to f32.
-    ThreeTf32,
-    /// On tensor cores in bf16, with sums in f32.
-    Bf16,
-}
-
-impl Products {
-    /// Element type of the operands.
-    pub fn operand(self) -> DType {
-        match self {
-            Products::Bf16 => DType::BF16,
-            Products::Exact | Products::Tf32 | Products::ThreeTf32 => DType::F32,
-        }
-    }
-
-    /// Elements of the operands in one copy to shared memory.
-    fn copied(self) -> i64 {
-        COPY_BYTES / self.operand().bytes() as i64
-    }
-
-    /// The precision that a description of the program states.
-    pub fn name(self) -> &'static str {
-        match self {
-            Products::Tf32 => "tf32",
-            Products::Bf16 => "bf16",
-            Products::Exact | Products::ThreeTf32 => "f32",
-        }
-    }
-
-    /// What channels must be a multiple of to be multiplied so.
-    pub fn channels_at_once(self) -> usize {
-        match self {
-            Products::Exact => 1,
-            // Copies take neighbouring channels.
-            Products::Tf32 | Products::ThreeTf32 | Products::Bf16 => self.copied() as usize,
-        }
-    }
-}
 
 /// What host code and the model's description must know of lowered kernels.
 #[derive(Debug, Clone, PartialEq, Default)]

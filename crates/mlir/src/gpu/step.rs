@@ -12,10 +12,10 @@ use super::kernel::{Call, Launch, numbers_symbol};
 use super::launches::Enqueued;
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
-use crate::cpu::Part;
+use crate::Part;
 use crate::emit::{Blocks, Elem, Emitter, Val, ceil};
 use crate::host::{Places, Step, places};
-use crate::schedule::Piece;
+use crate::order::Piece;
 
 /// Reads a field of [`GpuArguments`].
 macro_rules! field {
@@ -79,7 +79,7 @@ impl<'c> Lowering<'c> {
                 self.make_kernels(&call(graph, id, &places))?;
             }
         }
-        if crate::schedule::loss(graph).is_some() {
+        if crate::order::loss(graph).is_some() {
             let ty = loss_type();
             self.make_kernels(&copy_of_loss(&[&ty, &ty]))?;
         }
@@ -102,23 +102,23 @@ impl<'c> Lowering<'c> {
             }),
             n: step.e.convert(step.frame.n, Elem::I32),
         };
-        let collectives = crate::schedule::collectives(part.graph)?;
-        for (index, id) in crate::schedule::indexed(part.graph, nodes)? {
+        let collectives = crate::order::collectives(part.graph)?;
+        for (index, id) in crate::order::indexed(part.graph, nodes)? {
             step.e.set_location(functions.location(&part.graph.node(id).name));
             match part.graph.op(id) {
                 Op::AllReduce(_) => {
-                    let number = crate::schedule::number(&collectives, id)?;
+                    let number = crate::order::number(&collectives, id)?;
                     let bytes = all_reduce(&mut step, &queue, id, number as i64)?;
                     self.enqueued.push(Enqueued::AllReduce {
                         node: part.graph.node(id).name.clone(),
-                        gradients: crate::schedule::sums_gradients(part.graph, id),
+                        gradients: crate::order::sums_gradients(part.graph, id),
                         bytes,
                     });
                 }
                 op if has_kernels(op) => self.launch_node(&mut step, &queue, id)?,
                 _ => {}
             }
-            let stream = match crate::schedule::sums_gradients(part.graph, id) {
+            let stream = match crate::order::sums_gradients(part.graph, id) {
                 true => queue.gradient_stream,
                 false => queue.stream,
             };
@@ -127,7 +127,7 @@ impl<'c> Lowering<'c> {
                 step.call(gpu_symbols::TRACE, &all, None);
             })?;
         }
-        if crate::schedule::loss(part.graph).is_some() {
+        if crate::order::loss(part.graph).is_some() {
             step.call(
                 gpu_symbols::STREAM_WAIT,
                 &[queue.stream, queue.gradient_stream],
@@ -153,7 +153,7 @@ impl<'c> Lowering<'c> {
             .graph
             .operands(id)
             .iter()
-            .any(|&v| crate::schedule::sums_gradients(step.graph, v.node))
+            .any(|&v| crate::order::sums_gradients(step.graph, v.node))
         {
             step.call(
                 gpu_symbols::STREAM_WAIT,
@@ -257,8 +257,8 @@ fn all_reduce<'c>(
     id: NodeId,
     number: i64,
 ) -> Result<u64, LowerError> {
-    let segments = crate::schedule::segments(step.graph, id)?;
-    let gradients = crate::schedule::sums_gradients(step.graph, id);
+    let segments = crate::order::segments(step.graph, id)?;
+    let gradients = crate::order::sums_gradients(step.graph, id);
     let (reduce, next) = (step.new_block(), step.new_block());
     let several = step.frame.several;
     step.e.branch(several, reduce, next, reduce);

@@ -11,7 +11,7 @@ use super::function::{Functions, Parameter};
 use crate::LowerError;
 use crate::emit::{Compare, Elem, Emitter, Val};
 use crate::handle;
-use crate::schedule::overlap;
+use crate::order::overlap;
 
 /// Pointers and sizes that a step function reads from its arguments once.
 pub struct Frame<'c> {
@@ -137,7 +137,7 @@ pub fn places(graph: &Graph, id: NodeId) -> Result<Option<Places<'_>>, LowerErro
         .collect();
     let places: Vec<(Location, u64)> = values
         .iter()
-        .map(|&v| crate::schedule::place(graph, v))
+        .map(|&v| crate::order::place(graph, v))
         .collect::<Result<_, _>>()?;
     if matches!(node.op, Op::Reshape(_) | Op::Identity(_)) && places[0].0 == places[1].0 {
         return Ok(None);
@@ -197,7 +197,7 @@ impl<'c> Step<'c, '_> {
             node.op,
             Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
         );
-        if is_source || crate::schedule::loss(self.graph).is_none() {
+        if is_source || crate::order::loss(self.graph).is_none() {
             return Ok(());
         }
         let zero = self.e.index(0);
@@ -206,7 +206,7 @@ impl<'c> Step<'c, '_> {
         let wanted = self.e.compare(Compare::Ne, frame_trace, zero);
         self.e.branch(wanted, show, next, show);
         for (slot, output) in node.outputs.iter().enumerate() {
-            let (location, _) = crate::schedule::place(self.graph, Value { node: id, slot })?;
+            let (location, _) = crate::order::place(self.graph, Value { node: id, slot })?;
             let per_sample = self
                 .e
                 .index(output.ty.stored_elements_per_sample().unwrap_or(0) as i64);
@@ -231,10 +231,10 @@ impl<'c> Step<'c, '_> {
 
     /// Address of the loss in the step's memory.
     pub fn loss(&mut self) -> Result<Val<'c>, LowerError> {
-        let loss = crate::schedule::loss(self.graph).ok_or_else(|| LowerError::Internal {
+        let loss = crate::order::loss(self.graph).ok_or_else(|| LowerError::Internal {
             message: "no loss in the graph".into(),
         })?;
-        let (location, _) = crate::schedule::place(self.graph, loss)?;
+        let (location, _) = crate::order::place(self.graph, loss)?;
         Ok(self.pointer(location))
     }
 }

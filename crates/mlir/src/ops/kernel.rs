@@ -3,7 +3,6 @@
 use syncbn_ir::{DType, Dim, Layout, TensorType};
 
 use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
-use crate::gpu::Products;
 
 /// A tensor that a kernel reads or writes.
 #[derive(Debug, Clone)]
@@ -26,8 +25,6 @@ pub struct Kernel<'c> {
     pub total: Val<'c>,
     /// Bytes of a vector register.
     pub vector_bytes: usize,
-    /// How a GPU multiplies matrices.
-    pub products: Products,
 }
 
 /// Element type in memory.

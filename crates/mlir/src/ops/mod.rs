@@ -12,6 +12,7 @@ pub mod moments;
 pub mod pool;
 pub mod reduce;
 pub mod resize;
+pub mod target;
 pub mod update;
 pub mod window;
 
@@ -19,28 +20,18 @@ use syncbn_ir::ops::Op;
 
 use crate::LowerError;
 use crate::emit::Emitter;
-use crate::{cpu, gpu};
 use kernel::Kernel;
+use target::Target;
 
 /// Builds the body of one kernel. Sources and collectives have none: a step reads the former in place and
 /// calls the runtime for the latter.
-pub fn lower<'c>(op: &Op, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), LowerError> {
+pub fn lower<'c>(op: &Op, target: &dyn Target, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), LowerError> {
     let bug = |message: String| LowerError::Internal { message };
-    let on_gpu = e.is_device();
     match op {
-        Op::Conv(c) if on_gpu => gpu::conv::forward(c, k, e).map_err(bug)?,
-        Op::Conv(c) => {
-            cpu::conv::general::forward(c, k, e).map_err(bug)?;
-            if c.moments {
-                moments::moments(k, &k.results[0], &k.results[1], e);
-            }
-        }
-        Op::ConvBackwardData(c) if on_gpu => gpu::conv::backward_data(c, k, e).map_err(bug)?,
-        Op::ConvBackwardData(c) => cpu::conv::general::backward_data(c, k, e).map_err(bug)?,
-        Op::ConvBackwardWeight(c) if on_gpu => gpu::conv::backward_weight(c, k, e).map_err(bug)?,
-        Op::ConvBackwardWeight(c) => cpu::conv::general::backward_weight(c, k, e).map_err(bug)?,
-        Op::MatMul(m) if on_gpu => gpu::matmul::lower(m, k, e),
-        Op::MatMul(m) => cpu::product::general::lower(m, k, e),
+        Op::Conv(c) => target.conv(c, k, e).map_err(bug)?,
+        Op::ConvBackwardData(c) => target.conv_backward_data(c, k, e).map_err(bug)?,
+        Op::ConvBackwardWeight(c) => target.conv_backward_weight(c, k, e).map_err(bug)?,
+        Op::MatMul(m) => target.matmul(m, k, e).map_err(bug)?,
         Op::BatchNorm(b) if !b.training => batch_norm::inference(b, k, e),
         Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
             return Err(bug(format!("{} passed the checks", op.name())));

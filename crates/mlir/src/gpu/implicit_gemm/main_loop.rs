@@ -1,9 +1,9 @@
 //! The product of a block: copies run some steps ahead of the matrix instructions that use them.
 
-use super::super::Products;
 use super::operands::Operand;
 use super::shared::{SharedTile, Side, before};
 use super::tile::{INSTRUCTION, INSTRUCTION_BYTES, Tile};
+use crate::Products;
 use crate::emit::{Elem, Emitter, Index, Val};
 
 /// The current thread's place in its block.

@@ -38,7 +38,7 @@ mod weights;
 pub use epilogue::Finish;
 pub use shape::{Linear, Shape, of_matmul};
 
-use super::Products;
+use crate::Products;
 use crate::emit::{Blocks, Elem, Emitter, Numbers, Val, Work, ceil};
 use axis::Axis;
 use gather::{Arguments, Plan};

@@ -3,8 +3,8 @@
 use syncbn_ir::ops::{MatMul, Window};
 use syncbn_ir::{Dim, Layout, TensorType};
 
-use super::super::Products;
 use super::axis::{Axis, Slide};
+use crate::Products;
 use crate::ops::kernel::fixed;
 
 /// A 2-D convolution of NHWC images with KRSC weights, without groups.

@@ -1,6 +1,6 @@
 //! Tiles of the matrix product, and which one suits a shape.
 
-use super::super::Products;
+use crate::Products;
 use crate::emit::{Elem, ceil};
 
 /// Bytes of a sum.

@@ -8,8 +8,8 @@ use super::shape::Shape;
 use super::spatial::Spatial;
 use super::tile::{Size, Tile, choose_split};
 use super::{Problem, set_grid};
+use crate::Products;
 use crate::emit::{Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Number, Numbers, Val, Work, ceil};
-use crate::gpu::Products;
 
 impl<'c> Problem<'c> {
     /// The gradient for the weights: `x` and `dy` to `dw`. Needs two stages.
