@@ -113,7 +113,7 @@ impl fmt::Display for PassRun {
 
 /// Runs the selected passes. `show` receives a pass's name and the text of the graph after it.
 ///
-/// Where inference is given no layout, it takes that of the network as it comes, so that running statistics
+/// Where inference is given no layout, it takes the tensors of the network as it comes, so that running statistics
 /// which its passes no longer need keep their place in weight files.
 pub fn run_passes(
     graph: &mut Graph,
@@ -129,7 +129,7 @@ pub fn run_passes(
     if cx.options.mode == Mode::Infer && cx.layout.is_none() {
         let mut live = graph.clone();
         live.remove_dead();
-        cx.layout = Some(Layout::of(&live)?);
+        cx.network = Some(Layout::of(&live)?);
     }
     let mut runs = Vec::with_capacity(list.len());
     for pass in list {

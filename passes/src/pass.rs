@@ -27,6 +27,8 @@ pub struct PassContext {
     pub options: Options,
     /// Offsets of parameters and statistics that another graph of the same network already fixed.
     pub layout: Option<Layout>,
+    /// Parameters and statistics of the network before the first pass, for inference without such a layout.
+    pub network: Option<Layout>,
     /// What the user should know, in order, each once.
     pub warnings: Vec<Warning>,
     /// The collectives as the first of `share-moments` and `combine-all-reduce` found them, once it has run.

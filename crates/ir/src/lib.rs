@@ -9,6 +9,7 @@ pub mod graph;
 pub mod interpreter;
 pub mod ops;
 pub mod optimizer;
+pub mod schedule;
 pub mod tensor;
 pub mod text;
 pub mod training;
@@ -21,8 +22,9 @@ pub use graph::{Arena, Graph, GraphError, Location, Node, NodeId, Output, Output
 pub use interpreter::{EvalError, Named, RankInputs, RankOutputs, State, evaluate};
 pub use ops::Op;
 pub use optimizer::{AdamW, Optimizer, Sgd};
+pub use schedule::Schedule;
 pub use tensor::{Array, Literal, Values};
-pub use text::{ParseError, parse, print};
+pub use text::{ParseError, parse, parse_schedule, print};
 pub use training::{initial_state, train_step};
 pub use types::{DType, Dim, Layout, Shape, TensorType};
 pub use verify::{VerifyError, verify};

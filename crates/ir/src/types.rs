@@ -172,8 +172,9 @@ pub enum Layout {
     Plain,
     /// Channels (axis 1) innermost.
     Nhwc,
-    /// `nChw{V}c`: channels in blocks of V, a block innermost; the last block is padded with zeros.
-    Blocked(usize),
+    /// Weights of a convolution, `[K/V][spatial...][C/groups][V]`: output channels (axis 0) in blocks of V, a block
+    /// innermost and input channels before it; the last block is padded with zeros.
+    Filter(usize),
 }
 
 impl fmt::Display for Layout {
@@ -181,7 +182,7 @@ impl fmt::Display for Layout {
         match self {
             Layout::Plain => f.write_str("plain"),
             Layout::Nhwc => f.write_str("nhwc"),
-            Layout::Blocked(v) => write!(f, "blocked{v}"),
+            Layout::Filter(v) => write!(f, "filter{v}"),
         }
     }
 }
@@ -227,11 +228,11 @@ impl TensorType {
             .filter(|&b| b <= i64::MAX as u64)
     }
 
-    /// Elements in memory of one sample, the padding of blocked layouts included.
+    /// Elements in memory of one sample, the padding of [`Layout::Filter`] included.
     pub fn stored_elements_per_sample(&self) -> Option<usize> {
         let mut padded = self.shape.clone();
-        if let (Layout::Blocked(v), Some(Dim::Fixed(c))) = (self.layout, self.shape.0.get(1)) {
-            padded.0[1] = Dim::Fixed(c.checked_next_multiple_of(v)?);
+        if let (Layout::Filter(v), Some(Dim::Fixed(k))) = (self.layout, self.shape.0.first()) {
+            padded.0[0] = Dim::Fixed(k.checked_next_multiple_of(v)?);
         }
         padded.elements_per_sample()
     }

@@ -7,6 +7,7 @@ use syncbn_ir::{Arena, Graph, Layout as ValueLayout, Location, NodeId, Op, Outpu
 
 use super::fit::{Buffer, first_fit};
 use super::layout::Layout;
+use super::workspace::Workspaces;
 use super::{align, at, is_source, results, too_large};
 use crate::analysis::depends_on_batch;
 use crate::error::PassError;
@@ -34,6 +35,8 @@ pub enum Claim {
 pub struct Assigned {
     /// All values.
     pub locations: Vec<(Value, Location)>,
+    /// Nodes with a workspace.
+    pub workspaces: BTreeMap<NodeId, Location>,
     /// Size of the step arena.
     pub step_bytes: u64,
     /// Size of the prepared arena.
@@ -135,14 +138,23 @@ impl Buffers {
                 None | Some(Claim::Loss) => step.push((root, Buffer { begin, end, size })),
             }
         }
-        let (offsets, step_bytes) = first_fit(&step.iter().map(|&(_, b)| b).collect::<Vec<_>>())?;
-        for (&(root, _), offset) in step.iter().zip(offsets) {
+        let runs_early = |id: NodeId| early.get(&self.root(id.into())).copied().unwrap_or(false);
+        let workspaces = Workspaces::of(graph, order, runs_early, batch_bound)?;
+        let of_nodes = workspaces.step.iter().map(|&(_, buffer)| buffer);
+        let all: Vec<Buffer> = step.iter().map(|&(_, buffer)| buffer).chain(of_nodes).collect();
+        let (offsets, step_bytes) = first_fit(&all)?;
+        for (&(root, _), &offset) in step.iter().zip(&offsets) {
             places.insert(root, at(Arena::Step, offset));
         }
+        let shared = prepared_bytes;
+        prepared_bytes = shared
+            .checked_add(workspaces.prepared_bytes)
+            .ok_or_else(too_large)?;
         let values = order.iter().flat_map(|&id| results(graph, id));
         let located = values.filter_map(|v| Some((v, *places.get(&self.root(v))?)));
         Ok(Assigned {
             locations: located.collect(),
+            workspaces: workspaces.places(&offsets[step.len()..], shared),
             step_bytes,
             prepared_bytes,
             constant_bytes,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use syncbn_ir::ops::ParameterData;
+use syncbn_ir::ops::{Parameter, ParameterData, Statistic};
 use syncbn_ir::{Graph, NodeId, Op, OutputKind, TensorType};
 
 use super::align;
@@ -54,17 +54,18 @@ impl Layout {
             .collect();
         let mut layout = Layout::default();
         for id in graph.nodes() {
+            let ty = || graph.ty(id.into()).clone();
             match graph.op(id) {
                 Op::Parameter(p) => layout.parameters.push(Tensor {
                     name: p.name.clone(),
-                    ty: p.ty.clone(),
+                    ty: ty(),
                     trained: p.trained,
                     data: p.data.clone(),
                     offset: 0,
                 }),
                 Op::Statistic(s) => layout.statistics.push(Tensor {
                     name: s.name.clone(),
-                    ty: s.ty.clone(),
+                    ty: ty(),
                     trained: false,
                     data: s.data.clone(),
                     offset: 0,
@@ -79,14 +80,43 @@ impl Layout {
         };
         layout.parameters.sort_by_key(rank);
         let ranks: Vec<i32> = layout.parameters.iter().map(|t| rank(t).0).collect();
-        layout.weight_bytes = place(&mut layout.parameters)?;
-        let first = |least: i32| {
-            let i = ranks.iter().position(|&r| r >= least);
-            i.map_or(layout.weight_bytes, |i| layout.parameters[i].offset)
-        };
-        (layout.reduced_bytes, layout.trained_bytes) = (first(1), first(2));
-        layout.statistic_bytes = place(&mut layout.statistics)?;
+        layout.place(|i| ranks[i])?;
         Ok(layout)
+    }
+
+    /// The same tensors with the types, and so the sizes, that a graph of the network has for them. For layouts without
+    /// reduced gradients.
+    pub fn with_types_of(&self, graph: &Graph) -> Result<Layout, PassError> {
+        let mut types: BTreeMap<&str, &TensorType> = BTreeMap::new();
+        for id in graph.nodes() {
+            if let Op::Parameter(Parameter { name, .. }) | Op::Statistic(Statistic { name, .. }) =
+                graph.op(id)
+            {
+                types.insert(name, graph.ty(id.into()));
+            }
+        }
+        let mut layout = self.clone();
+        for tensor in layout.parameters.iter_mut().chain(&mut layout.statistics) {
+            if let Some(&ty) = types.get(tensor.name.as_str()) {
+                tensor.ty = ty.clone();
+            }
+        }
+        let trained: Vec<bool> = layout.parameters.iter().map(|t| t.trained).collect();
+        layout.place(|i| if trained[i] { 1 } else { 2 })?;
+        Ok(layout)
+    }
+
+    /// Gives all tensors their offsets. `rank` says of parameter `i` whether its gradient is reduced (0), it is trained
+    /// otherwise (1) or not trained (2); they stand in this order.
+    fn place(&mut self, rank: impl Fn(usize) -> i32) -> Result<(), PassError> {
+        self.weight_bytes = place(&mut self.parameters)?;
+        let first = |least: i32| {
+            let i = (0..self.parameters.len()).find(|&i| rank(i) >= least);
+            i.map_or(self.weight_bytes, |i| self.parameters[i].offset)
+        };
+        (self.reduced_bytes, self.trained_bytes) = (first(1), first(2));
+        self.statistic_bytes = place(&mut self.statistics)?;
+        Ok(())
     }
 
     /// Offset of a parameter.
@@ -102,11 +132,12 @@ impl Layout {
     /// Checks that the graph has no tensor that the layout lacks, or has with another type.
     pub fn check(&self, graph: &Graph) -> Result<(), PassError> {
         for id in graph.nodes() {
-            let (name, ty, found) = match graph.op(id) {
-                Op::Parameter(p) => (&p.name, &p.ty, self.parameter(&p.name)),
-                Op::Statistic(s) => (&s.name, &s.ty, self.statistic(&s.name)),
+            let (name, found) = match graph.op(id) {
+                Op::Parameter(p) => (&p.name, self.parameter(&p.name)),
+                Op::Statistic(s) => (&s.name, self.statistic(&s.name)),
                 _ => continue,
             };
+            let ty = graph.ty(id.into());
             if found.is_none_or(|t| t.ty != *ty) {
                 return Err(PassError::Rule {
                     rule: "layout",

@@ -22,6 +22,8 @@
 //! - Everything else shares the step arena by liveness, for the largest batch. An elementwise operator works in
 //!   place where its operand dies, an all-reduce always, and a reshape is an alias. Results `count`, `mean` and
 //!   `inv_std` of a BatchNorm keep their place to themselves: they stay valid until the next step.
+//! - What a schedule needs while its node is computed is a buffer that lives for this node, among all others. Nodes that
+//!   run before the first step share one such buffer behind the prepared values.
 //!
 //! Where a value would have to be in two places (one value that is two outputs, an output that is a parameter,
 //! an all-reduced value that is also read before the sum) a copy (`identity`) is inserted; values that fit
@@ -32,6 +34,7 @@ mod buffers;
 mod copies;
 mod fit;
 mod layout;
+mod workspace;
 
 use syncbn_ir::{Arena, Graph, Location, NodeId, Op, Value};
 
@@ -76,9 +79,10 @@ impl Pass for PlanMemory {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
-        let layout = match &cx.layout {
-            Some(layout) => layout.clone(),
-            None => Layout::of(graph)?,
+        let layout = match (&cx.layout, &cx.network) {
+            (Some(layout), _) => layout.clone(),
+            (None, Some(network)) => network.with_types_of(graph)?,
+            (None, None) => Layout::of(graph)?,
         };
         layout.check(graph)?;
         let before = graph.topological()?;
@@ -99,6 +103,11 @@ impl Pass for PlanMemory {
             let old = &mut graph.node_mut(value.node).outputs[value.slot].location;
             changes += usize::from(*old != Some(location));
             *old = Some(location);
+        }
+        for &id in &order {
+            let location = assigned.workspaces.get(&id).copied();
+            changes += usize::from(graph.node(id).workspace != location);
+            graph.node_mut(id).workspace = location;
         }
         let of_batch = depends_on_batch(graph)?;
         let (mut prepare, mut step) = (Vec::new(), Vec::new());

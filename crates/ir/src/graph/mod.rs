@@ -5,6 +5,7 @@ mod edit;
 mod order;
 mod output;
 mod place;
+mod schedule;
 
 pub use output::{Output, OutputKind};
 pub use place::{Arena, Location};
@@ -14,6 +15,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
 use crate::ops::Op;
+use crate::schedule::Schedule;
 use crate::types::TensorType;
 
 /// A node of a [`Graph`]. The id of a removed node may name another one later.
@@ -65,6 +67,10 @@ pub struct Node {
     pub name: String,
     /// Its outputs.
     pub outputs: Vec<ValueInfo>,
+    /// How it is computed, once schedules are chosen; None stands for the general form.
+    pub schedule: Option<Schedule>,
+    /// The place of what its schedule needs while it is computed, once memory is planned.
+    pub workspace: Option<Location>,
 }
 
 /// Why a graph operation was refused.
@@ -133,6 +139,8 @@ impl Graph {
             op,
             name: name.to_string(),
             outputs,
+            schedule: None,
+            workspace: None,
         });
         for (to, v) in operands.iter().enumerate() {
             self.graph

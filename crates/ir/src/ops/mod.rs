@@ -42,7 +42,11 @@ macro_rules! operator {
     };
 }
 
-fn take_attribute<T: AttributeValue>(given: &mut Vec<(String, Attribute)>, name: &str) -> Result<T, String> {
+/// Takes the attribute of this name out of `given`, or its value where it is left out.
+pub(crate) fn take_attribute<T: AttributeValue>(
+    given: &mut Vec<(String, Attribute)>,
+    name: &str,
+) -> Result<T, String> {
     match given.iter().position(|(n, _)| n == name) {
         Some(i) => {
             let (_, attribute) = given.remove(i);

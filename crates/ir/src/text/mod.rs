@@ -7,7 +7,7 @@ mod lex;
 mod parse;
 mod print;
 
-pub use parse::{ParseError, parse};
+pub use parse::{ParseError, parse, parse_schedule};
 pub use print::print;
 
 /// Literals of parameters and statistics with more elements print as a hash.

@@ -7,6 +7,7 @@ use super::{MAX_PRINTED, MAX_SPLAT, fnv1a};
 use crate::attributes::{Attribute, AttributeValue};
 use crate::graph::{Graph, NodeId, Value};
 use crate::ops::{Op, ParameterData};
+use crate::schedule::Schedule;
 use crate::tensor::{Literal, Values, bf16_value};
 
 /// The text form of a graph, nodes in topological order and numbered in it. A graph with a cycle (a bug, which
@@ -74,11 +75,10 @@ fn write_node(
         op => {
             let operands: Vec<String> = operands.iter().map(|&v| reference(v, numbers)).collect();
             write!(f, "({})", operands.join(", "))?;
-            let attributes: Vec<String> = op
-                .attributes()
-                .iter()
-                .map(|(name, value)| format!("{name} = {}", attribute(value)))
-                .collect();
+            let attributes = op.attributes();
+            let attributes = attributes.iter().map(named);
+            let schedule = node.schedule.map(|schedule| format!("schedule = {schedule}"));
+            let attributes: Vec<String> = attributes.chain(schedule).collect();
             if !attributes.is_empty() {
                 write!(f, " {{{}}}", attributes.join(", "))?;
             }
@@ -90,10 +90,27 @@ fn write_node(
             write!(f, " @{}+{}", location.arena.name(), location.offset)?;
         }
     }
+    if let Some(location) = node.workspace {
+        write!(f, " workspace @{}+{}", location.arena.name(), location.offset)?;
+    }
     if !node.name.is_empty() {
         write!(f, " {}", quoted(&node.name))?;
     }
     f.write_str("\n")
+}
+
+fn named((name, value): &(&'static str, Attribute)) -> String {
+    format!("{name} = {}", attribute(value))
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields: Vec<String> = self.fields().iter().map(named).collect();
+        match fields.is_empty() {
+            true => f.write_str(self.name()),
+            false => write!(f, "{}({})", self.name(), fields.join(", ")),
+        }
+    }
 }
 
 fn reference(v: Value, numbers: &BTreeMap<NodeId, usize>) -> String {

@@ -102,7 +102,10 @@ impl<'a> Verifier<'a> {
         match self.graph.infer_node(id) {
             Err(crate::GraphError::Type { message, .. }) => self.error(id, message),
             Err(other) => self.error(id, other.to_string()),
-            Ok(inferred) => self.results(id, &inferred),
+            Ok(inferred) => {
+                self.results(id, &inferred);
+                self.schedule(id);
+            }
         }
     }
 
@@ -124,6 +127,22 @@ impl<'a> Verifier<'a> {
             }
             if let Some(Err(message)) = output.location.map(|l| check_location(l, &output.ty)) {
                 self.error(id, format!("result {slot} {message}"));
+            }
+        }
+    }
+
+    fn schedule(&mut self, id: NodeId) {
+        let node = self.graph.node(id);
+        if let Some(schedule) = node.schedule {
+            let (operands, results) = self.graph.types(id);
+            if let Err(reason) = schedule.fits(&node.op, &operands, &results) {
+                self.error(id, format!("schedule {schedule} does not fit: {reason}"));
+            }
+        }
+        if let Some(location) = node.workspace {
+            // Its size follows from the batch bound, which the graph does not know.
+            if let Err(message) = check_place(location, Some(0)) {
+                self.error(id, format!("workspace {message}"));
             }
         }
     }
@@ -178,11 +197,11 @@ fn check_type(ty: &TensorType) -> Result<(), String> {
             "has type {ty}: the batch can only be the first dimension"
         ));
     }
-    let channels = ty.shape.0.get(1).and_then(|d| d.fixed());
+    let channels = |axis: usize| ty.shape.0.get(axis).and_then(|d| d.fixed());
     let fits = match ty.layout {
         Layout::Plain => true,
-        Layout::Nhwc => channels.is_some(),
-        Layout::Blocked(v) => v > 0 && channels.is_some(),
+        Layout::Nhwc => channels(1).is_some(),
+        Layout::Filter(v) => v > 0 && channels(0).and(channels(1)).is_some(),
     };
     if !fits {
         return Err(format!("has type {ty}, whose layout needs a channel axis"));
@@ -194,14 +213,19 @@ fn check_type(ty: &TensorType) -> Result<(), String> {
 }
 
 fn check_location(location: Location, ty: &TensorType) -> Result<(), String> {
-    if matches!(location.arena, Arena::Inputs | Arena::Outputs) {
-        return Ok(());
+    match location.arena {
+        Arena::Inputs | Arena::Outputs => Ok(()),
+        _ => check_place(location, ty.bytes(1)),
     }
+}
+
+/// Checks where something of this many bytes lies in an arena.
+fn check_place(location: Location, bytes: Option<u64>) -> Result<(), String> {
     let place = format!("lies at {}+{}", location.arena.name(), location.offset);
     if !location.offset.is_multiple_of(64) {
         return Err(format!("{place}, which is not a multiple of 64"));
     }
-    let end = ty.bytes(1).and_then(|n| location.offset.checked_add(n));
+    let end = bytes.and_then(|n| location.offset.checked_add(n));
     match end {
         Some(end) if i64::try_from(end).is_ok() => Ok(()),
         _ => Err(format!("{place}, beyond any memory")),

@@ -49,6 +49,8 @@ fn golden_lines() -> Vec<String> {
 fn attributes(line: &str) -> Option<(&str, Vec<&str>)> {
     let (operator, rest) = line.trim().split_once(" = ")?.1.split_once('(')?;
     let inside = rest.split_once(") {")?.1.split_once("} :")?.0;
+    // The schedule comes last and has names of its own.
+    let inside = inside.split("schedule = ").next()?;
     let names = inside
         .split(", ")
         .filter_map(|part| Some(part.split_once(" = ")?.0));

@@ -9,6 +9,7 @@ mod gradients;
 mod interpreter;
 mod networks;
 mod pools;
+mod schedule;
 mod support;
 mod sync_batch_norm;
 mod text;

@@ -11,15 +11,15 @@ use syncbn_ir::{DType, Graph, Literal, parse, print, verify};
 
 const TEXT: &str = r#"graph "small \"net\"" {
   %0 = input "x" data : f32[batch, 3, 8, 8]
-  %1 = parameter "conv.weight" trained kaiming_normal(27) : f32[8, 3, 3, 3]
+  %1 = parameter "conv.weight" trained kaiming_normal(27) : f32[8, 3, 3, 3]:filter16
   %2 = parameter "bn.weight" trained fill(1) : f32[8]
   %3 = parameter "bn.bias" frozen [0.0, -0.0, 1.5, inf, -inf, nan, 1e-5, 3.4028235e38] : f32[8]
   %4 = statistic "bn.running_mean" elided(00ff00ff00ff00ff) : f32[8] @statistics+64
   %5 = statistic "bn.running_var" fill(0.1) : f32[8]
   %6 = constant [1, -9223372036854775808] : i64[2]
   %7 = constant splat(0.5) : f32[1000, 3]
-  %8 = conv(%0, %1) {strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], groups = 1, activation = clip(0, 6.5)} : f32[batch, 8, 8, 8]:nhwc @step+4096 "stem.conv"
-  %9:5 = batch_norm(%8, %2, %3, %4, %5) {epsilon = 1e-5, momentum = 0.1, running_var = pytorch, training = true, onnx_training = true} : f32[batch, 8, 8, 8]:blocked16, f64[8], f64[8], f32[8], f32[8]
+  %8 = conv(%0, %1) {strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], groups = 1, activation = clip(0, 6.5), schedule = direct(lanes = 16, pixels = 8, vectors = 2, rows = 1)} : f32[batch, 8, 8, 8]:nhwc @step+4096 workspace @step+65536 "stem.conv"
+  %9:5 = batch_norm(%8, %2, %3, %4, %5) {epsilon = 1e-5, momentum = 0.1, running_var = pytorch, training = true, onnx_training = true} : f32[batch, 8, 8, 8]:nhwc, f64[8], f64[8], f32[8], f32[8]
   %10:2 = max_pool(%9) {kernel = [2, 2], strides = [2, 2], pads = [0, 0, 0, 0], dilations = [1, 1]} : f32[batch, 8, 4, 4], u8[batch, 8, 4, 4] "pool"
   return
     output "y" %10,
@@ -208,7 +208,7 @@ fn damage(text: &str, random: &mut Generator) -> String {
         "999999999",
         "conv",
         "dense<f32[2]>[1, 2]",
-        "blocked0",
+        "filter0",
         "1e999",
     ];
     let mut chars: Vec<char> = text.chars().collect();

@@ -149,11 +149,11 @@ fn inputs_without_a_batch_and_sizes_beyond_memory() {
         [expected]
     );
     let blocked = TensorType {
-        layout: Layout::Blocked(0),
+        layout: Layout::Filter(0),
         ..TensorType::batched(DType::F32, &[4])
     };
     let expected =
-        format!("{name}: result 0 has type f32[batch, 4]:blocked0, whose layout needs a channel axis");
+        format!("{name}: result 0 has type f32[batch, 4]:filter0, whose layout needs a channel axis");
     assert_eq!(change(blocked), [expected]);
 }
 

@@ -89,25 +89,25 @@ impl Parser {
         self.expect('=')?;
         let at = self.next;
         let op = self.word("an operator")?;
-        let (op, operands, results, label) = match op.as_str() {
+        let parts = match op.as_str() {
             "input" => self.input()?,
             "parameter" => self.parameter()?,
             "statistic" => self.statistic()?,
             "constant" => self.constant()?,
             _ => self.operation(at, &op)?,
         };
-        if results.len() != count {
-            return self.error_at(
-                at,
-                format!("expected {count} result types, found {}", results.len()),
-            );
+        let found = parts.results.types.len();
+        if found != count {
+            return self.error_at(at, format!("expected {count} result types, found {found}"));
         }
-        let id = match self.graph.add(op, &label, &operands) {
+        let id = match self.graph.add(parts.op, &parts.results.label, &parts.operands) {
             Ok(id) => id,
             Err(GraphError::Type { message, .. }) => return self.error_at(at, message),
             Err(other) => return self.error_at(at, other.to_string()),
         };
-        self.set_results(at, id, results)?;
+        let node = self.graph.node_mut(id);
+        (node.schedule, node.workspace) = (parts.schedule, parts.results.workspace);
+        self.set_results(at, id, parts.results.types)?;
         self.nodes.insert(name, id);
         Ok(())
     }

@@ -3,12 +3,14 @@
 
 mod graph;
 mod node;
+mod schedule;
 mod value;
 
 use std::collections::BTreeMap;
 
 use super::lex::{Kind, Token, lex};
 use crate::graph::{Graph, NodeId};
+use crate::schedule::Schedule;
 
 /// Why a text is not a graph, and where; lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,29 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
     };
     parser.graph()?;
     Ok(parser.graph)
+}
+
+/// Reads a schedule, as it stands behind `schedule =`.
+pub fn parse_schedule(text: &str) -> Result<Schedule, ParseError> {
+    let mut parser = Parser {
+        tokens: lex(text)?,
+        next: 0,
+        nodes: BTreeMap::new(),
+        graph: Graph::default(),
+    };
+    let schedule = parser.schedule()?;
+    match parser.kind() {
+        Kind::End => Ok(schedule),
+        _ => parser.expected("the end of the schedule"),
+    }
+}
+
+impl std::str::FromStr for Schedule {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Schedule, ParseError> {
+        parse_schedule(text)
+    }
 }
 
 struct Parser {

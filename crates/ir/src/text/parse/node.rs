@@ -6,20 +6,44 @@ use super::{Parsed, Parser};
 use crate::attributes::{Attribute, AttributeValue};
 use crate::graph::{Arena, Location, Value};
 use crate::ops::{Constant, Input, Op, Parameter, ParameterData, Role, Statistic};
+use crate::schedule::Schedule;
 use crate::text::lex::Kind;
 use crate::types::TensorType;
 
 /// A result's type and place as written.
 pub(super) type Typed = (TensorType, Option<Location>);
-/// Operator, operands, results and label.
-pub(super) type NodeParts = (Op, Vec<Value>, Vec<Typed>, String);
+/// A node as written.
+pub(super) struct NodeParts {
+    pub op: Op,
+    pub operands: Vec<Value>,
+    pub results: Results,
+    pub schedule: Option<Schedule>,
+}
+
+impl NodeParts {
+    fn source(op: impl Into<Op>, results: Results) -> NodeParts {
+        NodeParts {
+            op: op.into(),
+            operands: Vec::new(),
+            results,
+            schedule: None,
+        }
+    }
+}
+
+/// What follows a node's operation: types and places of its results, the place of its workspace, its label.
+pub(super) struct Results {
+    pub types: Vec<Typed>,
+    pub workspace: Option<Location>,
+    pub label: String,
+}
 
 /// The operators, each with its results and label.
 impl Parser {
-    /// Result types and the label, after `:`.
-    fn results(&mut self) -> Parsed<(Vec<Typed>, String)> {
+    /// What follows `:`.
+    fn results(&mut self) -> Parsed<Results> {
         self.expect(':')?;
-        let mut results = Vec::new();
+        let mut types = Vec::new();
         loop {
             let ty = self.ty()?;
             let location = if self.accept('@') {
@@ -27,24 +51,36 @@ impl Parser {
             } else {
                 None
             };
-            results.push((ty, location));
+            types.push((ty, location));
             if !self.accept(',') {
                 break;
             }
         }
+        let workspace = match self.is_word("workspace") {
+            true => {
+                self.bump();
+                self.expect('@')?;
+                Some(self.location()?)
+            }
+            false => None,
+        };
         let label = match self.kind() {
             Kind::Text(_) => self.text("a label")?,
             _ => String::new(),
         };
-        Ok((results, label))
+        Ok(Results {
+            types,
+            workspace,
+            label,
+        })
     }
 
     /// The results of a source node: one.
-    fn result(&mut self) -> Parsed<(TensorType, Vec<Typed>, String)> {
+    fn result(&mut self) -> Parsed<(TensorType, Results)> {
         let at = self.next;
-        let (results, label) = self.results()?;
-        match results.first() {
-            Some((ty, _)) => Ok((ty.clone(), results, label)),
+        let results = self.results()?;
+        match results.types.first() {
+            Some((ty, _)) => Ok((ty.clone(), results)),
             None => self.error_at(at, "expected a result type"),
         }
     }
@@ -67,8 +103,8 @@ impl Parser {
         let Some(role) = Role::from_attribute(&Attribute::Word(word, Vec::new())) else {
             return self.error_at(at, "expected `data` or `target`");
         };
-        let (ty, results, label) = self.result()?;
-        Ok((Input { name, role, ty }.into(), Vec::new(), results, label))
+        let (ty, results) = self.result()?;
+        Ok(NodeParts::source(Input { name, role, ty }, results))
     }
 
     pub(super) fn parameter(&mut self) -> Parsed<NodeParts> {
@@ -78,28 +114,28 @@ impl Parser {
             return self.expected("`trained` or `frozen`");
         }
         self.bump();
-        let (data, ty, results, label) = self.data()?;
+        let (data, ty, results) = self.data()?;
         let op = Parameter {
             name,
             trained,
             ty,
             data,
         };
-        Ok((op.into(), Vec::new(), results, label))
+        Ok(NodeParts::source(op, results))
     }
 
     pub(super) fn statistic(&mut self) -> Parsed<NodeParts> {
         let name = self.text("the statistic's name in quotes")?;
-        let (data, ty, results, label) = self.data()?;
-        Ok((Statistic { name, ty, data }.into(), Vec::new(), results, label))
+        let (data, ty, results) = self.data()?;
+        Ok(NodeParts::source(Statistic { name, ty, data }, results))
     }
 
     pub(super) fn constant(&mut self) -> Parsed<NodeParts> {
         let at = self.next;
         let numbers = self.numbers()?;
-        let (ty, results, label) = self.result()?;
+        let (ty, results) = self.result()?;
         let value = Arc::new(self.literal(at, &ty, &numbers)?);
-        Ok((Constant { value }.into(), Vec::new(), results, label))
+        Ok(NodeParts::source(Constant { value }, results))
     }
 
     pub(super) fn operation(&mut self, at: usize, name: &str) -> Parsed<NodeParts> {
@@ -108,8 +144,10 @@ impl Parser {
         }
         self.expect('(')?;
         let operands = self.list(')', Parser::value)?;
+        let mut schedule = None;
         let attributes = if self.accept('{') {
-            self.list('}', Parser::named_attribute)?
+            let written = self.list('}', |p| p.attribute_or_schedule(&mut schedule))?;
+            written.into_iter().flatten().collect()
         } else {
             Vec::new()
         };
@@ -117,18 +155,40 @@ impl Parser {
             Ok(op) => op,
             Err(message) => return self.error_at(at, message),
         };
-        let (results, label) = self.results()?;
-        Ok((op, operands, results, label))
+        let results = self.results()?;
+        Ok(NodeParts {
+            op,
+            operands,
+            results,
+            schedule,
+        })
+    }
+
+    /// An attribute of the operator, or the schedule, which every operator may have.
+    fn attribute_or_schedule(
+        &mut self,
+        schedule: &mut Option<Schedule>,
+    ) -> Parsed<Option<(String, Attribute)>> {
+        if !self.is_word("schedule") {
+            return self.named_attribute().map(Some);
+        }
+        if schedule.is_some() {
+            return self.error("the schedule is there twice");
+        }
+        self.bump();
+        self.expect('=')?;
+        *schedule = Some(self.schedule()?);
+        Ok(None)
     }
 
     /// The start of a parameter or statistic, and its type.
-    fn data(&mut self) -> Parsed<(ParameterData, TensorType, Vec<Typed>, String)> {
+    fn data(&mut self) -> Parsed<(ParameterData, TensorType, Results)> {
         let at = self.next;
         if *self.kind() == Kind::Punctuation('[') {
             let numbers = self.numbers()?;
-            let (ty, results, label) = self.result()?;
+            let (ty, results) = self.result()?;
             let literal = Arc::new(self.literal(at, &ty, &numbers)?);
-            return Ok((ParameterData::Values(literal), ty, results, label));
+            return Ok((ParameterData::Values(literal), ty, results));
         }
         let word = self.word("values, `fill`, `kaiming_normal` or `elided`")?;
         let data = if word == "elided" {
@@ -145,8 +205,8 @@ impl Parser {
                 }
             }
         };
-        let (ty, results, label) = self.result()?;
-        Ok((data, ty, results, label))
+        let (ty, results) = self.result()?;
+        Ok((data, ty, results))
     }
 
     fn hash(&mut self) -> Parsed<u64> {

@@ -199,11 +199,11 @@ impl Parser {
     fn layout(&mut self) -> Parsed<Layout> {
         let at = self.next;
         let word = self.word("a layout")?;
-        let block = word.strip_prefix("blocked").and_then(|v| v.parse::<u32>().ok());
+        let block = word.strip_prefix("filter").and_then(|v| v.parse::<u32>().ok());
         match (word.as_str(), block) {
             ("nhwc", _) => Ok(Layout::Nhwc),
             ("plain", _) => Ok(Layout::Plain),
-            (_, Some(v)) if v > 0 => Ok(Layout::Blocked(v as usize)),
+            (_, Some(v)) if v > 0 => Ok(Layout::Filter(v as usize)),
             _ => self.error_at(at, format!("unknown layout `{word}`")),
         }
     }

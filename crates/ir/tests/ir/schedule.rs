@@ -1,0 +1,236 @@
+//! Schedules: round trips, what they fit, the memory that they need.
+
+use syncbn_ir::ops::Op;
+use syncbn_ir::schedule::{Convolution, Direction};
+use syncbn_ir::{DType, Graph, Layout, NodeId, Schedule, TensorType, parse, parse_schedule, print, verify};
+
+const ALL: [&str; 7] = [
+    "general",
+    "direct(lanes = 16, pixels = 14, vectors = 2, rows = 1)",
+    "pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)",
+    "depthwise(lanes = 4, pixels = 8)",
+    "winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 16, chunked = true)",
+    "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 8, chunked = false)",
+    "product(lanes = 16, pixels = 6, vectors = 4, depth = 256)",
+];
+
+/// A graph of a convolution, what it is made of, and a matrix product.
+fn graph(dtype: &str, (kernel, stride, pad, groups): (usize, usize, usize, usize)) -> Graph {
+    let size = (8 + 2 * pad - kernel) / stride + 1;
+    let per_group = 16 / groups;
+    let attributes = format!(
+        "strides = [{stride}, {stride}], pads = [{pad}, {pad}, {pad}, {pad}], dilations = [1, 1], groups = {groups}"
+    );
+    let w = format!("{dtype}[16, {per_group}, {kernel}, {kernel}]");
+    let text = format!(
+        "graph \"g\" {{
+  %x = input \"x\" data : {dtype}[batch, 16, 8, 8]
+  %dy = input \"dy\" data : {dtype}[batch, 16, {size}, {size}]
+  %m = input \"m\" data : {dtype}[batch, 20]
+  %w = parameter \"w\" trained fill(1) : {w}
+  %v = parameter \"v\" trained fill(1) : {dtype}[20, 10]
+  %y = conv(%x, %w) {{{attributes}}} : {dtype}[batch, 16, {size}, {size}]
+  %dx = conv_backward_data(%dy, %w) {{{attributes}, input = [8, 8]}} : {dtype}[batch, 16, 8, 8]
+  %dw = conv_backward_weight(%x, %dy) {{{attributes}, kernel = [{kernel}, {kernel}]}} : {w}
+  %p = matmul(%m, %v) {{}} : {dtype}[batch, 10]
+  return output \"y\" %y, output \"dx\" %dx, output \"dw\" %dw, output \"p\" %p
+}}"
+    );
+    parse(&text).unwrap()
+}
+
+fn find(graph: &Graph, name: &str) -> NodeId {
+    graph.nodes().find(|&id| graph.op(id).name() == name).unwrap()
+}
+
+/// What the verifier says of this schedule on this operator.
+fn refusal(graph: &mut Graph, op: &str, schedule: &str) -> Option<String> {
+    let id = find(graph, op);
+    graph.set_schedule(id, Some(schedule.parse().unwrap()));
+    let errors = verify(graph).err()?;
+    assert_eq!(errors.len(), 1);
+    let text = errors[0].to_string();
+    Some(text.split_once("does not fit: ").unwrap().1.to_string())
+}
+
+#[test]
+fn the_text_form_is_read_back() {
+    for text in ALL {
+        let schedule = parse_schedule(text).unwrap();
+        assert_eq!(schedule.to_string(), text);
+        assert_eq!(text.parse::<Schedule>(), Ok(schedule));
+        assert!(Schedule::NAMES.contains(&schedule.name()));
+    }
+    assert_eq!(ALL.len(), Schedule::NAMES.len());
+}
+
+#[test]
+fn schedules_and_workspaces_stand_in_graphs() {
+    let mut graph = graph("f32", (3, 1, 1, 1));
+    let id = find(&graph, "conv");
+    graph.set_schedule(id, Some(ALL[4].parse().unwrap()));
+    let location = syncbn_ir::Location {
+        arena: syncbn_ir::Arena::Step,
+        offset: 128,
+    };
+    graph.node_mut(id).workspace = Some(location);
+    let text = print(&graph);
+    assert!(
+        text.contains("groups = 1, schedule = winograd(lanes = 16,"),
+        "{text}"
+    );
+    assert!(
+        text.contains(" : f32[batch, 16, 8, 8] workspace @step+128\n"),
+        "{text}"
+    );
+    let again = parse(&text).unwrap();
+    assert_eq!(print(&again), text);
+    assert_eq!(again.schedule(find(&again, "conv")), graph.schedule(id));
+    graph.node_mut(id).workspace = Some(syncbn_ir::Location {
+        offset: 4,
+        ..location
+    });
+    let errors = verify(&graph).unwrap_err();
+    assert!(
+        errors[0]
+            .to_string()
+            .contains("workspace lies at step+4, which is not a multiple of 64")
+    );
+}
+
+#[test]
+fn what_is_no_schedule_is_refused() {
+    for (text, expected) in [
+        ("fast", "unknown schedule fast; there are general, direct"),
+        ("depthwise(lanes = 4)", "attribute pixels is missing"),
+        (
+            "depthwise(lanes = 4, pixels = 8, rows = 1)",
+            "schedule depthwise has no field rows",
+        ),
+        (
+            "depthwise(lanes = true, pixels = 8)",
+            "attribute lanes has the wrong kind",
+        ),
+        (
+            "depthwise(lanes = 4, pixels = 8) x",
+            "expected the end of the schedule",
+        ),
+        (
+            "depthwise(lanes = 4.5, pixels = 8)",
+            "`4.5` is not a whole number",
+        ),
+    ] {
+        let error = parse_schedule(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let twice = "graph \"g\" { %x = input \"x\" data : f32[batch, 2] \
+        %y = identity(%x) {schedule = general, schedule = general} : f32[batch, 2] return }";
+    assert!(
+        parse(twice)
+            .unwrap_err()
+            .to_string()
+            .contains("the schedule is there twice")
+    );
+}
+
+#[test]
+fn a_schedule_fits_its_operators() {
+    let [_, direct, pointwise, depthwise, winograd, polyphase, product] = ALL;
+    let fits = |shape, op: &str, schedule: &str| refusal(&mut graph("f32", shape), op, schedule);
+    for op in ["conv", "conv_backward_data", "conv_backward_weight"] {
+        assert_eq!(fits((3, 1, 1, 1), op, direct), None);
+        assert_eq!(fits((3, 2, 0, 4), op, direct), None);
+        assert_eq!(fits((1, 2, 0, 1), op, pointwise), None);
+        assert_eq!(fits((5, 2, 2, 16), op, depthwise), None);
+        assert_eq!(fits((3, 1, 0, 1), op, winograd), None);
+        assert_eq!(fits((3, 2, 1, 1), op, polyphase), None);
+        let reason = |shape, schedule| fits(shape, op, schedule).unwrap_or_default();
+        assert!(reason((1, 1, 1, 1), pointwise).contains("without padding"));
+        assert!(reason((3, 1, 1, 8), depthwise).contains("one filter a channel"));
+        assert!(reason((3, 2, 1, 1), winograd).contains("stride 1"));
+        assert!(reason((3, 1, 1, 2), winograd).contains("groups"));
+        assert!(reason((3, 2, 0, 1), polyphase).contains("padding 1"));
+        assert!(reason((3, 1, 1, 1), product).contains("matrix products"));
+        let double = refusal(&mut graph("f64", (3, 1, 1, 1)), op, winograd).unwrap();
+        assert_eq!(double, "its rounding is for f32");
+    }
+    assert_eq!(fits((3, 1, 1, 1), "matmul", product), None);
+    assert_eq!(
+        fits((3, 1, 1, 1), "matmul", direct).unwrap(),
+        "it is for convolutions"
+    );
+    let three = "direct(lanes = 3, pixels = 1, vectors = 1, rows = 1)";
+    assert!(
+        fits((3, 1, 1, 1), "conv", three)
+            .unwrap()
+            .contains("no power of two")
+    );
+    let zero = "direct(lanes = 4, pixels = 0, vectors = 1, rows = 1)";
+    assert!(fits((3, 1, 1, 1), "conv", zero).unwrap().contains("pixels is 0"));
+}
+
+#[test]
+fn a_convolution_is_the_same_in_all_directions() {
+    let graph = graph("f32", (3, 2, 1, 1));
+    let of = |name| {
+        let id = find(&graph, name);
+        let (operands, results) = graph.types(id);
+        Convolution::of(graph.op(id), &operands, &results).unwrap()
+    };
+    let forward = of("conv");
+    assert_eq!(forward.direction, Direction::Forward);
+    assert_eq!(
+        (forward.c, forward.k, forward.inputs(), forward.outputs()),
+        (16, 16, 64, 16)
+    );
+    assert_eq!(forward.multiplications(), 16 * 16 * 16 * 9);
+    for (name, direction) in [
+        ("conv_backward_data", Direction::BackwardData),
+        ("conv_backward_weight", Direction::BackwardWeight),
+    ] {
+        let expected = Convolution {
+            direction,
+            ..forward.clone()
+        };
+        assert_eq!(of(name), expected);
+    }
+    let product = find(&graph, "matmul");
+    let Op::MatMul(op) = graph.op(product) else {
+        unreachable!()
+    };
+    let (operands, _) = graph.types(product);
+    assert_eq!(
+        syncbn_ir::schedule::product_sizes(op, &operands, 7),
+        Some([7, 10, 20])
+    );
+}
+
+#[test]
+fn workspaces_follow_from_schedule_and_types() {
+    let mut graph = graph("f32", (3, 1, 1, 1));
+    let mut bytes = |op: &str, schedule: &str| {
+        let id = find(&graph, op);
+        graph.set_schedule(id, Some(schedule.parse().unwrap()));
+        graph.workspace_bytes(id, 32)
+    };
+    let [general, direct, _, _, winograd, _, product] = ALL;
+    let image = 10 * 10 * 16 * 4;
+    assert_eq!(bytes("conv", general), 0);
+    assert_eq!(bytes("conv", direct), image);
+    assert_eq!(bytes("conv_backward_weight", direct), image);
+    let dy = 12 * 12 * 16 * 4;
+    assert_eq!(bytes("conv_backward_data", direct), dy + 16 * 16 * 9 * 4);
+    assert_eq!(bytes("conv", winograd), 36 * ((16 * 32 + 16 * 32) * 4 + 3 * 64));
+    assert_eq!(bytes("matmul", product), (20 * 16 + 20 * 36) * 4);
+}
+
+#[test]
+fn filters_are_padded_to_whole_blocks() {
+    let filter = |sizes: &[usize], block| TensorType {
+        layout: Layout::Filter(block),
+        ..TensorType::fixed(DType::F32, sizes)
+    };
+    assert_eq!(filter(&[20, 3, 5, 5], 16).bytes(1), Some(32 * 75 * 4));
+    assert_eq!(filter(&[32, 3, 5], 16).bytes(1), Some(32 * 15 * 4));
+    assert_eq!(filter(&[20, 3], 8).to_string(), "f32[20, 3]:filter8");
+}
