@@ -1,6 +1,6 @@
 //! Which operators and types a schedule is for.
 
-use super::{Convolution, Schedule, Winograd};
+use super::{Convolution, Schedule};
 use crate::attributes::Attribute;
 use crate::ops::Op;
 use crate::types::{DType, TensorType};
@@ -73,12 +73,5 @@ fn check(holds: bool, reason: &str) -> Result<(), String> {
     match holds {
         true => Ok(()),
         false => Err(reason.to_string()),
-    }
-}
-
-impl Winograd {
-    /// Values of a transformed tile: of F(4x4, 3x3), and of the four phases of stride 2.
-    pub(super) fn values(is_polyphase: bool) -> u64 {
-        if is_polyphase { 81 } else { 36 }
     }
 }

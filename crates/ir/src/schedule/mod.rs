@@ -5,11 +5,13 @@
 //! the workspace that they need, and the lowering reads them and decides nothing. `lanes` are the elements of a vector;
 //! a register tile is `pixels` by `vectors` accumulators, which stay in registers while the sum is taken.
 
+pub mod axis;
 mod convolution;
 mod fits;
 mod workspace;
 
 pub use convolution::{Convolution, Direction, product_sizes};
+pub use workspace::gap;
 
 use crate::attributes::{Attribute, AttributeValue};
 use crate::ops::take_attribute;

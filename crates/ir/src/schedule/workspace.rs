@@ -1,12 +1,9 @@
 //! The memory that a schedule needs while its node is computed.
 
-use super::{Convolution, Direction, Product, Schedule, Winograd, product_sizes};
+use super::axis::{self, Panel};
+use super::{Convolution, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes};
 use crate::ops::Op;
 use crate::types::TensorType;
-
-/// Bytes of a cache line; positions of transformed tiles are this far apart beyond their size, so that they do not share
-/// a set of the cache.
-const LINE: u64 = 64;
 
 impl Schedule {
     /// Bytes of memory that a node with this operator and these types needs while it is computed, for batches up to
@@ -30,21 +27,27 @@ impl Schedule {
         };
         match self {
             Schedule::General | Schedule::Product(_) => 0,
-            Schedule::Direct(s) => {
-                let image = padded_image(&conv, conv_channels(&conv));
-                image
-                    .saturating_add(transposed(&conv, s.lanes))
-                    .saturating_mul(bytes)
-            }
+            Schedule::Direct(s) => direct(&conv, s, bytes),
             Schedule::Pointwise(s) => {
-                let image = gathered(&conv);
-                image
-                    .saturating_add(transposed(&conv, s.lanes))
-                    .saturating_mul(bytes)
+                let Pointwise {
+                    lanes,
+                    pixels,
+                    vectors,
+                    rows,
+                } = *s;
+                direct(
+                    &conv,
+                    &Direct {
+                        lanes,
+                        pixels,
+                        vectors,
+                        rows,
+                    },
+                    bytes,
+                )
             }
             Schedule::Depthwise(s) => padded_image(&conv, s.lanes).saturating_mul(bytes),
-            Schedule::Winograd(s) => winograd(s, &conv, Winograd::values(false), bytes),
-            Schedule::Polyphase(s) => winograd(s, &conv, Winograd::values(true), bytes),
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),
         }
     }
 }
@@ -53,14 +56,6 @@ fn product_of(sizes: impl IntoIterator<Item = usize>) -> u64 {
     sizes
         .into_iter()
         .fold(1, |n: u64, size| n.saturating_mul(size as u64))
-}
-
-/// Channels of the tensor that is copied with its padding.
-fn conv_channels(conv: &Convolution) -> usize {
-    match conv.direction {
-        Direction::Forward | Direction::BackwardWeight => conv.c,
-        Direction::BackwardData => conv.k,
-    }
 }
 
 /// Elements of one sample, with its padding, of what the direction slides over: `x`, or `dy` for backward data, where
@@ -79,38 +74,77 @@ fn padded_image(conv: &Convolution, channels: usize) -> u64 {
     product_of((0..window.rank()).map(axis).chain([channels]))
 }
 
-/// Elements of the weights with input and output channels exchanged, which backward data reads.
-fn transposed(conv: &Convolution, lanes: usize) -> u64 {
-    match conv.direction {
-        Direction::BackwardData => product_of([
-            conv.c.next_multiple_of(lanes),
-            conv.k / conv.groups.max(1),
-            conv.window.volume(),
-        ]),
-        Direction::Forward | Direction::BackwardWeight => 0,
-    }
-}
-
-/// Elements of the positions of one sample that a strided pointwise convolution reads.
-fn gathered(conv: &Convolution) -> u64 {
-    match conv.window.strides.iter().all(|&stride| stride == 1) {
-        true => 0,
-        false => product_of([conv.outputs(), conv.c]),
-    }
-}
-
-/// Transformed inputs and products of the tiles that are treated at a time, and transformed weights: all of them, or
-/// those of a chunk.
-fn winograd(s: &Winograd, conv: &Convolution, values: u64, bytes: u64) -> u64 {
-    let [c, k] = [conv.c, conv.k].map(|n| n.next_multiple_of(s.lanes));
-    let weights = match (s.chunked, conv.direction) {
-        (false, _) => product_of([c, k]),
-        (true, Direction::BackwardData) => product_of([k, s.vectors * s.lanes]),
-        (true, Direction::Forward | Direction::BackwardWeight) => product_of([c, s.vectors * s.lanes]),
+/// The copy of padded rows, of several images where images are small, and for backward data the weights with input and
+/// output channels exchanged.
+fn direct(conv: &Convolution, s: &Direct, bytes: u64) -> u64 {
+    let sizes = |v: &[usize]| v.iter().map(|&n| n as i64).collect::<Vec<i64>>();
+    let (input, output) = (sizes(&conv.input), sizes(&conv.output));
+    let (window, input, output) = match conv.direction {
+        Direction::BackwardWeight => (conv.window.clone(), input, output),
+        _ => axis::flattened(&conv.window, &input, &output, s.pixels as i64),
     };
-    let tiles = product_of([s.tiles, c + k]);
-    let position = tiles.saturating_add(weights).saturating_mul(bytes);
-    values.saturating_mul(position.saturating_add(3 * LINE))
+    let (phases, channels) = match conv.direction {
+        Direction::BackwardData => (axis::backward_data(&window, &input), conv.k),
+        Direction::Forward | Direction::BackwardWeight => (vec![axis::forward(&window, &output)], conv.c),
+    };
+    let rows = axis::most(&phases, 1);
+    let panel = Panel::new(
+        &phases,
+        (s.rows as i64).clamp(1, rows),
+        channels as i64,
+        bytes as i64,
+    );
+    let images = match conv.direction {
+        Direction::BackwardWeight if axis::most(&phases, 0) == 1 => (s.rows as u64 / rows as u64).max(1),
+        _ => 1,
+    };
+    let transposed = match conv.direction {
+        Direction::BackwardData => {
+            let groups = conv.groups.max(1);
+            let blocks = (conv.c / groups).next_multiple_of(s.lanes);
+            product_of([groups, blocks, conv.k / groups, window.volume()])
+        }
+        Direction::Forward | Direction::BackwardWeight => 0,
+    };
+    let copy = (panel.elements() as u64).saturating_mul(images);
+    copy.saturating_add(transposed).saturating_mul(bytes)
+}
+
+/// Elements between the matrices of two points besides the matrix itself: without them all would begin in the same sets
+/// of a cache.
+pub fn gap(lanes: usize) -> usize {
+    lanes.max(8)
+}
+
+/// A row of zeros, a square of weights, transformed inputs and products of the tiles that are treated at a time, and
+/// transformed weights: all of them, or those of a chunk.
+fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
+    let (points, edge, taps) = (36, 6, 9);
+    let padded = |n: usize| n.next_multiple_of(s.lanes);
+    let (reduced, made) = match conv.direction {
+        Direction::Forward | Direction::BackwardWeight => (conv.c, conv.k),
+        Direction::BackwardData => (conv.k, conv.c),
+    };
+    let chunk = s.vectors * s.lanes;
+    let chunks = if s.chunked { 1 } else { made.div_ceil(chunk) };
+    let matrix = |elements: u64| {
+        elements
+            .saturating_add(gap(s.lanes) as u64)
+            .saturating_mul(points)
+    };
+    let of_tiles = match conv.direction {
+        Direction::BackwardWeight => padded(made),
+        Direction::Forward | Direction::BackwardData => chunk,
+    };
+    let parts = [
+        product_of([edge, reduced.max(made)]) + s.lanes as u64,
+        product_of([taps, s.lanes, s.lanes]),
+        matrix(product_of([s.tiles, padded(reduced)])),
+        matrix(product_of([s.tiles, of_tiles])),
+        matrix(product_of([reduced, chunk])).saturating_mul(chunks as u64),
+    ];
+    let all = parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part));
+    all.saturating_mul(bytes)
 }
 
 /// One panel of columns, and the rows that meet it.

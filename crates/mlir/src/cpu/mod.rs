@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use melior::Context;
 use melior::ir::Module;
 use syncbn_ir::ops::Op;
-use syncbn_ir::{DType, Layout, TensorType};
+use syncbn_ir::{DType, Layout, Schedule, TensorType};
 
 use crate::emit::{Elem, Emitter};
 use crate::host::{Functions, Parameter, check};
@@ -43,7 +43,11 @@ impl<'c> Lowering<'c> {
         use Parameter::{Shared, Size};
         check(
             program,
-            &[Layout::Plain],
+            &[
+                Layout::Plain,
+                Layout::Nhwc,
+                Layout::Filter(update_width(program.vector_bytes, program.dtype)),
+            ],
             &[DType::F32, DType::F64, DType::I64, DType::U8],
         )?;
         let mut lowering = Lowering {
@@ -69,9 +73,10 @@ impl<'c> Lowering<'c> {
         operands: &[&TensorType],
         results: &[&TensorType],
         overlaps: &[bool],
+        (schedule, has_workspace): (Option<Schedule>, bool),
         label: &str,
     ) -> Result<String, LowerError> {
-        let key = format!("{op:?} {operands:?} {results:?} {overlaps:?}");
+        let key = format!("{op:?} {operands:?} {results:?} {overlaps:?} {schedule:?}");
         if let Some(source) = self.kernels.get_mut(&key) {
             if !source.nodes.iter().any(|node| node == label) {
                 source.nodes.push(label.to_string());
@@ -89,6 +94,7 @@ impl<'c> Lowering<'c> {
                 }
             })
             .collect();
+        parameters.extend(has_workspace.then_some(Parameter::Exclusive));
         parameters.extend([Parameter::Size, Parameter::Size]);
         let location = self.functions.location(label);
         let (region, block, arguments) = self.functions.body(&parameters, location);
@@ -105,6 +111,8 @@ impl<'c> Lowering<'c> {
                 .collect(),
             n: arguments[arguments.len() - 2],
             total: arguments[arguments.len() - 1],
+            schedule,
+            workspace: has_workspace.then(|| arguments[overlaps.len()]),
             vector_bytes: self.vector_bytes,
         };
         let e = Emitter::new(self.functions.context, location, block);

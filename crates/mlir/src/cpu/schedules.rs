@@ -1,9 +1,11 @@
-//! What the CPU computes in several ways, and which way it takes. Begin to read here.
+//! What the CPU computes in several ways: each schedule of a node, and the code that it stands for. Begin to read here.
 
+use syncbn_ir::Schedule;
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
+use syncbn_ir::schedule::{Direct, Pointwise, Winograd};
 
-use super::{conv, product};
-use crate::emit::Emitter;
+use super::{conv, product, winograd};
+use crate::emit::{Emitter, Val};
 use crate::ops::kernel::Kernel;
 use crate::ops::moments::moments;
 use crate::ops::target::Target;
@@ -13,7 +15,13 @@ pub struct Cpu;
 
 impl Target for Cpu {
     fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
-        conv::general::forward(op, k, e)?;
+        match k.schedule.unwrap_or(Schedule::General) {
+            Schedule::General => conv::general::forward(op, k, e)?,
+            Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
+            Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
+            Schedule::Winograd(s) => winograd::convolution::forward(&tiled(s, k)?, op, k, e)?,
+            other => return Err(unknown(other)),
+        }
         if op.moments {
             moments(k, &k.results[0], &k.results[1], e);
         }
@@ -26,7 +34,13 @@ impl Target for Cpu {
         k: &Kernel<'c>,
         e: &Emitter<'c>,
     ) -> Result<(), String> {
-        conv::general::backward_data(op, k, e)
+        match k.schedule.unwrap_or(Schedule::General) {
+            Schedule::General => conv::general::backward_data(op, k, e),
+            Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
+            Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
+            Schedule::Winograd(s) => winograd::convolution::backward_data(&tiled(s, k)?, op, k, e),
+            other => Err(unknown(other)),
+        }
     }
 
     fn conv_backward_weight<'c>(
@@ -35,11 +49,68 @@ impl Target for Cpu {
         k: &Kernel<'c>,
         e: &Emitter<'c>,
     ) -> Result<(), String> {
-        conv::general::backward_weight(op, k, e)
+        match k.schedule.unwrap_or(Schedule::General) {
+            Schedule::General => conv::general::backward_weight(op, k, e),
+            Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
+            Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
+            Schedule::Winograd(s) => {
+                winograd::weight_gradient::backward_weight(&tiled(s, k)?, op, k, e);
+                Ok(())
+            }
+            other => Err(unknown(other)),
+        }
     }
 
     fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         product::general::lower(op, k, e);
         Ok(())
     }
+}
+
+fn direct<'c>(s: Direct, k: &Kernel<'c>) -> Result<conv::Blocking<'c>, String> {
+    Ok(conv::Blocking {
+        lanes: s.lanes,
+        pixels: s.pixels as i64,
+        vectors: s.vectors as i64,
+        rows: s.rows as i64,
+        workspace: workspace(k)?,
+    })
+}
+
+fn pointwise<'c>(s: Pointwise, k: &Kernel<'c>) -> Result<conv::Blocking<'c>, String> {
+    let Pointwise {
+        lanes,
+        pixels,
+        vectors,
+        rows,
+    } = s;
+    direct(
+        Direct {
+            lanes,
+            pixels,
+            vectors,
+            rows,
+        },
+        k,
+    )
+}
+
+fn tiled<'c>(s: Winograd, k: &Kernel<'c>) -> Result<winograd::Blocking<'c>, String> {
+    Ok(winograd::Blocking {
+        lanes: s.lanes,
+        pixels: s.pixels as i64,
+        vectors: s.vectors as i64,
+        tiles: s.tiles as i64,
+        chunked: s.chunked,
+        workspace: workspace(k)?,
+    })
+}
+
+fn workspace<'c>(k: &Kernel<'c>) -> Result<Val<'c>, String> {
+    k.workspace
+        .ok_or_else(|| "a node with a schedule has no workspace; let plan-memory run".to_string())
+}
+
+fn unknown(schedule: Schedule) -> String {
+    format!("schedule {} does not fit the operator", schedule.name())
 }

@@ -92,10 +92,14 @@ impl<'c> Lowering<'c> {
         };
         let node = step.graph.node(id);
         let (operands, results) = places.types.split_at(step.graph.operands(id).len());
-        let kernel = self.kernel(&node.op, operands, results, &places.overlaps, &node.name)?;
+        let how = (node.schedule, node.workspace.is_some());
+        let kernel = self.kernel(&node.op, operands, results, &places.overlaps, how, &node.name)?;
         let mut arguments = Vec::new();
         for &location in &places.locations {
             arguments.push(step.pointer(location));
+        }
+        if let Some(workspace) = node.workspace {
+            arguments.push(step.pointer(workspace));
         }
         arguments.extend([step.frame.n, step.frame.total]);
         step.call(&kernel, &arguments, None);

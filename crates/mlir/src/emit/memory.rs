@@ -14,6 +14,8 @@ pub struct Buffer<'c> {
     pub elem: Elem,
     /// Elements from one index to the next, for every logical axis.
     pub strides: Vec<i64>,
+    /// Axis 0 comes in blocks of so many neighbours, and its stride is from one block to the next.
+    pub block: Option<i64>,
     /// Element of index 0.
     pub offset: i64,
 }
@@ -25,6 +27,7 @@ impl<'c> Buffer<'c> {
             pointer,
             elem,
             strides: strides.to_vec(),
+            block: None,
             offset: 0,
         }
     }
@@ -33,9 +36,14 @@ impl<'c> Buffer<'c> {
 impl<'c> Emitter<'c> {
     fn flat(&self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Index<'c> {
         let mut flat = Index::constant(buffer.offset);
-        for (&i, &stride) in at.iter().zip(&buffer.strides) {
-            let term = self.index_scale(i, stride);
-            flat = self.index_add(flat, term);
+        for (axis, (&i, &stride)) in at.iter().zip(&buffer.strides).enumerate() {
+            let mut i = i;
+            if let Some(size) = buffer.block.filter(|_| axis == 0) {
+                let inside;
+                (i, inside) = self.index_split(i, size);
+                flat = self.index_add(flat, inside);
+            }
+            flat = self.index_add(flat, self.index_scale(i, stride));
         }
         flat
     }

@@ -244,6 +244,8 @@ impl<'c> Lowering<'c> {
             results: (operands..types.len()).map(tensor).collect(),
             n,
             total,
+            schedule: None,
+            workspace: None,
             vector_bytes: COPY_BYTES as usize,
         };
         let mut device = Device::new(stage, self.batch_bound, n, scratch);

@@ -1,6 +1,6 @@
 //! What an operator's lowering works with: the operands and results of one kernel.
 
-use syncbn_ir::{DType, Dim, Layout, TensorType};
+use syncbn_ir::{DType, Dim, Layout, Schedule, TensorType};
 
 use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
 
@@ -23,6 +23,10 @@ pub struct Kernel<'c> {
     pub n: Val<'c>,
     /// Samples of all ranks, i64.
     pub total: Val<'c>,
+    /// How it is computed; None is the general form.
+    pub schedule: Option<Schedule>,
+    /// Memory that the schedule needs.
+    pub workspace: Option<Val<'c>>,
     /// Bytes of a vector register.
     pub vector_bytes: usize,
 }
@@ -43,7 +47,7 @@ pub fn fixed(dim: Dim) -> i64 {
     dim.fixed().unwrap_or(1) as i64
 }
 
-/// Strides, in elements, of the axes of a tensor that is plain or has its channels (axis 1) innermost.
+/// Strides, in elements, of the axes of a tensor; that of axis 0 of a filter is from one block to the next.
 pub fn strides(ty: &TensorType) -> Vec<i64> {
     let sizes: Vec<i64> = ty.shape.0.iter().map(|&d| fixed(d)).collect();
     strides_of(ty.layout, &sizes)
@@ -52,12 +56,17 @@ pub fn strides(ty: &TensorType) -> Vec<i64> {
 /// [`strides`] of a tensor with these sizes; that of axis 0 does not matter.
 pub fn strides_of(layout: Layout, sizes: &[i64]) -> Vec<i64> {
     let rank = sizes.len();
-    let order: Vec<usize> = match layout {
-        Layout::Nhwc if rank > 2 => [0].into_iter().chain(2..rank).chain([1]).collect(),
-        _ => (0..rank).collect(),
+    let (order, innermost): (Vec<usize>, i64) = match layout {
+        Layout::Nhwc if rank < 3 => ((0..rank).collect(), 1),
+        Layout::Nhwc => ([0].into_iter().chain(2..rank).chain([1]).collect(), 1),
+        Layout::Filter(lanes) => {
+            let order = [0].into_iter().chain(2..rank).chain((rank > 1).then_some(1));
+            (order.collect(), lanes as i64)
+        }
+        Layout::Plain => ((0..rank).collect(), 1),
     };
     let mut strides = vec![1; rank];
-    let mut product = 1;
+    let mut product = innermost;
     for &axis in order.iter().rev() {
         strides[axis] = product;
         product *= sizes[axis];
@@ -89,7 +98,14 @@ impl<'c> Tensor<'c> {
 
     /// A view with other strides.
     pub fn view(&self, strides: &[i64]) -> Buffer<'c> {
-        Buffer::new(self.pointer, self.memory_elem(), strides)
+        let block = match self.ty.layout {
+            Layout::Filter(lanes) => Some(lanes as i64),
+            Layout::Plain | Layout::Nhwc => None,
+        };
+        Buffer {
+            block,
+            ..Buffer::new(self.pointer, self.memory_elem(), strides)
+        }
     }
 
     /// The buffer indexed by the type's own axes.

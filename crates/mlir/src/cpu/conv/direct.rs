@@ -2,12 +2,14 @@
 //! copy of some rows of the input.
 
 use syncbn_ir::ops::{Conv, ConvBackwardData};
+use syncbn_ir::schedule::axis::{
+    Axis, Panel, Phase, backward_data as phases_of, flattened, forward as phase_of, most, three,
+};
 
 use super::Blocking;
-use super::axis::{Axis, Phase, backward_data as phases_of, forward as phase_of, three};
 use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
-use super::panel::{Panel, Source};
+use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor, fixed};
@@ -17,11 +19,7 @@ use crate::ops::window::spatial;
 pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
-    let (inputs, outputs) = flattened(&window, &spatial(&x.ty), &spatial(&y.ty), b.pixels);
-    let window = match inputs.len() == window.rank() {
-        true => window,
-        false => unit_window(),
-    };
+    let (window, inputs, outputs) = flattened(&window, &spatial(&x.ty), &spatial(&y.ty), b.pixels);
     let groups = op.groups as i64;
     Sum {
         blocking: *b,
@@ -53,11 +51,7 @@ pub fn backward_data<'c>(
 ) -> Result<(), String> {
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
-    let (inputs, outputs) = flattened(&window, &spatial(&dx.ty), &spatial(&dy.ty), b.pixels);
-    let window = match inputs.len() == window.rank() {
-        true => window,
-        false => unit_window(),
-    };
+    let (window, inputs, outputs) = flattened(&window, &spatial(&dx.ty), &spatial(&dy.ty), b.pixels);
     let groups = op.groups as i64;
     let kernel = three(&window.kernel.iter().map(|&n| n as i64).collect::<Vec<_>>());
     let own = Filter::of(w, b.lanes, kernel);
@@ -78,33 +72,6 @@ pub fn backward_data<'c>(
     }
     .emit(e);
     Ok(())
-}
-
-/// A window of one element.
-fn unit_window() -> syncbn_ir::ops::Window {
-    syncbn_ir::ops::Window {
-        kernel: vec![1],
-        strides: vec![1],
-        pads: vec![0, 0],
-        dilations: vec![1],
-    }
-}
-
-/// Sizes of input and output, as one axis where the window takes single elements and rows are shorter than a tile.
-fn flattened(
-    window: &syncbn_ir::ops::Window,
-    inputs: &[i64],
-    outputs: &[i64],
-    pixels: i64,
-) -> (Vec<i64>, Vec<i64>) {
-    let ones = |v: &[usize]| v.iter().all(|&n| n == 1);
-    let single = ones(&window.kernel) && ones(&window.strides) && window.pads.iter().all(|&p| p == 0);
-    match outputs.last() {
-        Some(&width) if single && width < pixels && outputs.len() > 1 => {
-            (vec![inputs.iter().product()], vec![outputs.iter().product()])
-        }
-        _ => (inputs.to_vec(), outputs.to_vec()),
-    }
 }
 
 /// Sums over taps and channels for every element of a target.
@@ -137,27 +104,27 @@ struct Columns<'c> {
 
 impl<'c> Sum<'_, 'c> {
     fn emit(&self, e: &Emitter<'c>) {
-        let rows = self.phases.iter().map(|p| p[1].outputs).max().unwrap_or(1);
+        let rows = most(&self.phases, 1);
         let rows_of_block = self.blocking.rows.clamp(1, rows);
-        let panel = Panel::new(
+        let copy = Copy::new(
             &self.phases,
             rows_of_block,
             &self.source,
             self.workspace,
             self.blocking.lanes,
         );
-        let depth = self.phases.iter().map(|p| p[0].outputs).max().unwrap_or(1);
+        let depth = most(&self.phases, 0);
         e.each_in(e.index(0), self.n, |e, n| {
             let image = e.advance(self.source.pointer, n, self.source.sample());
             e.each_of(depth, |e, z| {
                 let [low, high] = [0, rows].map(|i| e.index(i));
                 e.for_range(low, high, rows_of_block, &[], |e, y, _| {
-                    panel.fill(e, panel.pointer, &self.source, image, [z, y]);
+                    copy.fill(e, copy.pointer, &self.source, image, [z, y]);
                     let end = match rows % rows_of_block {
                         0 => e.add(y, e.index(rows_of_block)),
                         _ => e.min(e.add(y, e.index(rows_of_block)), high),
                     };
-                    self.block(e, &panel, [n, z], [y, end]);
+                    self.block(e, &copy, [n, z], [y, end]);
                     Vec::new()
                 });
             });
@@ -165,12 +132,12 @@ impl<'c> Sum<'_, 'c> {
     }
 
     /// All outputs of the rows in the panel.
-    fn block(&self, e: &Emitter<'c>, panel: &Panel<'c>, [n, z]: [Val<'c>; 2], [y, end]: [Val<'c>; 2]) {
+    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, [n, z]: [Val<'c>; 2], [y, end]: [Val<'c>; 2]) {
         let channels = self.filter.outputs / self.groups;
         e.each_of(self.groups, |e, group| {
             self.each_columns(e, channels, group, |e, columns| {
                 for phase in &self.phases {
-                    self.phase(e, panel, phase, columns, [n, z], [y, end]);
+                    self.phase(e, copy, phase, columns, [n, z], [y, end]);
                 }
             });
         });
@@ -218,44 +185,36 @@ impl<'c> Sum<'_, 'c> {
     fn phase(
         &self,
         e: &Emitter<'c>,
-        panel: &Panel<'c>,
+        copy: &Copy<'c>,
         phase: &Phase,
         columns: Columns<'c>,
         [n, z]: [Val<'c>; 2],
         [y, end]: [Val<'c>; 2],
     ) {
         let [az, ay, ax] = phase;
-        let most = |axis: usize| self.phases.iter().map(|p| p[axis].outputs).max().unwrap_or(1);
+        let panel = &copy.panel;
         let body = |e: &Emitter<'c>| {
-            let end = match ay.outputs < most(1) {
+            let end = match ay.outputs < most(&self.phases, 1) {
                 true => e.min(end, e.index(ay.outputs)),
                 false => end,
             };
             e.each_in(y, end, |e, row| {
-                let left = e.shift(panel.pointer, panel.start(phase));
+                let left = e.shift(copy.pointer, panel.start(phase));
                 let left = e.advance(left, e.sub(row, y), ay.in_step * panel.row());
                 let at = self.target_row(e, phase, [n, z, row], columns);
                 let pixels = self.blocking.pixels;
                 let whole = ax.outputs / pixels;
                 e.each_of(whole, |e, i| {
                     let first = e.mul(i, e.index(pixels));
-                    self.tile(e, panel, phase, columns, left, at, (first, pixels));
+                    self.tile(e, copy, phase, columns, left, at, (first, pixels));
                 });
                 let rest = ax.outputs - whole * pixels;
                 if rest > 0 {
-                    self.tile(
-                        e,
-                        panel,
-                        phase,
-                        columns,
-                        left,
-                        at,
-                        (e.index(whole * pixels), rest),
-                    );
+                    self.tile(e, copy, phase, columns, left, at, (e.index(whole * pixels), rest));
                 }
             });
         };
-        match az.outputs < most(0) {
+        match az.outputs < most(&self.phases, 0) {
             true => {
                 let inside = e.compare(Compare::Below, z, e.index(az.outputs));
                 e.when(inside, body);
@@ -286,7 +245,7 @@ impl<'c> Sum<'_, 'c> {
     fn tile(
         &self,
         e: &Emitter<'c>,
-        panel: &Panel<'c>,
+        copy: &Copy<'c>,
         phase: &Phase,
         columns: Columns<'c>,
         left: Pointer<'c>,
@@ -294,6 +253,7 @@ impl<'c> Sum<'_, 'c> {
         (first, pixels): (Val<'c>, i64),
     ) {
         let [az, ay, ax] = phase;
+        let panel: &Panel = &copy.panel;
         let lanes = self.blocking.lanes;
         let left = e.advance(left, first, ax.in_step * panel.column);
         let group_start = e.mul(columns.group, e.index(self.reduced));

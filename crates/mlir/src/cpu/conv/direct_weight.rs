@@ -2,11 +2,11 @@
 //! sum over the pixels of a block of rows, or of several images where images are small.
 
 use syncbn_ir::ops::ConvBackwardWeight;
+use syncbn_ir::schedule::axis::{Panel, Phase, forward, three};
 
 use super::Blocking;
-use super::axis::{Phase, forward, three};
 use super::filter::Filter;
-use super::panel::{Panel, Source};
+use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
@@ -76,7 +76,7 @@ impl<'c> Gradient<'c> {
     fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
         let phases = [self.phase];
         let workspace = self.blocking.workspace;
-        let panel = Panel::new(&phases, self.rows, &self.source, workspace, self.blocking.lanes);
+        let copy = Copy::new(&phases, self.rows, &self.source, workspace, self.blocking.lanes);
         let [depth, height, width] = [0, 1, 2].map(|axis| self.phase[axis].outputs);
         let zero = e.index(0);
         // A rank without samples has a gradient of zeros.
@@ -92,8 +92,8 @@ impl<'c> Gradient<'c> {
                 e.for_range(e.index(0), e.index(height), self.rows, &[], |e, y, _| {
                     e.each_in(e.index(0), images, |e, i| {
                         let image = e.advance(self.source.pointer, e.add(n0, i), self.source.sample());
-                        let at = e.advance(panel.pointer, i, panel.elements());
-                        panel.fill(e, at, &self.source, image, [z, y]);
+                        let at = e.advance(copy.pointer, i, copy.panel.elements());
+                        copy.fill(e, at, &self.source, image, [z, y]);
                     });
                     let until = e.min(e.add(y, e.index(self.rows)), e.index(height));
                     let row = e.add(e.mul(n0, e.index(depth)), z);
@@ -105,7 +105,7 @@ impl<'c> Gradient<'c> {
                         dy: e.advance(self.dy, row, width * self.filter.outputs),
                         first: e.compare(Compare::Eq, begins, e.index(0)),
                     };
-                    self.block(e, &panel, block);
+                    self.block(e, &copy, block);
                     Vec::new()
                 });
             });
@@ -114,7 +114,7 @@ impl<'c> Gradient<'c> {
     }
 
     /// Adds what the block says of all weights.
-    fn block(&self, e: &Emitter<'c>, panel: &Panel<'c>, block: Block<'c>) {
+    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>) {
         let lanes = self.blocking.lanes as i64;
         let outputs = self.filter.outputs / self.groups;
         let size = lanes * self.blocking.vectors;
@@ -123,7 +123,7 @@ impl<'c> Gradient<'c> {
                 let vectors = (count + lanes - 1) / lanes;
                 let last = (count - (vectors - 1) * lanes) as usize;
                 let first = e.add(e.mul(group, e.index(outputs)), first);
-                self.columns(e, panel, block, group, (first, vectors, last));
+                self.columns(e, copy, block, group, (first, vectors, last));
             };
             e.each_of(outputs / size, |e, i| columns(e, e.mul(i, e.index(size)), size));
             if outputs % size > 0 {
@@ -136,14 +136,14 @@ impl<'c> Gradient<'c> {
     fn columns(
         &self,
         e: &Emitter<'c>,
-        panel: &Panel<'c>,
+        copy: &Copy<'c>,
         block: Block<'c>,
         group: Val<'c>,
         (first, vectors, last): (Val<'c>, i64, usize),
     ) {
         let [az, ay, ax] = self.phase;
-        let f = &self.filter;
-        let left = e.advance(panel.pointer, e.mul(group, e.index(self.channels)), 1);
+        let (panel, f) = (&copy.panel, &self.filter);
+        let left = e.advance(copy.pointer, e.mul(group, e.index(self.channels)), 1);
         let to = e.advance(f.pointer, first, f.vector() / self.blocking.lanes as i64);
         let right = e.advance(block.dy, first, 1);
         e.each_of(az.taps, |e, tz| {
@@ -199,7 +199,7 @@ impl<'c> Gradient<'c> {
     fn few(
         &self,
         e: &Emitter<'c>,
-        panel: &Panel<'c>,
+        panel: &Panel,
         left: Pointer<'c>,
         to: Pointer<'c>,
         tile: &dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>),
@@ -224,7 +224,7 @@ impl<'c> Gradient<'c> {
     fn tile(
         &self,
         e: &Emitter<'c>,
-        panel: &Panel<'c>,
+        panel: &Panel,
         block: Block<'c>,
         tile: &Tile<'c>,
         to: Pointer<'c>,

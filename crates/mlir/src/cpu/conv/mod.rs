@@ -1,6 +1,5 @@
 //! Convolution in its three directions: one file a schedule, and what schedules share.
 
-pub mod axis;
 pub mod direct;
 pub mod direct_weight;
 pub mod epilogue;

@@ -1,11 +1,10 @@
 //! Tiles of an image: where they lie, what of them is there, and the memory of what they are transformed to.
 
+use syncbn_ir::schedule::gap;
+
 use super::transform::{OUTPUTS, POINTS};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 
-/// Elements between the matrices of two points besides the matrix: a cache line, without which all would begin in the
-/// same sets.
-const GAP: i64 = 64;
 /// Points of a tile.
 pub const ALL: i64 = (POINTS * POINTS) as i64;
 
@@ -139,7 +138,7 @@ impl<'c> Points<'c> {
         lanes: usize,
     ) -> (Points<'c>, Pointer<'c>) {
         let lanes = lanes as i64;
-        let point = blocks * tiles * lanes + gap(lanes);
+        let point = blocks * tiles * lanes + gap(lanes as usize) as i64;
         let points = Points {
             pointer: at,
             point,
@@ -180,9 +179,4 @@ pub fn read_points<'c>(e: &Emitter<'c>, from: Pointer<'c>, stride: i64, lanes: u
     (0..POINTS)
         .map(|i| (0..POINTS).map(|j| point(i, j)).collect())
         .collect()
-}
-
-/// Elements between two points besides their matrices: one vector at least, and a cache line.
-pub fn gap(lanes: i64) -> i64 {
-    lanes.max(GAP / 8)
 }

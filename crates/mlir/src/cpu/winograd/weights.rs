@@ -1,7 +1,9 @@
 //! Transformed weights: for each point a matrix `[reduced channels][output channels of a chunk]`, made of the plain
 //! weights for one chunk of output channels at a time.
 
-use super::tiles::{ALL, gap};
+use syncbn_ir::schedule::gap;
+
+use super::tiles::ALL;
 use super::transform::{POINTS, TAPS, both_axes, filter};
 use crate::cpu::conv::filter::{Filter, ragged, read_square, turned};
 use crate::emit::{Emitter, Pointer, Val};
@@ -23,7 +25,7 @@ impl<'c> Chunk<'c> {
         let row = vectors * lanes as i64;
         Chunk {
             pointer,
-            point: reduced * row + gap(lanes as i64),
+            point: reduced * row + gap(lanes) as i64,
             row,
         }
     }

@@ -5,7 +5,7 @@
 //! The result of a convolution is one such sum. The gradient for its input is one for each *phase*: each rest of a
 //! target index by the stride, since only every so many taps meet it.
 
-use syncbn_ir::ops::Window;
+use crate::ops::Window;
 
 /// One axis of one phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,91 @@ pub fn span(phases: &[Phase], axis: usize) -> (i64, i64) {
     let least = phases.iter().map(|p| p[axis].in_start).min().unwrap_or(0);
     let most = phases.iter().map(|p| p[axis].reach()).max().unwrap_or(0);
     (least, most - least + 1)
+}
+
+/// The copy of some rows of an image with its padding, channels innermost, that register tiles read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Panel {
+    /// First element along each axis that the first output reads.
+    pub least: [i64; 3],
+    /// Depth, height and width.
+    pub sizes: [i64; 3],
+    /// Elements from one column to the next.
+    pub column: i64,
+}
+
+/// Where columns that begin at a multiple of this many bytes would all lie in the same few sets of a cache.
+const ALIASES: i64 = 1024;
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+
+impl Panel {
+    /// What `rows` rows of outputs of these phases read of an image of `channels` channels of `bytes` bytes.
+    pub fn new(phases: &[Phase], rows: i64, channels: i64, bytes: i64) -> Panel {
+        let (mut least, mut sizes) = ([0; 3], [1; 3]);
+        let steps = [0, 1, 2].map(|axis| phases.first().map_or(1, |p| p[axis].in_step));
+        let turns = [1, rows, most(phases, 2)];
+        for axis in 0..3 {
+            let reach;
+            (least[axis], reach) = span(phases, axis);
+            sizes[axis] = (turns[axis] - 1) * steps[axis] + reach;
+        }
+        let mut column = channels;
+        if column * steps[2] * bytes % ALIASES == 0 {
+            column += LINE / bytes;
+        }
+        Panel { least, sizes, column }
+    }
+
+    /// Elements of the copy.
+    pub fn elements(&self) -> i64 {
+        self.column * self.sizes.iter().product::<i64>()
+    }
+
+    /// Elements from one row to the next.
+    pub fn row(&self) -> i64 {
+        self.column * self.sizes[2]
+    }
+
+    /// Elements from one slice to the next.
+    pub fn slice(&self) -> i64 {
+        self.row() * self.sizes[1]
+    }
+
+    /// Elements from the beginning to what the first output of the block reads for the first tap of a phase.
+    pub fn start(&self, phase: &Phase) -> i64 {
+        let [z, y, x] = [0, 1, 2].map(|axis| phase[axis].in_start - self.least[axis]);
+        z * self.slice() + y * self.row() + x * self.column
+    }
+}
+
+/// The most outputs along an axis that a phase has.
+pub fn most(phases: &[Phase], axis: usize) -> i64 {
+    phases.iter().map(|p| p[axis].outputs).max().unwrap_or(1)
+}
+
+/// Sizes of input and output: those of one axis where the window takes single elements and rows are shorter than a
+/// register tile.
+pub fn flattened(
+    window: &Window,
+    inputs: &[i64],
+    outputs: &[i64],
+    pixels: i64,
+) -> (Window, Vec<i64>, Vec<i64>) {
+    let ones = |v: &[usize]| v.iter().all(|&n| n == 1);
+    let single = ones(&window.kernel) && ones(&window.strides) && window.pads.iter().all(|&p| p == 0);
+    match outputs.last() {
+        Some(&width) if single && width < pixels && outputs.len() > 1 => {
+            let one = Window {
+                kernel: vec![1],
+                strides: vec![1],
+                pads: vec![0, 0],
+                dilations: vec![1],
+            };
+            (one, vec![inputs.iter().product()], vec![outputs.iter().product()])
+        }
+        _ => (window.clone(), inputs.to_vec(), outputs.to_vec()),
+    }
 }
 
 #[cfg(test)]
