@@ -8,7 +8,7 @@ use crate::tensor::Literal;
 use crate::types::{DType, Shape, TensorType};
 
 /// An attribute's value in the text form.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Attribute {
     /// `3`
     Int(i64),

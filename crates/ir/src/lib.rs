@@ -6,6 +6,7 @@
 pub mod attributes;
 pub mod builder;
 pub mod graph;
+mod identity;
 pub mod interpreter;
 pub mod ops;
 pub mod optimizer;

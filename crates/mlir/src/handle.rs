@@ -42,6 +42,11 @@ pub fn operation<'c>(operation: OperationRef<'c, '_>) -> OperationRef<'c, 'c> {
     unsafe { OperationRef::from_raw(operation.to_raw()) }
 }
 
+/// What tells an operation from all others, for as long as it is there.
+pub fn address(operation: OperationRef) -> usize {
+    operation.to_raw().ptr as usize
+}
+
 /// The operation that a value is a result of.
 pub fn defining<'c>(value: Value<'c, '_>) -> Option<OperationRef<'c, 'c>> {
     let result = OperationResult::try_from(value).ok()?;

@@ -41,12 +41,22 @@ pub fn collectives(graph: &Graph) -> Result<Vec<(NodeId, Scope)>, LowerError> {
     Ok(order(graph)?.into_iter().filter_map(all_reduce).collect())
 }
 
-/// The index of a collective among [`collectives`].
-pub fn number(collectives: &[(NodeId, Scope)], id: NodeId) -> Result<usize, LowerError> {
-    let found = collectives.iter().position(|(other, _)| *other == id);
-    found.ok_or_else(|| LowerError::Internal {
-        message: format!("node {} is no collective of its graph", id.number()),
-    })
+/// The indices of collectives among [`collectives`].
+pub struct CollectiveNumbers(BTreeMap<NodeId, usize>);
+
+impl CollectiveNumbers {
+    /// Of a graph.
+    pub fn new(graph: &Graph) -> Result<CollectiveNumbers, LowerError> {
+        let all = collectives(graph)?.into_iter().enumerate();
+        Ok(CollectiveNumbers(all.map(|(i, (id, _))| (id, i)).collect()))
+    }
+
+    /// The index of a collective.
+    pub fn of(&self, id: NodeId) -> Result<usize, LowerError> {
+        self.0.get(&id).copied().ok_or_else(|| LowerError::Internal {
+            message: format!("node {} is no collective of its graph", id.number()),
+        })
+    }
 }
 
 /// Whether a node sums gradients over the ranks.

@@ -36,7 +36,7 @@ pub struct Program<'g> {
 }
 
 /// How matrices are multiplied, in convolutions and linear layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Products {
     /// In f32, without tensor cores.
     #[default]

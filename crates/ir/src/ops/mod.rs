@@ -126,7 +126,7 @@ pub use window::Window;
 macro_rules! ops {
     ($($name:ident),* $(,)?) => {
         /// An operator of the graph.
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone)]
         #[allow(missing_docs)]
         pub enum Op { $($name($name),)* }
 

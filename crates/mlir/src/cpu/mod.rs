@@ -11,17 +11,16 @@ mod winograd;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use melior::Context;
 use melior::ir::Module;
-use syncbn_ir::ops::Op;
-use syncbn_ir::{DType, Layout, Schedule, TensorType};
+use syncbn_ir::{DType, Layout};
 
 use crate::emit::{Elem, Emitter};
-use crate::host::{Functions, Parameter, check};
+use crate::host::{Call, CallKey, Functions, Parameter, Sources, check};
 use crate::ops;
-use crate::ops::kernel::{Kernel, Tensor, elem};
+use crate::ops::kernel::{Kernel, elem};
 use crate::{KernelSource, LowerError, Program};
 use schedules::Cpu;
 
@@ -30,7 +29,9 @@ pub struct Lowering<'c> {
     functions: Functions<'c>,
     vector_bytes: usize,
     dtype: DType,
-    kernels: BTreeMap<String, KernelSource>,
+    /// Names of the kernels that there are.
+    kernels: HashMap<CallKey, String>,
+    sources: Sources,
 }
 
 impl<'c> Lowering<'c> {
@@ -54,7 +55,8 @@ impl<'c> Lowering<'c> {
             functions: Functions::new(context, module),
             vector_bytes: program.vector_bytes,
             dtype: program.dtype,
-            kernels: BTreeMap::new(),
+            kernels: HashMap::new(),
+            sources: Sources::default(),
         };
         let (all_reduce, trace) = (syncbn_abi::symbols::ALL_REDUCE, syncbn_abi::symbols::TRACE);
         let functions = &lowering.functions;
@@ -62,70 +64,42 @@ impl<'c> Lowering<'c> {
         functions.declare(trace, &[Shared, Size, Size, Shared, Size], None);
         program.train.map_or(Ok(()), |part| lowering.training(part))?;
         program.infer.map_or(Ok(()), |part| lowering.inference(part))?;
-        Ok(lowering.kernels.into_values().collect())
+        Ok(lowering.sources.into_list())
     }
 
-    /// The name of the kernel for an operator on these types; made on first use. `overlaps[i]` says whether
-    /// tensor `i` (operands, then results) may overlap another tensor of the call.
-    fn kernel(
-        &mut self,
-        op: &Op,
-        operands: &[&TensorType],
-        results: &[&TensorType],
-        overlaps: &[bool],
-        (schedule, has_workspace): (Option<Schedule>, bool),
-        label: &str,
-    ) -> Result<String, LowerError> {
-        let key = format!("{op:?} {operands:?} {results:?} {overlaps:?} {schedule:?}");
-        if let Some(source) = self.kernels.get_mut(&key) {
-            if !source.nodes.iter().any(|node| node == label) {
-                source.nodes.push(label.to_string());
-            }
-            return Ok(source.kernel.clone());
+    /// The name of the kernel for an operator on these types; made on first use.
+    fn kernel(&mut self, call: &Call) -> Result<String, LowerError> {
+        let key = call.key();
+        if let Some(name) = self.kernels.get(&key) {
+            self.sources.note(name, call);
+            return Ok(name.clone());
         }
-        let name = format!("{}_{}", op.name(), self.kernels.len());
-        let mut parameters: Vec<Parameter> = overlaps
-            .iter()
-            .map(|&shared| {
-                if shared {
-                    Parameter::Shared
-                } else {
-                    Parameter::Exclusive
-                }
-            })
-            .collect();
-        parameters.extend(has_workspace.then_some(Parameter::Exclusive));
+        let name = format!("{}_{}", call.op.name(), self.kernels.len());
+        let mut parameters = call.parameters();
+        parameters.extend(call.has_workspace.then_some(Parameter::Exclusive));
         parameters.extend([Parameter::Size, Parameter::Size]);
-        let location = self.functions.location(label);
+        let location = self.functions.location(call.label);
         let (region, block, arguments) = self.functions.body(&parameters, location);
-        let tensor = |ty: &&TensorType, i: usize| Tensor {
-            ty: (*ty).clone(),
-            pointer: arguments[i],
-        };
+        let (tensors, rest) = arguments.split_at(call.types.len());
+        let sizes = &rest[usize::from(call.has_workspace)..];
         let kernel = Kernel {
-            operands: operands.iter().enumerate().map(|(i, t)| tensor(t, i)).collect(),
-            results: results
-                .iter()
-                .enumerate()
-                .map(|(i, t)| tensor(t, operands.len() + i))
-                .collect(),
-            n: arguments[arguments.len() - 2],
-            total: arguments[arguments.len() - 1],
-            schedule,
-            workspace: has_workspace.then(|| arguments[overlaps.len()]),
-            vector_bytes: self.vector_bytes,
+            schedule: call.schedule,
+            workspace: call.has_workspace.then(|| rest[0]),
+            ..Kernel::new(
+                call.types,
+                call.operands,
+                tensors,
+                [sizes[0], sizes[1]],
+                self.vector_bytes,
+            )
         };
         let e = Emitter::new(self.functions.context, location, block);
-        ops::lower(op, &Cpu, &kernel, &e)?;
+        ops::lower(call.op, &Cpu, &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
         self.functions
             .define(&name, &parameters, None, false, region, location);
-        let source = KernelSource {
-            kernel: name.clone(),
-            op: op.name().to_string(),
-            nodes: vec![label.to_string()],
-        };
-        self.kernels.insert(key, source);
+        self.sources.note(&name, call);
+        self.kernels.insert(key, name.clone());
         Ok(name)
     }
 }

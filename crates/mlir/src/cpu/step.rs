@@ -9,8 +9,9 @@ use super::{Lowering, update_width};
 use crate::LowerError;
 use crate::Part;
 use crate::emit::{Elem, Emitter};
-use crate::host::{Parameter, Step, places};
+use crate::host::{Call, Parameter, Step, places};
 use crate::ops::update;
+use crate::order::CollectiveNumbers;
 
 /// Constants of the training graph.
 pub const TRAIN_CONSTANTS: &str = "syncbn_train_constants";
@@ -62,13 +63,13 @@ impl<'c> Lowering<'c> {
     ) -> Result<(), LowerError> {
         let functions = self.functions;
         let mut step = Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
-        let collectives = crate::order::collectives(graph)?;
+        let numbers = CollectiveNumbers::new(graph)?;
         for (index, id) in crate::order::indexed(graph, nodes)? {
             step.e.set_location(functions.location(&graph.node(id).name));
             match graph.op(id) {
                 Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
                 Op::AllReduce(_) => {
-                    let collective = crate::order::number(&collectives, id)?;
+                    let collective = numbers.of(id)?;
                     all_reduce(&mut step, id, collective as i64)?;
                 }
                 _ => self.call_kernel(&mut step, id)?,
@@ -90,15 +91,12 @@ impl<'c> Lowering<'c> {
         let Some(places) = places(step.graph, id)? else {
             return Ok(());
         };
-        let node = step.graph.node(id);
-        let (operands, results) = places.types.split_at(step.graph.operands(id).len());
-        let how = (node.schedule, node.workspace.is_some());
-        let kernel = self.kernel(&node.op, operands, results, &places.overlaps, how, &node.name)?;
+        let kernel = self.kernel(&Call::new(step.graph, id, &places))?;
         let mut arguments = Vec::new();
         for &location in &places.locations {
             arguments.push(step.pointer(location));
         }
-        if let Some(workspace) = node.workspace {
+        if let Some(workspace) = step.graph.node(id).workspace {
             arguments.push(step.pointer(workspace));
         }
         arguments.extend([step.frame.n, step.frame.total]);

@@ -19,7 +19,7 @@ pub struct Work {
 }
 
 /// The blocks of a kernel's grid. Along x there are `columns * ceil(work / takes)`, along z `planes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Blocks {
     /// Threads of a block.
     pub threads: u32,

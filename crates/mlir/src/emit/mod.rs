@@ -4,6 +4,7 @@
 //! or a vector; operators splat a scalar operand when the other one is a vector.
 
 mod arith;
+mod attributes;
 mod control;
 mod cost;
 mod device;
@@ -12,6 +13,7 @@ mod erf;
 mod grid;
 mod index;
 mod integer;
+mod key;
 mod lanes;
 mod math;
 mod memory;
@@ -29,9 +31,10 @@ pub use device::Device;
 pub use elem::Elem;
 pub use grid::{Blocks, THREADS, Work, ceil};
 pub use index::Index;
+pub use key::Key;
 pub use lanes::{Each, in_place};
 pub use memory::Buffer;
-pub use numbers::{Divisor, Number, Numbers, Sharing};
+pub use numbers::{Divisor, Number, Numbers, Planned, Sharing, Signature};
 pub use pointer::Pointer;
 pub use sums::Inner;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
@@ -40,7 +43,6 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
 
 use melior::Context;
-use melior::ir::attribute::{DenseI32ArrayAttribute, IntegerAttribute};
 use melior::ir::block::BlockLike;
 use melior::ir::operation::{OperationBuilder, OperationLike, OperationRef};
 use melior::ir::r#type::IntegerType;
@@ -287,28 +289,5 @@ impl<'c> Emitter<'c> {
             Some(next) => self.block.get().insert_operation_before(next, operation),
             None => self.block.get().append_operation(operation),
         })
-    }
-
-    /// `value : i64`
-    pub fn i64_attribute(&self, value: i64) -> Attribute<'c> {
-        IntegerAttribute::new(IntegerType::new(self.context, 64).into(), value).into()
-    }
-
-    /// `value : i32`
-    pub fn i32_attribute(&self, value: i64) -> Attribute<'c> {
-        IntegerAttribute::new(IntegerType::new(self.context, 32).into(), value).into()
-    }
-
-    /// `array<i32: ...>`
-    pub fn i32_array(&self, values: &[i32]) -> Attribute<'c> {
-        DenseI32ArrayAttribute::new(self.context, values).into()
-    }
-
-    /// An attribute written in MLIR's own syntax; the text is fixed in the calling code.
-    pub fn parse_attribute(&self, text: &str) -> Attribute<'c> {
-        match Attribute::parse(self.context, text) {
-            Some(attribute) => attribute,
-            None => unreachable!("attribute {text} is valid MLIR"),
-        }
     }
 }

@@ -3,14 +3,13 @@
 //! A kernel is planned with [`Number`]s before anything is emitted. The plan decides what the code is; two launches
 //! with one plan and different values of its open numbers share a kernel.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{Elem, Emitter, Index, Val};
+use super::{Elem, Emitter, Index, Key, Val};
 
 /// A number in the plan of a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Number {
     /// Part of the code.
     Fixed(i64),
@@ -23,7 +22,7 @@ pub enum Number {
 /// For `0 <= x < 2^31`, `x / size = (high(x * multiplier) + x) >> shift`, where `high` is the upper word of a product
 /// of two words: with `2^(shift - 1) < size <= 2^shift` and `multiplier = floor(2^32 (2^shift - size) / size) + 1`
 /// (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994, figure 4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Divisor<T> {
     /// The number.
     pub size: T,
@@ -101,13 +100,27 @@ fn reciprocal(size: i64) -> (i64, i64) {
     ((((1 << shift) - size) << 32) / size + 1, i64::from(shift))
 }
 
+/// What the code of a kernel depends on besides its plan.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Signature {
+    /// Name of its operator.
+    pub op: &'static str,
+    /// Number of operands among its tensors.
+    pub operands: usize,
+    /// Whether each tensor may overlap another one.
+    pub overlaps: Vec<bool>,
+}
+
+/// Names of kernels by what decides their code.
+pub type Planned = HashMap<(Signature, Key), String>;
+
 /// How the kernel under construction is shared.
 #[derive(Debug, Clone, Default)]
 pub struct Sharing<'c> {
-    known: Rc<BTreeMap<String, String>>,
-    prefix: String,
-    /// The plan of this kernel, where it is shared.
-    pub plan: Option<String>,
+    known: Rc<Planned>,
+    signature: Signature,
+    /// What decides the code of this kernel, where it is shared.
+    pub plan: Option<(Signature, Key)>,
     /// The kernel that has the code for this plan already.
     pub kernel: Option<String>,
     /// The open numbers of this launch.
@@ -117,12 +130,11 @@ pub struct Sharing<'c> {
 }
 
 impl Sharing<'_> {
-    /// For a kernel whose code depends on `prefix` besides its plan. `known` are the names of the kernels that there
-    /// are, by their plans.
-    pub fn new(known: &Rc<BTreeMap<String, String>>, prefix: String) -> Self {
+    /// For a kernel of this signature, where there are the kernels in `known`.
+    pub fn new(known: &Rc<Planned>, signature: Signature) -> Self {
         Sharing {
             known: Rc::clone(known),
-            prefix,
+            signature,
             ..Sharing::default()
         }
     }
@@ -137,13 +149,13 @@ impl<'c> Emitter<'c> {
     /// Shares the kernel under construction with all launches of this plan, which must say all that its code depends
     /// on besides `numbers`, of which there is at least one. Whether its code is wanted: it is not where there is such a
     /// kernel.
-    pub fn share(&self, plan: &dyn fmt::Debug, numbers: Numbers) -> bool {
+    pub fn share(&self, plan: Key, numbers: Numbers) -> bool {
         let count = numbers.values().len();
         let Some(mut device) = self.device_mut() else {
             return true;
         };
         let sharing = &mut device.sharing;
-        let plan = format!("{} {plan:?}", sharing.prefix);
+        let plan = (sharing.signature.clone(), plan);
         sharing.kernel = sharing.known.get(&plan).cloned();
         let wanted = sharing.kernel.is_none();
         sharing.plan = Some(plan);

@@ -4,19 +4,17 @@ use std::rc::Rc;
 
 use syncbn_abi::{GpuKernel, GpuParameter};
 use syncbn_ir::TensorType;
-use syncbn_ir::ops::Op;
 
 use super::Lowering;
-use super::alike::{Definition, join};
+use super::join_kernels::{Definition, join};
 use super::launches::Traffic;
 use super::schedules::Gpu;
 use super::traffic::traffic;
-use crate::KernelSource;
 use crate::LowerError;
-use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Emitter, Sharing, Work};
-use crate::host::Parameter;
+use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Emitter, Sharing, Signature, Work};
+use crate::host::{Call, Parameter};
 use crate::ops;
-use crate::ops::kernel::{Kernel, Tensor};
+use crate::ops::kernel::Kernel;
 
 /// A launch that an operator needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,21 +36,6 @@ pub fn numbers_symbol(index: i64) -> String {
     format!("numbers_{index}")
 }
 
-/// An operator on tensors: what kernels are made for.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    /// The operator.
-    pub op: &'a Op,
-    /// Types of its operands, then of its results.
-    pub types: &'a [&'a TensorType],
-    /// Number of operands.
-    pub operands: usize,
-    /// Whether each tensor may overlap another one.
-    pub overlaps: &'a [bool],
-    /// Name of the node.
-    pub label: &'a str,
-}
-
 /// What a kernel may touch through a tensor.
 fn touched(ty: &TensorType, written: bool) -> GpuParameter {
     let bytes = ty.bytes(1).unwrap_or(0);
@@ -64,32 +47,26 @@ fn touched(ty: &TensorType, written: bool) -> GpuParameter {
     }
 }
 
-/// What tells kernels apart before those that differ in constants only become one.
-fn key(call: &Call) -> String {
-    format!("{:?} {:?} {:?}", call.op, call.types, call.overlaps)
-}
-
 impl<'c> Lowering<'c> {
     /// The launches for an operator on these types, whose kernels were made.
     pub(super) fn launches(&mut self, call: &Call) -> Result<Vec<Launch>, LowerError> {
-        let launches = self.launches.get(&key(call)).cloned();
+        let launches = self.launches.get(&call.key()).cloned();
         let launches = launches.ok_or_else(|| LowerError::Internal {
             message: format!("no kernel was made for {}", call.label),
         })?;
         for launch in &launches {
             let kernel = &mut self.lowered.kernels[launch.index as usize];
-            if !kernel.nodes.iter().any(|known| known == call.label) {
+            if self.noted.insert((launch.index, call.label.to_string())) {
                 kernel.nodes.push(call.label.to_string());
             }
-            let name = kernel.name.clone();
-            self.note_source(&name, call.op, call.label);
+            self.sources.note(&kernel.name, call);
         }
         Ok(launches)
     }
 
     /// Makes the kernels for an operator on these types, unless they were made before.
     pub(super) fn make_kernels(&mut self, call: &Call) -> Result<(), LowerError> {
-        let key = key(call);
+        let key = call.key();
         if self.launches.contains_key(&key) {
             return Ok(());
         }
@@ -173,20 +150,6 @@ impl<'c> Lowering<'c> {
         }
     }
 
-    /// Notes that a node calls a kernel.
-    fn note_source(&mut self, kernel: &str, op: &Op, node: &str) {
-        let sources = &mut self.lowered.sources;
-        match sources.iter_mut().find(|source| source.kernel == kernel) {
-            Some(source) if source.nodes.iter().any(|known| known == node) => {}
-            Some(source) => source.nodes.push(node.to_string()),
-            None => sources.push(KernelSource {
-                kernel: kernel.to_string(),
-                op: op.name().to_string(),
-                nodes: vec![node.to_string()],
-            }),
-        }
-    }
-
     /// Kernels count elements in i32, and the number of a thread plus that of all threads must fit too.
     fn check_size(&self, call: &Call) -> Result<(), LowerError> {
         let elements = |ty: &&TensorType| Some(ty.bytes(self.batch_bound as usize)? / ty.dtype.bytes());
@@ -210,49 +173,28 @@ impl<'c> Lowering<'c> {
         stage: usize,
         call: &Call,
     ) -> Result<(Device<'c>, Option<Definition<'c>>), LowerError> {
-        let &Call {
-            op,
-            types,
-            operands,
-            overlaps,
-            label,
-        } = call;
-        let mut parameters: Vec<Parameter> = overlaps
-            .iter()
-            .map(|&shared| {
-                if shared {
-                    Parameter::Shared
-                } else {
-                    Parameter::Exclusive
-                }
-            })
-            .collect();
+        let mut parameters = call.parameters();
         parameters.extend([Parameter::Exclusive, Parameter::Index, Parameter::Size]);
-        let location = self.functions.location(label);
+        let location = self.functions.location(call.label);
         let (region, block, arguments) = self.device.body(&parameters, location);
-        let tensor = |i: usize| Tensor {
-            ty: types[i].clone(),
-            pointer: arguments[i],
-        };
-        let (n, total, scratch) = (
-            arguments[types.len() + 1],
-            arguments[types.len() + 2],
-            arguments[types.len()],
+        let (tensors, rest) = arguments.split_at(call.types.len());
+        let (scratch, n, total) = (rest[0], rest[1], rest[2]);
+        let kernel = Kernel::new(
+            call.types,
+            call.operands,
+            tensors,
+            [n, total],
+            COPY_BYTES as usize,
         );
-        let kernel = Kernel {
-            operands: (0..operands).map(tensor).collect(),
-            results: (operands..types.len()).map(tensor).collect(),
-            n,
-            total,
-            schedule: None,
-            workspace: None,
-            vector_bytes: COPY_BYTES as usize,
-        };
         let mut device = Device::new(stage, self.batch_bound, n, scratch);
-        let prefix = format!("{} {operands} {overlaps:?}", op.name());
-        device.sharing = Sharing::new(&self.shared, prefix);
+        let signature = Signature {
+            op: call.op.name(),
+            operands: call.operands,
+            overlaps: call.overlaps.to_vec(),
+        };
+        device.sharing = Sharing::new(&self.planned, signature);
         let e = Emitter::of_device(self.functions.context, location, block, device);
-        ops::lower(op, &Gpu(self.products), &kernel, &e)?;
+        ops::lower(call.op, &Gpu(self.products), &kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
         let Some(mut device) = e.into_device() else {
             return Err(LowerError::Internal {
@@ -264,7 +206,7 @@ impl<'c> Lowering<'c> {
         if let Some(plan) = &sharing.plan {
             parameters.push(Parameter::Numbers(sharing.numbers.values().len()));
             if sharing.kernel.is_none() {
-                Rc::make_mut(&mut self.shared).insert(plan.clone(), name.to_string());
+                Rc::make_mut(&mut self.planned).insert(plan.clone(), name.to_string());
             }
         }
         if device.work == Work::default() || sharing.kernel.is_some() {
@@ -272,9 +214,9 @@ impl<'c> Lowering<'c> {
         }
         let definition = Definition {
             name: name.to_string(),
-            op: op.name(),
+            op: call.op.name(),
             readonly: (0..parameters.len())
-                .map(|i| i < operands && !overlaps[i])
+                .map(|i| i < call.operands && !call.overlaps[i])
                 .collect(),
             parameters,
             blocks: device.blocks,

@@ -5,10 +5,10 @@
 //! ([`implicit_gemm`]), everything else in threads of their own, each with as many neighbours as one access holds. Host
 //! functions keep `gpu.launch_func` and `nccl.all_reduce` until [`host`] rewrites them to calls of the runtime.
 
-mod alike;
 mod conv;
 pub mod host;
 mod implicit_gemm;
+mod join_kernels;
 mod kernel;
 pub mod launches;
 mod matmul;
@@ -18,7 +18,7 @@ mod step;
 mod traffic;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use melior::Context;
@@ -26,9 +26,10 @@ use melior::ir::Module;
 use syncbn_abi::{GpuKernel, gpu_symbols};
 use syncbn_ir::{DType, Layout};
 
-use crate::host::{Functions, Parameter, check};
+use crate::emit::Planned;
+use crate::host::{CallKey, Functions, Parameter, Sources, check};
 use crate::{KernelSource, LowerError, Products, Program};
-use alike::Definition;
+use join_kernels::Definition;
 use kernel::Launch;
 use launches::{Enqueued, Schedule};
 
@@ -58,11 +59,14 @@ pub struct Lowering<'c> {
     products: Products,
     batch_bound: i64,
     trained_elements: i64,
-    launches: BTreeMap<String, Vec<Launch>>,
+    launches: HashMap<CallKey, Vec<Launch>>,
     /// Kernels that are not in the module yet, with the indices of their launches.
     separate: Vec<(usize, Definition<'c>)>,
-    /// Names of the kernels that are shared, by their plans.
-    shared: Rc<BTreeMap<String, String>>,
+    /// Names of the kernels that were planned.
+    planned: Rc<Planned>,
+    sources: Sources,
+    /// The nodes that the descriptions of kernels, by their indices, name.
+    noted: HashSet<(i64, String)>,
     lowered: Kernels,
     /// What the entry point under construction enqueues.
     enqueued: Vec<Enqueued>,
@@ -91,9 +95,11 @@ impl<'c> Lowering<'c> {
             products: program.products,
             batch_bound: program.batch_bound as i64,
             trained_elements: program.trained_elements as i64,
-            launches: BTreeMap::new(),
+            launches: HashMap::new(),
             separate: Vec::new(),
-            shared: Rc::default(),
+            planned: Rc::default(),
+            sources: Sources::default(),
+            noted: HashSet::new(),
             lowered: Kernels::default(),
             enqueued: Vec::new(),
         };
@@ -122,6 +128,7 @@ impl<'c> Lowering<'c> {
         if lowering.lowered.kernels.iter().any(|kernel| kernel.shared > 0) {
             lowering.device.declare_shared_memory();
         }
+        lowering.lowered.sources = lowering.sources.into_list();
         Ok(lowering.lowered)
     }
 }

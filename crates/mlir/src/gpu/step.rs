@@ -8,14 +8,14 @@ use syncbn_ir::ops::{Identity, Op};
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, TensorType};
 
 use super::host::{BY_VALUE, INDEX};
-use super::kernel::{Call, Launch, numbers_symbol};
+use super::kernel::{Launch, numbers_symbol};
 use super::launches::Enqueued;
 use super::{KERNELS, Lowering, nccl};
 use crate::LowerError;
 use crate::Part;
 use crate::emit::{Blocks, Elem, Emitter, Val, ceil};
-use crate::host::{Places, Step, places};
-use crate::order::Piece;
+use crate::host::{Call, Step, places};
+use crate::order::{CollectiveNumbers, Piece};
 
 /// Reads a field of [`GpuArguments`].
 macro_rules! field {
@@ -44,18 +44,6 @@ fn has_kernels(op: &Op) -> bool {
     )
 }
 
-/// What a node needs kernels for.
-fn call<'a>(graph: &'a Graph, id: NodeId, places: &'a Places) -> Call<'a> {
-    let node = graph.node(id);
-    Call {
-        op: &node.op,
-        types: &places.types,
-        operands: graph.operands(id).len(),
-        overlaps: &places.overlaps,
-        label: &node.name,
-    }
-}
-
 fn loss_type() -> TensorType {
     TensorType::fixed(DType::F64, &[1])
 }
@@ -67,6 +55,8 @@ fn copy_of_loss<'a>(types: &'a [&'a TensorType; 2]) -> Call<'a> {
         types,
         operands: 1,
         overlaps: &[false, false],
+        schedule: None,
+        has_workspace: false,
         label: "loss",
     }
 }
@@ -76,7 +66,7 @@ impl<'c> Lowering<'c> {
     pub(super) fn kernels_of(&mut self, graph: &Graph, nodes: &[NodeId]) -> Result<(), LowerError> {
         for &id in nodes.iter().filter(|&&id| has_kernels(graph.op(id))) {
             if let Some(places) = places(graph, id)? {
-                self.make_kernels(&call(graph, id, &places))?;
+                self.make_kernels(&Call::new(graph, id, &places))?;
             }
         }
         if crate::order::loss(graph).is_some() {
@@ -102,12 +92,12 @@ impl<'c> Lowering<'c> {
             }),
             n: step.e.convert(step.frame.n, Elem::I32),
         };
-        let collectives = crate::order::collectives(part.graph)?;
+        let numbers = CollectiveNumbers::new(part.graph)?;
         for (index, id) in crate::order::indexed(part.graph, nodes)? {
             step.e.set_location(functions.location(&part.graph.node(id).name));
             match part.graph.op(id) {
                 Op::AllReduce(_) => {
-                    let number = crate::order::number(&collectives, id)?;
+                    let number = numbers.of(id)?;
                     let bytes = all_reduce(&mut step, &queue, id, number as i64)?;
                     self.enqueued.push(Enqueued::AllReduce {
                         node: part.graph.node(id).name.clone(),
@@ -163,7 +153,7 @@ impl<'c> Lowering<'c> {
         }
         let locations = places.locations.iter();
         let tensors: Vec<Val<'c>> = locations.map(|&location| step.pointer(location)).collect();
-        self.launch(step, queue, &call(step.graph, id, &places), &tensors)
+        self.launch(step, queue, &Call::new(step.graph, id, &places), &tensors)
     }
 
     /// Launches the kernels of an operator on tensors.

@@ -7,7 +7,7 @@ use syncbn_abi::{GpuArguments, GpuKernel};
 use syncbn_ir::Graph;
 
 use super::Lowering;
-use super::alike::Definition;
+use super::join_kernels::Definition;
 use super::kernel::Launch;
 use super::launches::Traffic;
 use super::step::{field, launch_kernel};

@@ -10,7 +10,7 @@ use crate::emit::{Blocks, Elem, Val};
 use crate::handle;
 
 /// A parameter of a generated function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Parameter {
     /// A pointer that nothing else in the call overlaps.
     Exclusive,

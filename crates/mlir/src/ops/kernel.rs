@@ -147,6 +147,31 @@ impl Image<'_> {
 }
 
 impl<'c> Kernel<'c> {
+    /// A kernel on tensors of these types, of which the first so many are operands, at these addresses; `sizes` are the
+    /// samples of this rank and of all ranks.
+    pub fn new(
+        types: &[&TensorType],
+        operands: usize,
+        pointers: &[Val<'c>],
+        [n, total]: [Val<'c>; 2],
+        vector_bytes: usize,
+    ) -> Kernel<'c> {
+        let tensor = |(&ty, &pointer): (&&TensorType, &Val<'c>)| Tensor {
+            ty: ty.clone(),
+            pointer,
+        };
+        let mut tensors = types.iter().zip(pointers).map(tensor);
+        Kernel {
+            operands: tensors.by_ref().take(operands).collect(),
+            results: tensors.collect(),
+            n,
+            total,
+            schedule: None,
+            workspace: None,
+            vector_bytes,
+        }
+    }
+
     /// Lanes of a full vector of this element type.
     pub fn width(&self, elem: Elem) -> usize {
         (self.vector_bytes as i64 / elem.bytes()).max(1) as usize

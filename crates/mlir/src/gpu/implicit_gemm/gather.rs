@@ -13,7 +13,7 @@ use crate::Products;
 use crate::emit::{Compare, Divisor, Elem, Emitter, Index, Number, Numbers, Val, ceil};
 
 /// Which direction, and what it needs to know of the weights.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Weights {
     /// Forward: by row.
     Rows,
@@ -22,7 +22,7 @@ enum Weights {
 }
 
 /// What decides the code of the kernel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Plan {
     tile: Tile,
     products: Products,

@@ -39,7 +39,7 @@ pub use epilogue::Finish;
 pub use shape::{Linear, Shape, of_matmul};
 
 use crate::Products;
-use crate::emit::{Blocks, Elem, Emitter, Numbers, Val, Work, ceil};
+use crate::emit::{Blocks, Elem, Emitter, Key, Numbers, Val, Work, ceil};
 use axis::Axis;
 use gather::{Arguments, Plan};
 use tile::{Size, Tile, choose};
@@ -82,7 +82,10 @@ impl<'c> Problem<'c> {
             let plan = Plan::forward(&self.shape, (tile, self.products, self.result), &mut numbers);
             self.set_grid(e, &tile, self.shape.positions(), k, 1);
             self.note_forward(e, &tile, size.rows, workspace.is_some());
-            if e.share(&(&plan, finish.plan(), workspace.is_some()), numbers) {
+            if e.share(
+                Key::new((plan.clone(), finish.plan(), workspace.is_some())),
+                numbers,
+            ) {
                 let arguments = self.arguments([x, w, y], finish, workspace);
                 plan.emit(e, &arguments);
             }
@@ -112,7 +115,7 @@ impl<'c> Problem<'c> {
         let most = counts(taken).max().unwrap_or(0);
         self.set_grid(e, &tile, most, c, phases.len() as i64);
         self.note_backward_data(e, &tile, self.batch_bound(e), &phases);
-        if e.share(&plan, numbers) {
+        if e.share(Key::new(plan.clone()), numbers) {
             let arguments = self.arguments([dy, w, dx], Finish::default(), None);
             plan.emit(e, &arguments);
         }

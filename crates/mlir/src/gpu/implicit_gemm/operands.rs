@@ -39,7 +39,7 @@ pub trait Operand<'c> {
 }
 
 /// Along the reduced index (tap, channel): the channels of each tap, in steps of `depth`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reduced<T> {
     /// Channels of a tap.
     channels: Divisor<T>,

@@ -5,7 +5,7 @@ use super::axis::{Axis, Cycle, Slide, split};
 use crate::emit::{Compare, Divisor, Emitter, Index, Number, Numbers};
 
 /// An [`Axis`], in numbers of a plan or in a kernel's values.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Spatial<T> {
     /// As [`Axis::source`].
     pub source: T,
@@ -84,7 +84,7 @@ impl Spatial<Number> {
 }
 
 /// A size that is one of two neighbouring ones.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Either {
     /// The larger one, for what is below `limit`.
     more: Divisor<Number>,
@@ -112,7 +112,7 @@ impl Either {
 }
 
 /// All phases of the backward pass along an axis (see [`Slide::phase`]), of which a block takes one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Phases {
     phases: Divisor<Number>,
     /// The phase that comes first, which has the most taps.
@@ -200,7 +200,7 @@ impl Phases {
 }
 
 /// The spatial axes of a gather.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Space {
     /// The same for all blocks; outputs stand in the result one after the other.
     Dense(Box<[Spatial<Number>; 2]>),

@@ -11,7 +11,7 @@ use super::Problem;
 use super::epilogue::{accesses, column_byte};
 use super::main_loop::Lane;
 use super::tile::{BYTES, Tile};
-use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Number, Numbers, Val, Work, ceil};
+use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Key, Number, Numbers, Val, Work, ceil};
 
 /// Channels that a block of the second kernel merges.
 const CHANNELS: i64 = 8;
@@ -179,14 +179,14 @@ impl<'c> Problem<'c> {
             channels: numbers.open(self.shape.k),
             positions: numbers.open(positions),
         };
-        if e.share(&plan, numbers) {
+        if e.share(Key::new(plan), numbers) {
             plan.emit(e, self.n, workspace, moments);
         }
     }
 }
 
 /// What decides the code of the kernel that merges tiles.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Merge {
     /// Rows of a tile.
     rows: i64,

@@ -13,7 +13,7 @@ pub const INSTRUCTION_BYTES: i64 = 32;
 pub const STAGED_PADDING: i64 = 32;
 
 /// How a block and its warps divide a matrix product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// Element type of the operands.
     pub elem: Elem,

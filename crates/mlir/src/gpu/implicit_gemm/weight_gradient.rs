@@ -9,7 +9,9 @@ use super::spatial::Spatial;
 use super::tile::{Size, Tile, choose_split};
 use super::{Problem, set_grid};
 use crate::Products;
-use crate::emit::{Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Number, Numbers, Val, Work, ceil};
+use crate::emit::{
+    Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Key, Number, Numbers, Val, Work, ceil,
+};
 
 impl<'c> Problem<'c> {
     /// The gradient for the weights: `x` and `dy` to `dw`. Needs two stages.
@@ -86,14 +88,14 @@ impl<'c> Problem<'c> {
             has_planes: splits > 1,
             whole: [size.rows % tile.rows == 0, size.columns % tile.columns == 0],
         };
-        if e.share(&plan, numbers) {
+        if e.share(Key::new(plan), numbers) {
             plan.emit(e, self.n, pointers);
         }
     }
 }
 
 /// What decides the code of the kernel that sums parts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Plan {
     tile: Tile,
     products: Products,

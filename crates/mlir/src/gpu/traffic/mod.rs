@@ -9,9 +9,9 @@ mod sizes;
 use syncbn_ir::ops::{Op, Window};
 use syncbn_ir::{Layout, TensorType};
 
-use super::kernel::Call;
 use super::launches::Traffic;
 use crate::emit::{Cost, Share, UNROLLED};
+use crate::host::Call;
 use sizes::Sizes;
 
 /// Operations for an element: mean in two parts and deviation, then scale and bias.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use syncbn_ir::ops::{MatMul, Window};
 use syncbn_ir::{Dim, TensorType};
 
-use crate::gpu::kernel::Call;
+use crate::host::Call;
 
 /// Sizes of a call's tensors at a batch.
 pub struct Sizes<'a> {

@@ -1,4 +1,4 @@
-//! Kernels that differ in integer constants only become one: what differs comes with a launch.
+//! Kernels whose code differs only in integer constants are merged: what differs comes with a launch.
 //!
 //! Before:
 //!
@@ -19,23 +19,22 @@
 //! the launch even where it is the same for all: ptxas unrolls what it knows the turns of until registers spill. A division by a number of the launch
 //! takes some 20 instructions where one by a constant takes 4; kernels divide once for each vector or row.
 
-use std::collections::BTreeMap;
+mod constants;
+
+use std::collections::HashMap;
 
 use melior::Context;
-use melior::ir::attribute::IntegerAttribute;
 use melior::ir::block::BlockLike;
-use melior::ir::operation::{OperationBuilder, OperationLike, OperationPrintingFlags, OperationRef};
-use melior::ir::r#type::IntegerType;
-use melior::ir::{AttributeLike, BlockRef, Location, Region, RegionLike, Value};
+use melior::ir::operation::{OperationBuilder, OperationLike, OperationPrintingFlags};
+use melior::ir::{Location, Region, RegionLike, Value};
 
 use crate::emit::{Blocks, Elem, Emitter};
 use crate::handle;
 use crate::host::{Functions, Parameter};
+use constants::{Constant, constants};
 
 /// Bytes of a kernel's parameters at most; each takes 8 of them, a number 4.
 const MOST_BYTES: usize = 4096;
-/// Turns of a loop at most that LLVM may unroll.
-const FEW_TURNS: i32 = 32;
 
 /// A kernel that is not in the module yet.
 pub struct Definition<'c> {
@@ -80,6 +79,17 @@ pub struct Joined<'c> {
     pub launches: Vec<(usize, Vec<i32>)>,
 }
 
+/// All that a kernel is besides the values of its constants: kernels that are equal in it become one.
+#[derive(PartialEq, Eq, Hash)]
+struct Skeleton {
+    op: &'static str,
+    parameters: Vec<Parameter>,
+    readonly: Vec<bool>,
+    blocks: Blocks,
+    /// In MLIR's text form, with all constants 0.
+    code: String,
+}
+
 /// A kernel that may become one with others.
 struct Candidate<'c> {
     launch: usize,
@@ -88,18 +98,10 @@ struct Candidate<'c> {
     constants: Vec<Constant<'c>>,
 }
 
-/// An `arith.constant` of type i32, for as long as its kernel's region is there.
-struct Constant<'c> {
-    operation: OperationRef<'c, 'c>,
-    value: i32,
-    /// Whether it is the end of a long loop.
-    ends: bool,
-}
-
 /// The kernels that serve launches of these, in the order of their first launches.
 pub fn join<'c>(context: &'c Context, kernels: Vec<(usize, Definition<'c>)>) -> Vec<Joined<'c>> {
     let mut joined: Vec<Joined<'c>> = Vec::new();
-    let mut groups: BTreeMap<String, Vec<Candidate<'c>>> = BTreeMap::new();
+    let mut groups: HashMap<Skeleton, Vec<Candidate<'c>>> = HashMap::new();
     for (launch, definition) in kernels {
         if definition.has_numbers() {
             joined.push(Joined {
@@ -125,66 +127,9 @@ pub fn join<'c>(context: &'c Context, kernels: Vec<(usize, Definition<'c>)>) -> 
     joined
 }
 
-/// The constants of a kernel, in the order of its operations.
-fn constants<'c>(context: &'c Context, region: &Region<'c>) -> Vec<Constant<'c>> {
-    let (mut all, mut ends) = (Vec::new(), Vec::new());
-    for block in handle::blocks(region) {
-        add_constants(context, block, &mut all, &mut ends);
-    }
-    for constant in &mut all {
-        constant.ends = ends.contains(&constant.operation);
-    }
-    all.retain(|constant| !constant.ends || constant.value > FEW_TURNS);
-    all
-}
-
-/// Adds the constants of a block to `all`, and those that its loops end at to `ends`.
-fn add_constants<'c>(
-    context: &'c Context,
-    block: BlockRef<'c, 'c>,
-    all: &mut Vec<Constant<'c>>,
-    ends: &mut Vec<OperationRef<'c, 'c>>,
-) {
-    let mut next = block.first_operation();
-    while let Some(operation) = next {
-        next = operation.next_in_block();
-        let operation = handle::operation(operation);
-        all.extend(value(context, operation).map(|value| Constant {
-            operation,
-            value,
-            ends: false,
-        }));
-        if operation.name().as_string_ref().as_str() == Ok("scf.for") {
-            let end = operation.operand(1).ok().and_then(handle::defining);
-            ends.extend(end);
-        }
-        for region in operation.regions() {
-            for block in handle::blocks(&*region) {
-                add_constants(context, block, all, ends);
-            }
-        }
-    }
-}
-
-/// The value of an operation that is a [`Constant`].
-fn value(context: &Context, operation: OperationRef) -> Option<i32> {
-    let is_constant = operation.name().as_string_ref().as_str() == Ok("arith.constant");
-    let value = operation.attribute("value").ok().filter(|_| is_constant)?;
-    let value = IntegerAttribute::try_from(value).ok()?;
-    let is_word = value.r#type() == IntegerType::new(context, 32).into();
-    i32::try_from(value.value()).ok().filter(|_| is_word)
-}
-
-impl<'c> Constant<'c> {
-    fn set(&self, context: &'c Context, value: i32) {
-        let value = IntegerAttribute::new(IntegerType::new(context, 32).into(), i64::from(value));
-        handle::set_attribute(self.operation, "value", value.into());
-    }
-}
-
 impl<'c> Candidate<'c> {
     /// All that its code depends on besides the values of its constants.
-    fn skeleton(&mut self, context: &'c Context) -> String {
+    fn skeleton(&mut self, context: &'c Context) -> Skeleton {
         for constant in &self.constants {
             constant.set(context, 0);
         }
@@ -194,18 +139,24 @@ impl<'c> Candidate<'c> {
         }
         let Definition {
             op,
-            parameters,
-            readonly,
+            ref parameters,
+            ref readonly,
+            blocks,
             ..
-        } = &self.definition;
-        let Blocks {
-            threads,
-            shared,
-            cooperative,
-            resident,
-            ..
-        } = self.definition.blocks;
-        format!("{op} {parameters:?} {readonly:?} {threads} {shared} {cooperative} {resident:?}\n{code}")
+        } = self.definition;
+        Skeleton {
+            op,
+            parameters: parameters.clone(),
+            readonly: readonly.clone(),
+            blocks: Blocks {
+                // These are the launch's.
+                takes: 0,
+                columns: 0,
+                planes: 0,
+                ..blocks
+            },
+            code,
+        }
     }
 
     /// The kernel with these constants, by their places, as numbers of a launch, each as one of `count`.
@@ -254,6 +205,7 @@ fn printed(definition: &mut Definition) -> String {
 /// One kernel for all launches of kernels that differ in values of constants only; each its own where these are too many.
 fn join_group<'c>(context: &'c Context, group: Vec<Candidate<'c>>) -> Vec<Joined<'c>> {
     let mut numbers: Vec<Vec<i32>> = Vec::new();
+    let mut known: HashMap<Vec<i32>, usize> = HashMap::new();
     let mut open = Vec::new();
     for place in 0..group.first().map_or(0, |first| first.constants.len()) {
         let values: Vec<i32> = group.iter().map(|c| c.constants[place].value).collect();
@@ -261,11 +213,10 @@ fn join_group<'c>(context: &'c Context, group: Vec<Candidate<'c>>) -> Vec<Joined
         if !ends && values.iter().all(|&value| value == values[0]) {
             continue;
         }
-        let known = numbers.iter().position(|number| *number == values);
-        let number = known.unwrap_or(numbers.len());
-        if known.is_none() {
-            numbers.push(values);
-        }
+        let number = *known.entry(values).or_insert_with_key(|values| {
+            numbers.push(values.clone());
+            numbers.len() - 1
+        });
         open.push((place, number));
     }
     let parameters = group.first().map_or(0, |first| first.definition.parameters.len());
@@ -290,5 +241,4 @@ fn join_group<'c>(context: &'c Context, group: Vec<Candidate<'c>>) -> Vec<Joined
 }
 
 #[cfg(test)]
-#[path = "alike_tests.rs"]
 mod tests;
