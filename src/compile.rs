@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::thread;
 
 use syncbn_abi::Model;
-use syncbn_codegen::{Cpu, Emit, generate};
+use syncbn_codegen::{Cpu, Emit, generate, generate_objects};
 use syncbn_ir::{DType, Graph, Warning};
 use syncbn_mlir::cpu::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 use syncbn_mlir::{Part, Products, Program};
@@ -262,10 +262,11 @@ fn part(
     match device {
         Device::Cpu => Ok(CompiledPart {
             model,
-            objects: vec![(
-                "code.o",
-                generate(&program, cpu, Emit::Object, &mut worker::note_kernels)?,
-            )],
+            objects: generate_objects(&program, cpu, &mut worker::note_kernels)?
+                .into_iter()
+                .enumerate()
+                .map(|(i, object)| (format!("code-{i}.o"), object))
+                .collect(),
             blobs: vec![(TRAIN_CONSTANTS, train), (INFER_CONSTANTS, infer)],
             warnings: Vec::new(),
             notes: Vec::new(),
