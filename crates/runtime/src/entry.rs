@@ -8,12 +8,14 @@ use std::{
 use syncbn_abi::{Images, Model};
 
 use crate::{
+    commands::run,
+    cpu::part::{AdamWFunction, CpuPart, StepFunction, UpdateFunction},
     error::{Error, Result},
-    gpu,
-    program::{
-        AdamWFunction, CpuPart, EmulatedKernel, GpuFunction, GpuPart, Program, StepFunction, UpdateFunction,
+    gpu::{
+        self,
+        part::{EmulatedKernel, GpuFunction, GpuPart},
     },
-    run,
+    program::Program,
 };
 
 /// Longest line of JSON before the images of the device code.

@@ -1,14 +1,19 @@
 //! Where a command runs: which part of the program, on which kind of device, on how many ranks.
 
-use std::sync::Arc;
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use syncbn_abi::{Cpu, Model};
 
 use crate::{
-    cli::Device,
+    cli::{Device, Options},
+    cpu::{execution::CpuExecution, part::CpuPart},
     error::{Error, Result},
-    gpu::{self, execution::Options, process::Seat},
-    program::{CpuPart, GpuPart, Program},
+    execution::{Execution, Purpose},
+    gpu::{self, execution::GpuExecution, part::GpuPart, process::Seat},
+    program::Program,
     report,
 };
 
@@ -37,6 +42,14 @@ impl Target {
         match self {
             Target::Gpu(_, gpu::Kind::Emulated) => emulated().unwrap_or(&model.cpu),
             Target::Cpu(_) | Target::Gpu(_, gpu::Kind::Cuda) => &model.cpu,
+        }
+    }
+
+    /// Number of devices that this process sees, at least 1.
+    fn visible(&self) -> Result<usize> {
+        match self {
+            Target::Cpu(_) => Ok(1),
+            Target::Gpu(part, kind) => gpu::visible(part, *kind),
         }
     }
 
@@ -119,14 +132,14 @@ pub fn choose(program: &Program, device: Device) -> Result<Target> {
         Device::CudaEmulated => emulated.ok_or_else(|| lacks("cuda-emulated", "emulated kernels", other)),
         Device::Cuda => {
             let target = cuda.ok_or_else(|| lacks("cuda", "GPU part", other))?;
-            visible(&target).map(|_| target)
+            target.visible().map(|_| target)
         }
         Device::Auto => {
             let Some(target) = cuda else {
                 let error = || Error::environment("this executable has nothing that runs on this machine");
                 return cpu().or(emulated).ok_or_else(error);
             };
-            let Err(cause) = visible(&target) else {
+            let Err(cause) = target.visible() else {
                 return Ok(target);
             };
             let (substitute, name) = match (cpu(), emulated) {
@@ -140,14 +153,27 @@ pub fn choose(program: &Program, device: Device) -> Result<Target> {
     }
 }
 
-/// Number of GPUs that this process sees, at least 1.
-pub fn visible(target: &Target) -> Result<usize> {
-    let Target::Gpu(part, gpu::Kind::Cuda) = target else {
-        return Ok(1);
-    };
-    match (part.devices.count)()? {
-        0 => Err(Error::environment("the CUDA driver sees no GPU")
-            .help("check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --device cpu")),
-        count => Ok(count),
-    }
+/// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program, or of
+/// the safetensors file `weights`.
+pub fn start(
+    place: &Place,
+    purpose: Purpose,
+    weights: Option<&Path>,
+    interrupted: Arc<AtomicBool>,
+) -> Result<Box<dyn Execution>> {
+    Ok(match &place.target {
+        Target::Cpu(part) => Box::new(CpuExecution::start(part, purpose, weights, interrupted)?),
+        Target::Gpu(part, kind) => {
+            let seat = &place.seat;
+            Box::new(GpuExecution::start(
+                part,
+                *kind,
+                seat,
+                purpose,
+                place.options,
+                weights,
+                interrupted,
+            )?)
+        }
+    })
 }

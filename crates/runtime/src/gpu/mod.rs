@@ -14,14 +14,15 @@ pub mod emulator;
 pub mod execution;
 mod library;
 pub mod nccl;
+pub mod part;
 pub mod process;
 pub mod stream;
 pub mod survey;
 pub mod symbols;
 
-use crate::{error::Result, program::GpuPart};
+use crate::error::{Error, Result};
 
-use self::{cuda::CudaDevice, device::Device, emulator::EmulatedDevice, survey::Survey};
+use self::{cuda::CudaDevice, device::Device, emulator::EmulatedDevice, part::GpuPart, survey::Survey};
 
 /// What kind of device the GPU part runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,4 +58,16 @@ fn open(part: &GpuPart, kind: Kind, index: usize) -> Result<Box<dyn Device>> {
         Kind::Cuda => Box::new(CudaDevice::open(index, kernels, part)?),
         Kind::Emulated => Box::new(EmulatedDevice::new(kernels, part.emulated_kernels.to_vec())?),
     })
+}
+
+/// Number of devices that this process sees, at least 1; the emulator has as many as are wanted.
+pub fn visible(part: &GpuPart, kind: Kind) -> Result<usize> {
+    if kind == Kind::Emulated {
+        return Ok(1);
+    }
+    match (part.devices.count)()? {
+        0 => Err(Error::environment("the CUDA driver sees no GPU")
+            .help("check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --device cpu")),
+        count => Ok(count),
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{cuda, nccl::Nccl};
-use crate::{error::Error, program::GpuPart};
+use crate::{error::Error, gpu::part::GpuPart};
 
 /// What was found, and what is missing.
 #[derive(Debug, Clone, Serialize)]

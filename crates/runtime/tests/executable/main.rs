@@ -21,7 +21,10 @@ fn main() {
     if let Ok(description) = std::env::var(harness::ACT_AS) {
         harness::die_if_asked();
         let program = || Ok(fake_model::program(&description));
-        std::process::exit(syncbn_runtime::run::main(program, std::env::args_os().collect()));
+        std::process::exit(syncbn_runtime::commands::run::main(
+            program,
+            std::env::args_os().collect(),
+        ));
     }
     let tests = [
         training::TESTS,

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    program::GpuPart,
+    gpu::part::GpuPart,
 };
 
 /// The GPU of a rank.

@@ -10,13 +10,14 @@ use std::{
 use syncbn_abi::{GpuKernel, SHARED_LIMIT};
 
 use super::{
-    Accumulation, Communicator, EmulatedKernel, EmulatedStream, Emulator, communicator,
+    Accumulation, Communicator, EmulatedStream, Emulator, communicator,
     graph::{EmulatedGraph, Recording, Work},
 };
 use crate::{
     error::{Error, Result},
     gpu::{
         device::{Device, Replay},
+        part::EmulatedKernel,
         stream::{self, Backend, Stream},
     },
 };

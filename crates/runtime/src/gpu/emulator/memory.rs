@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use syncbn_abi::GpuKernel;
 
 use crate::{
-    arena::Arena,
+    cpu::arena::Arena,
     error::{Error, Result},
 };
 

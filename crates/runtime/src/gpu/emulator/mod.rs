@@ -60,10 +60,10 @@ use self::{
     races::Races,
     timeline::Timeline,
 };
-use crate::error::{Error, Result};
-
-/// An emulated kernel: runs one thread, with pointers to the values of its parameters.
-pub type EmulatedKernel = unsafe extern "C" fn(*const *const c_void);
+use crate::{
+    error::{Error, Result},
+    gpu::part::EmulatedKernel,
+};
 
 /// Blocks that a grid may have along x, y and z.
 const MOST_BLOCKS: [i64; 3] = [0x7fff_ffff, 0xffff, 0xffff];

@@ -6,8 +6,8 @@ use super::{Call, GpuExecution, HostCopy, capture::Scope};
 use crate::{
     error::{Error, Result},
     execution::Batch,
+    gpu::part::{GpuFunction, GpuUpdates},
     optimizer::{Arguments, Slice, Update},
-    program::{GpuFunction, GpuUpdates},
 };
 
 impl GpuExecution {

@@ -6,9 +6,9 @@ use syncbn_abi::Model;
 
 use super::{GpuExecution, layout, memory::Buffer};
 use crate::{
-    data::Dataset,
     error::{Error, Kind, Result},
     execution::{Batch, Consume, Execution, Region, inference_share},
+    files::data::Dataset,
     gpu::control::Control,
     optimizer::Update,
 };
@@ -196,7 +196,7 @@ impl GpuExecution {
         let tensors = self.part.model.outputs.iter().zip(&self.memory.outputs);
         tensors
             .map(|(tensor, buffer)| {
-                let bytes = n as u64 * crate::rank::sample_bytes(tensor);
+                let bytes = n as u64 * crate::sizes::sample_bytes(tensor);
                 self.download(Buffer { bytes, ..*buffer })
             })
             .collect()

@@ -7,8 +7,8 @@ use syncbn_abi::GpuArguments;
 
 use super::*;
 use crate::{
-    data::{Column, Dataset},
     execution::{Batch, Execution},
+    files::data::{Column, Dataset},
     gpu::{
         Devices,
         cuda::fake::Fake,

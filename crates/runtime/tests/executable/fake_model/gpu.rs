@@ -8,12 +8,14 @@ use syncbn_abi::{
 };
 use syncbn_runtime::{
     error::Error,
-    gpu::symbols::{
-        ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_launch,
-        syncbn_rt_nccl_check, syncbn_rt_stream_wait,
+    gpu::{
+        DEVICES, Devices, Kind,
+        part::{EmulatedKernel, GpuPart},
+        symbols::{
+            ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_launch,
+            syncbn_rt_nccl_check, syncbn_rt_stream_wait,
+        },
     },
-    gpu::{DEVICES, Devices, Kind},
-    program::{EmulatedKernel, GpuPart},
 };
 
 use super::{

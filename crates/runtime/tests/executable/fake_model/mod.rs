@@ -11,8 +11,11 @@ use std::{ffi::c_void, slice, sync::Arc};
 
 use syncbn_abi::{ElementType, Segment, StepArguments, StoredType, trace_output};
 use syncbn_runtime::{
-    collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
-    program::{CpuPart, Program},
+    cpu::{
+        collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
+        part::CpuPart,
+    },
+    program::Program,
 };
 
 use description::model;

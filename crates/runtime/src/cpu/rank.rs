@@ -2,16 +2,19 @@
 
 use std::{ptr, sync::Arc};
 
-use syncbn_abi::{Model, StepArguments, Target, Tensor};
+use syncbn_abi::{Model, StepArguments};
 
 use crate::{
-    all_reduce::slice_of,
-    arena::Arena,
-    collectives::{Collectives, Context},
-    data::Dataset,
+    cpu::{
+        all_reduce::slice_of,
+        arena::Arena,
+        collectives::{Collectives, Context},
+        part::{StepFunction, Updates},
+    },
     error::{Error, Result},
+    files::data::Dataset,
     optimizer::{Arguments, Slice, Update},
-    program::{StepFunction, Updates},
+    sizes::{sample_bytes, target_bytes},
 };
 
 /// What all ranks of a process share. Steps only read the weights; updates write disjoint slices.
@@ -74,20 +77,6 @@ pub struct Rank {
     pub n: u64,
     /// The loss of the last step.
     pub loss: f64,
-}
-
-/// Bytes of one sample of a tensor.
-pub fn sample_bytes(tensor: &Tensor) -> u64 {
-    tensor.shape.iter().product::<u64>() * tensor.element_type.bytes()
-}
-
-/// Bytes of one sample's target.
-pub fn target_bytes(model: &Model) -> u64 {
-    match &model.target {
-        Some(Target::Classes { shape, .. }) => shape.iter().product::<u64>() * 8,
-        Some(Target::Values { shape }) => shape.iter().product::<u64>() * model.element_type.bytes(),
-        None => 0,
-    }
 }
 
 impl Rank {

@@ -13,8 +13,10 @@ use std::{
 use syncbn_abi::{ElementType, Model, Segment};
 
 use crate::{
-    all_reduce::{Failure, Team},
-    barrier,
+    cpu::{
+        all_reduce::{Failure, Team},
+        barrier,
+    },
     error::{Error, Result},
     trace::Trace,
 };

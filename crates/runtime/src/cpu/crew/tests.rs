@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use syncbn_abi::{Arenas, Collective, Cpu, ElementType, Model, Segment};
 
 use super::*;
-use crate::collectives::{Context, syncbn_rt_all_reduce};
+use crate::cpu::collectives::{Context, syncbn_rt_all_reduce};
 
 /// A model with nothing in it but two collectives: over all ranks, and over groups of 2.
 fn model() -> Model {

@@ -5,9 +5,9 @@ use std::path::Path;
 use syncbn_abi::ElementType;
 
 use crate::{
-    checkpoint::{self, Entry},
     error::{Error, Result},
     execution::{Execution, Region},
+    files::checkpoint::{self, Entry},
     initial::values,
 };
 

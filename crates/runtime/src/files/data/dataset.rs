@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    rank::{sample_bytes, target_bytes},
+    sizes::{sample_bytes, target_bytes},
 };
 
 /// One input or target of all samples.

@@ -15,15 +15,15 @@ use std::{
 };
 
 use crate::{
-    atomic_file, cli,
-    data::Dataset,
+    cli,
     error::{Error, Kind, Result},
-    execution::{self, Batch, Execution, Purpose},
+    execution::{Batch, Execution, Purpose},
+    files::{atomic_file, data::Dataset},
+    learning_rate::LearningRate,
     optimizer::{Optimizer, Update},
-    place::Place,
+    place::{self, Place},
     report,
     sampler::{Sampler, Share},
-    schedule::LearningRate,
 };
 
 use self::{
@@ -70,7 +70,7 @@ pub fn run(place: &Place, flags: &cli::Train, interrupted: Arc<AtomicBool>) -> R
         train: Some(optimizer),
         infer: validation.is_some(),
     };
-    let execution = execution::start(place, purpose, flags.weights.as_deref(), interrupted)?;
+    let execution = place::start(place, purpose, flags.weights.as_deref(), interrupted)?;
     let last = train(&*execution, flags, &plan, &data, validation.as_ref())?;
     save::check_statistics(&*execution)?;
     dump::write(&*execution, flags, &last)?;

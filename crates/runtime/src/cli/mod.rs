@@ -7,10 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    error::{Error, Result},
-    gpu::execution::Options,
-};
+use crate::error::{Error, Result};
 
 /// A compiled network: trains data-parallel with synchronised BatchNorm, and infers.
 #[derive(Debug, Parser)]
@@ -88,6 +85,15 @@ pub enum Switch {
     On,
     /// It is not.
     Off,
+}
+
+/// How GPU ranks run their steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Steps are captured as graphs and replayed.
+    pub graphs: bool,
+    /// The sums of gradients have a stream and communicators of their own.
+    pub overlap: bool,
 }
 
 impl Place {
@@ -241,7 +247,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::{optimizer::Optimizer, schedule::Shape};
+    use crate::{learning_rate::Shape, optimizer::Optimizer};
 
     fn optimization(flags: &str) -> Optimization {
         let all = ["m", "train", "--data", "d.npz"]

@@ -6,9 +6,11 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use syncbn_abi::{ElementType, Model, Parameter};
 
 use crate::{
-    atomic_file,
-    data::half::{bf16_to_f64, f16_to_f64},
     error::{Error, Result},
+    files::{
+        atomic_file,
+        data::half::{bf16_to_f64, f16_to_f64},
+    },
     initial::{region, store},
 };
 

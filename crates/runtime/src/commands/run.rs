@@ -13,15 +13,15 @@ use signal_hook::{
 };
 
 use crate::{
-    bench,
     cli::{Cli, Command},
-    cpu,
+    commands::{bench, infer, info, train},
     error::{Error, Kind, Result},
     gpu::process::{self, Role, Seat},
-    infer, info, launcher, panics,
+    launcher, panics,
     place::{self, Place, Target},
+    processor,
     program::Program,
-    report, train,
+    report,
 };
 
 /// Runs the executable: parses `arguments` (the program's name first), does what they say, reports errors,
@@ -63,7 +63,7 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
         Command::Bench(flags) => (&flags.place, flags.place.ranks()),
     };
     let target = place::choose(program, place.device)?;
-    cpu::check(target.cpu())?;
+    processor::check(target.cpu())?;
     let signalled = catch_signals()?;
     let variable = |name: &str| std::env::var(name).ok();
     let options = place.options();
@@ -82,7 +82,7 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
             let place = alone(target, ranks.unwrap_or(1));
             command(&place, flags, signalled).map(|()| 0)
         }
-        Target::Gpu(..) => match process::role(&target, ranks, foreign, variable)? {
+        Target::Gpu(part, kind) => match process::role(part, *kind, ranks, foreign, variable)? {
             Role::Alone => command(&alone(target, 1), flags, signalled).map(|()| 0),
             Role::Launch(ranks) => process::launch(ranks, &signalled),
             Role::Member(member) => {

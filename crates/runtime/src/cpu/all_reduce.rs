@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock};
 
 use syncbn_abi::Segment;
 
-use crate::barrier::{Barrier, Poisoned};
+use crate::cpu::barrier::{Barrier, Poisoned};
 
 /// Elements that are summed at a time; the sums stay in the innermost cache.
 const CHUNK: usize = 256;
@@ -251,5 +251,4 @@ pub fn slice_of(elements: usize, element_bytes: usize, part: usize, parts: usize
 }
 
 #[cfg(test)]
-#[path = "all_reduce_tests.rs"]
 mod tests;

@@ -15,16 +15,16 @@ use syncbn_abi::{ElementType, Model, Target};
 
 use crate::{
     cli::{self, Mode},
-    data::{Column, Dataset},
+    commands::train,
     error::{Error, Kind, Result},
-    execution::{self, Batch, Purpose},
+    execution::{Batch, Purpose},
+    files::data::{Column, Dataset},
     initial::store,
     optimizer::{Optimizer, Update},
-    place::Place,
-    rank::{sample_bytes, target_bytes},
+    place::{self, Place},
     report,
     sampler::{Share, below},
-    train,
+    sizes::{sample_bytes, target_bytes},
 };
 
 /// What was measured.
@@ -86,7 +86,7 @@ pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> R
         train::check_step(model, &share, 0)?;
     }
     // The arenas come first: their allocation fails with an error where memory is short.
-    let execution = execution::start(place, purpose, None, interrupted)?;
+    let execution = place::start(place, purpose, None, interrupted)?;
     let data = Arc::new(random_data(model, batch * ranks as u64));
     let order = Arc::new((0..share.total()).collect());
     // A step's batch is another one than that before, although its samples are the same.

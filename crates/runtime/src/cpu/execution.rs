@@ -10,15 +10,17 @@ use std::{
 
 use syncbn_abi::Model;
 
-use super::{Batch, Consume, Execution, Purpose, Region, inference_share, initialise};
 use crate::{
-    collectives::Collectives,
-    crew::Crew,
-    data::Dataset,
+    cpu::{
+        collectives::Collectives,
+        crew::Crew,
+        part::CpuPart,
+        rank::{Memory, Rank, Step},
+    },
     error::{Error, Kind, Result},
+    execution::{Batch, Consume, Execution, Purpose, Region, inference_share, initialise},
+    files::data::Dataset,
     optimizer::{Optimizer, Update},
-    program::CpuPart,
-    rank::{Memory, Rank, Step},
 };
 
 /// A CPU part with its memory and its ranks.

@@ -8,8 +8,8 @@ use syncbn_abi::{Cpu, GpuKernel, Image, Images, Model, Parameter, Target};
 use crate::{
     cli,
     error::{Error, Result},
-    gpu::survey::Survey,
-    program::{GpuPart, Program},
+    gpu::{part::GpuPart, survey::Survey},
+    program::Program,
     report,
 };
 

@@ -8,13 +8,16 @@ use std::{
 use syncbn_abi::Initial;
 
 use crate::{
-    atomic_file, cli,
-    data::{Dataset, write_npz},
+    cli,
     error::{Error, Kind, Result},
-    execution::{self, Purpose},
-    place::Place,
-    rank::sample_bytes,
+    execution::Purpose,
+    files::{
+        atomic_file,
+        data::{Dataset, write_npz},
+    },
+    place::{self, Place},
     report,
+    sizes::sample_bytes,
 };
 
 /// Runs `infer`.
@@ -37,7 +40,7 @@ pub fn run(place: &Place, flags: &cli::Infer, interrupted: Arc<AtomicBool>) -> R
         train: None,
         infer: true,
     };
-    let execution = execution::start(place, purpose, flags.weights.as_deref(), interrupted)?;
+    let execution = place::start(place, purpose, flags.weights.as_deref(), interrupted)?;
     execution.prepare_inference()?;
     let sizes: Vec<usize> = model
         .outputs

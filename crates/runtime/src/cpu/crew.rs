@@ -10,11 +10,13 @@ use std::{
 };
 
 use crate::{
-    barrier::{Barrier, have_own_cores},
-    collectives::Collectives,
+    cpu::{
+        barrier::{Barrier, have_own_cores},
+        collectives::Collectives,
+        rank::Rank,
+    },
     error::{Error, Kind, Result},
     panics,
-    rank::Rank,
 };
 
 /// Generated code may keep tiles on the stack.
@@ -158,5 +160,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[path = "crew_tests.rs"]
 mod tests;

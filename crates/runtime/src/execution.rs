@@ -3,24 +3,15 @@
 //! On the CPU all ranks live in this process. On GPUs each rank is a process, all processes run the same loop,
 //! and every method that says so is called by all of them; rank 0 leads: it alone logs and writes files.
 
-mod cpu;
-pub use cpu::CpuExecution;
-
-use std::{
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{path::Path, sync::Arc};
 
 use syncbn_abi::Model;
 
 use crate::{
-    checkpoint,
-    data::Dataset,
     error::Result,
-    gpu::execution::GpuExecution,
+    files::{checkpoint, data::Dataset},
     initial,
     optimizer::{Optimizer, Update},
-    place::{Place, Target},
     sampler::Share,
 };
 
@@ -144,31 +135,6 @@ pub trait Execution {
 
     /// Steps and batches of inference that this process has replayed as graphs; None where there are none.
     fn replays(&self) -> Option<u64>;
-}
-
-/// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program, or of
-/// the safetensors file `weights`.
-pub fn start(
-    place: &Place,
-    purpose: Purpose,
-    weights: Option<&Path>,
-    interrupted: Arc<AtomicBool>,
-) -> Result<Box<dyn Execution>> {
-    Ok(match &place.target {
-        Target::Cpu(part) => Box::new(CpuExecution::start(part, purpose, weights, interrupted)?),
-        Target::Gpu(part, kind) => {
-            let seat = &place.seat;
-            Box::new(GpuExecution::start(
-                part,
-                *kind,
-                seat,
-                purpose,
-                place.options,
-                weights,
-                interrupted,
-            )?)
-        }
-    })
 }
 
 /// Sets parameters and running statistics to their initial values: those of the model, whose

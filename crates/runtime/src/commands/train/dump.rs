@@ -5,13 +5,13 @@ use std::path::Path;
 use syncbn_abi::ElementType;
 
 use crate::{
-    checkpoint::{self, Entry},
     cli,
+    commands::infer::write_arrays,
     error::Result,
     execution::{Execution, Region},
-    infer::write_arrays,
-    rank::sample_bytes,
+    files::checkpoint::{self, Entry},
     sampler::Share,
+    sizes::sample_bytes,
 };
 
 /// Writes the dumps that `flags` asks for; `last` is the last step's share. Called by all processes.

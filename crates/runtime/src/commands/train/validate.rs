@@ -5,11 +5,11 @@ use std::sync::Arc;
 use syncbn_abi::{Model, Target};
 
 use crate::{
-    data::Dataset,
     error::{Error, Result},
     execution::Execution,
+    files::data::Dataset,
     initial::values,
-    rank::sample_bytes,
+    sizes::sample_bytes,
 };
 
 /// What a validation found.
