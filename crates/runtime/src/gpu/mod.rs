@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod device;
 pub mod emulator;
 pub mod execution;
+mod group;
 mod library;
 pub mod nccl;
 pub mod part;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    nccl,
-    stream::{self, AllReduce, Communicator, NCCL_FAILED, NCCL_SUCCESS, Stream},
+    nccl::{self, NCCL_FAILED, NCCL_SUCCESS},
+    stream::{AllReduce, Communicator, Stream},
 };
 use crate::{error::Error, panics, trace::Trace};
 
@@ -97,7 +97,10 @@ pub unsafe extern "C" fn ncclAllReduce(
                 stream.fail(Error::internal("an all-reduce without a communicator"));
                 return NCCL_FAILED;
             };
-            stream.all_reduce(communicator, call)
+            match stream.all_reduce(communicator, call) {
+                true => NCCL_SUCCESS,
+                false => NCCL_FAILED,
+            }
         })
     }
 }
@@ -106,7 +109,6 @@ pub unsafe extern "C" fn ncclAllReduce(
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupStart() -> i32 {
-    stream::begin_group();
     catch_unwind(nccl::group_start).unwrap_or(NCCL_FAILED)
 }
 
@@ -114,7 +116,6 @@ pub extern "C" fn ncclGroupStart() -> i32 {
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupEnd() -> i32 {
-    stream::end_group();
     catch_unwind(nccl::group_end).unwrap_or(NCCL_FAILED)
 }
 

@@ -30,7 +30,7 @@ use self::{
 use super::{
     device::{Device, Replay},
     nccl::{self, Nccl},
-    stream::{self as streams, Backend, Communicator, Stream},
+    stream::{self as streams, Communicator, Stream},
     survey::{Found, Gpu, Library},
 };
 use crate::{
@@ -145,9 +145,7 @@ impl CudaDevice {
         if !communicators.is_empty() {
             while !stream.is_idle()? {
                 for communicator in communicators.iter() {
-                    if let Communicator::Nccl(communicator) = &**communicator {
-                        communicator.check()?;
-                    }
+                    communicator.of::<nccl::Communicator>()?.check()?;
                 }
                 std::thread::yield_now();
             }
@@ -180,13 +178,13 @@ impl Device for CudaDevice {
         let stream = CudaStream::new(&self.context)?;
         Ok(streams::keep(
             &self.streams,
-            Stream::new(Backend::Cuda(stream), &self.collectives),
+            Stream::new(stream, &self.collectives),
         ))
     }
 
     fn synchronize(&self, stream: *mut c_void) -> Result<()> {
         let stream = streams::find(&self.streams, stream)?;
-        let outcome = self.await_stream(stream.cuda()?);
+        let outcome = self.await_stream(stream.of::<CudaStream>()?);
         stream.take_failure()?;
         outcome
     }
@@ -199,7 +197,7 @@ impl Device for CudaDevice {
         let communicator = nccl::Communicator::join(self.nccl()?, id, rank, peers)?;
         Ok(streams::keep(
             &self.communicators,
-            Communicator::Nccl(communicator),
+            Communicator::new(communicator),
         ))
     }
 
@@ -225,7 +223,7 @@ impl Device for CudaDevice {
         self.check_pinned(from, bytes)?;
         let stream = streams::find(&self.streams, stream)?;
         // SAFETY: the checks say that both lie in memory of the device; the caller answers for the rest.
-        unsafe { stream.cuda()?.upload(to, from, bytes) }
+        unsafe { stream.of::<CudaStream>()?.upload(to, from, bytes) }
     }
 
     unsafe fn copy_out(&self, stream: *mut c_void, from: *const u8, to: *mut u8, bytes: usize) -> Result<()> {
@@ -233,7 +231,7 @@ impl Device for CudaDevice {
         self.check_pinned(to, bytes)?;
         let stream = streams::find(&self.streams, stream)?;
         // SAFETY: as above.
-        unsafe { stream.cuda()?.download(from, to, bytes) }
+        unsafe { stream.of::<CudaStream>()?.download(from, to, bytes) }
     }
 
     fn capture(
@@ -243,7 +241,7 @@ impl Device for CudaDevice {
     ) -> Result<Box<dyn Replay>> {
         let stream = streams::find(&self.streams, stream)?;
         streams::capture(&self.streams, &self.collectives, || {
-            stream.cuda()?.capture(|| {
+            stream.of::<CudaStream>()?.capture(|| {
                 enqueue()?;
                 streams::take_failures(&self.streams)
             })
@@ -254,10 +252,8 @@ impl Device for CudaDevice {
         let communicators = self.communicators.borrow();
         let aborters: Vec<_> = communicators
             .iter()
-            .filter_map(|communicator| match &**communicator {
-                Communicator::Nccl(communicator) => Some(communicator.aborter()),
-                Communicator::Emulated(_) => None,
-            })
+            .filter_map(|communicator| communicator.of::<nccl::Communicator>().ok())
+            .map(nccl::Communicator::aborter)
             .collect();
         Box::new(move || aborters.iter().for_each(|abort| abort()))
     }

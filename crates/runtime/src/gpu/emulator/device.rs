@@ -18,7 +18,7 @@ use crate::{
     gpu::{
         device::{Device, Replay},
         part::EmulatedKernel,
-        stream::{self, Backend, Stream},
+        stream::{self, Stream},
     },
 };
 
@@ -127,13 +127,13 @@ impl Device for EmulatedDevice {
         };
         Ok(stream::keep(
             &self.streams,
-            Stream::new(Backend::Emulated(stream), &self.collectives),
+            Stream::new(stream, &self.collectives),
         ))
     }
 
     fn synchronize(&self, stream: *mut c_void) -> Result<()> {
         let stream = stream::find(&self.streams, stream)?;
-        stream.emulated()?.synchronize()?;
+        stream.of::<EmulatedStream>()?.synchronize()?;
         stream.take_failure()
     }
 
@@ -147,7 +147,9 @@ impl Device for EmulatedDevice {
         let stream = stream::find(&self.streams, stream)?;
         self.emulator.memory.check(to, bytes, "a copy to the device")?;
         self.emulator.memory.check_pinned(from, bytes)?;
-        stream.emulated()?.submit(Work::Upload { to, from, bytes })
+        stream
+            .of::<EmulatedStream>()?
+            .submit(Work::Upload { to, from, bytes })
     }
 
     unsafe fn copy_out(&self, stream: *mut c_void, from: *const u8, to: *mut u8, bytes: usize) -> Result<()> {
@@ -156,7 +158,9 @@ impl Device for EmulatedDevice {
             .memory
             .check(from, bytes, "a copy from the device")?;
         self.emulator.memory.check_pinned(to, bytes)?;
-        stream.emulated()?.submit(Work::Download { from, to, bytes })
+        stream
+            .of::<EmulatedStream>()?
+            .submit(Work::Download { from, to, bytes })
     }
 
     fn capture(
@@ -165,7 +169,7 @@ impl Device for EmulatedDevice {
         enqueue: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Box<dyn Replay>> {
         let origin = stream::find(&self.streams, stream)?;
-        let number = origin.emulated()?.number;
+        let number = origin.of::<EmulatedStream>()?.number;
         stream::capture(&self.streams, &self.collectives, || {
             let recording = Recording::new(number);
             self.emulator.recording.replace(Some(recording));
@@ -193,7 +197,7 @@ impl Device for EmulatedDevice {
         let communicator = Communicator::join(id, own, rank, peers)?;
         Ok(stream::keep(
             &self.communicators,
-            stream::Communicator::Emulated(Rc::new(communicator)),
+            stream::Communicator::new(Rc::new(communicator)),
         ))
     }
 
@@ -205,10 +209,7 @@ impl Device for EmulatedDevice {
         let communicators = self.communicators.borrow();
         let aborters: Vec<_> = communicators
             .iter()
-            .filter_map(|communicator| match &**communicator {
-                stream::Communicator::Emulated(communicator) => communicator.aborter(),
-                stream::Communicator::Nccl(_) => None,
-            })
+            .filter_map(|communicator| communicator.of::<Rc<Communicator>>().ok()?.aborter())
             .collect();
         Box::new(move || aborters.iter().for_each(|abort| abort()))
     }

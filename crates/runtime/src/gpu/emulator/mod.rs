@@ -47,17 +47,18 @@ pub use self::{
     device::{EmulatedDevice, SEED_VARIABLE},
     shared::{SharedMemory, syncbn_emulated_shared},
 };
-pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 
 use self::{
     access::Bounds,
     banks::{Banks, Counts},
     block::Order,
+    communicator::Communicator,
     fiber::{Call, Stacks},
     graph::{Recording, Work},
     launch::Launch,
     memory::{Memory, Range},
     races::Races,
+    stream::EmulatedStream,
     timeline::Timeline,
 };
 use crate::{
