@@ -44,7 +44,7 @@ pub fn run(program: &Program, flags: &cli::Info) -> Result<()> {
     };
     let device = match (&program.gpu, flags.device) {
         (_, false) => None,
-        (Some(part), true) => Some((part.devices.survey)(part)),
+        (Some(part), true) => Some((part.devices.gpus()?.survey)(part)),
         (None, true) => {
             let error = Error::environment("info --device: this executable has no GPU part");
             return Err(error.help("compile the network with --target cpu,cuda"));

@@ -28,14 +28,30 @@ use self::{
     transfer::{Pinned, Transfer},
 };
 use super::{
+    Gpus,
     device::{Device, Replay},
     nccl::{self, Nccl},
     stream::{self as streams, Communicator, Stream},
-    survey::{Found, Gpu, Library},
+    survey::{self, Found, Gpu, Library},
 };
 use crate::{
     error::{Error, Result},
     gpu::part::GpuPart,
+};
+
+/// The GPUs of this machine.
+#[unsafe(export_name = "syncbn_rt_cuda")]
+pub static GPUS: Gpus = Gpus {
+    count,
+    open: |part, index| {
+        let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
+        Ok(Box::new(CudaDevice::open(
+            index,
+            kernels.unwrap_or_default(),
+            part,
+        )?))
+    },
+    survey: survey::survey,
 };
 
 /// The GPU of a rank.
@@ -57,7 +73,7 @@ pub fn count() -> Result<usize> {
 }
 
 /// The driver, and its GPUs with the code of `part` that each would take.
-pub(super) fn survey(part: &GpuPart) -> Result<(Library, Found<Vec<Found<Gpu>>>)> {
+pub(super) fn found(part: &GpuPart) -> Result<(Library, Found<Vec<Found<Gpu>>>)> {
     survey_of(Driver::locate()?, &images::of(part))
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     gpu::{
+        EmulatedGpus,
         device::{Device, Replay},
         part::EmulatedKernel,
         stream::{self, Stream},
@@ -27,6 +28,20 @@ pub const SEED_VARIABLE: &str = "SYNCBN_EMULATOR_SEED";
 
 /// Threads that a block may have.
 const MOST_THREADS: u32 = 1024;
+
+/// Emulated GPUs.
+#[unsafe(export_name = "syncbn_rt_emulator")]
+pub static GPUS: EmulatedGpus = EmulatedGpus {
+    open: |part| {
+        let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
+        let entries = part.emulated_kernels.to_vec();
+        Ok(Box::new(EmulatedDevice::new(
+            kernels.unwrap_or_default(),
+            entries,
+        )?))
+    },
+};
+
 /// The emulated GPU of a rank.
 pub struct EmulatedDevice {
     emulator: Rc<Emulator>,

@@ -44,7 +44,7 @@ use syncbn_abi::GpuKernel;
 pub use self::{
     accumulation::{ACCUMULATION_VARIABLE, Accumulation},
     banks::BANKS_VARIABLE,
-    device::{EmulatedDevice, SEED_VARIABLE},
+    device::{EmulatedDevice, GPUS, SEED_VARIABLE},
     shared::{SharedMemory, syncbn_emulated_shared},
 };
 

@@ -121,7 +121,7 @@ impl GpuExecution {
             Kind::Cuda => seat.local_rank % gpu::visible(part, kind)?,
             Kind::Emulated => seat.local_rank,
         };
-        let device = (part.devices.open)(part, kind, index)?;
+        let device = part.devices.open(part, kind, index)?;
         let memory = Memory::new(&*device, part, &purpose, weights)?;
         let inputs = Inputs::new(&*device, &part.model, purpose.capacity)?;
         let stream = device.stream()?;

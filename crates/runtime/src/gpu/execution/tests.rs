@@ -10,12 +10,21 @@ use crate::{
     execution::{Batch, Execution},
     files::data::{Column, Dataset},
     gpu::{
-        Devices,
-        cuda::fake::Fake,
+        Devices, Gpus,
+        cuda::{self, fake::Fake},
         symbols::{syncbn_rt_launch, syncbn_rt_stream_wait},
     },
     optimizer::{Optimizer, Update},
     sampler::Share,
+};
+
+static GPUS: Gpus = Gpus {
+    count: || Ok(1),
+    open: |_, _| {
+        let device = FAKE.with_borrow(|fake| fake.as_ref().unwrap().device())?;
+        Ok(Box::new(device))
+    },
+    survey: cuda::GPUS.survey,
 };
 
 thread_local! {
@@ -68,12 +77,8 @@ fn part() -> GpuPart {
         images: &[],
         emulated_kernels: &[],
         devices: Devices {
-            count: || Ok(1),
-            open: |_, _, _| {
-                let device = FAKE.with_borrow(|fake| fake.as_ref().unwrap().device())?;
-                Ok(Box::new(device))
-            },
-            ..crate::gpu::DEVICES
+            cuda: Some(&GPUS),
+            emulated: None,
         },
     }
 }
