@@ -21,7 +21,7 @@
 //!   that dies ends the others within 10 s ([`gpu::control`]).
 //! - Weights that are not finite are never saved, and a file is replaced whole or not at all.
 //! - `unsafe` stands only where generated code is called or calls ([`cpu::rank`], [`cpu::collectives`], `entry`), where
-//!   ranks share memory ([`cpu::arena`], [`cpu::all_reduce`]), at the futex ([`cpu::barrier`]), and in [`gpu`]: where kernels are
+//!   ranks share memory ([`arena`], [`cpu::all_reduce`]), at the futex ([`cpu::barrier`]), and in [`gpu`]: where kernels are
 //!   emulated, where the CUDA driver and NCCL are called, and where processes are signalled and ended.
 //! - No dependency brings a C library: an executable needs glibc alone.
 //!
@@ -54,6 +54,7 @@
 //! weakly. `-static-libgcc` keeps libgcc_s, which catches panics, out of the needed libraries. On glibc before
 //! 2.34 add `-lpthread -ldl`. Executables may be position independent or not.
 
+pub mod arena;
 pub mod cli;
 pub mod commands;
 pub mod cpu;

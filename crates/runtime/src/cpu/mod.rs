@@ -2,7 +2,6 @@
 //! [`all_reduce`], [`barrier`]), and the execution of a program's CPU part on them.
 
 pub mod all_reduce;
-pub mod arena;
 pub mod barrier;
 pub mod collectives;
 pub mod crew;

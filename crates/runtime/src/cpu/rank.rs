@@ -5,9 +5,9 @@ use std::{ptr, sync::Arc};
 use syncbn_abi::{Model, StepArguments};
 
 use crate::{
+    arena::Arena,
     cpu::{
         all_reduce::slice_of,
-        arena::Arena,
         collectives::{Collectives, Context},
         part::{StepFunction, Updates},
     },

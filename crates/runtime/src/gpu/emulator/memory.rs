@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use syncbn_abi::GpuKernel;
 
 use crate::{
-    cpu::arena::Arena,
+    arena::Arena,
     error::{Error, Result},
 };
 

@@ -3,7 +3,7 @@
 use std::ops;
 
 use super::{access::Access, memory::Range};
-use crate::{cpu::arena::Arena, error::Result};
+use crate::{arena::Arena, error::Result};
 
 /// A thread between two barriers of its block. 0 is none.
 pub(super) type Mark = u32;
