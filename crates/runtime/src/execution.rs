@@ -15,11 +15,29 @@ use crate::{
     sampler::Share,
 };
 
+/// What runs the ranks of the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// Threads of each rank.
+    pub per_rank: usize,
+    /// Cores that this process has for all of them.
+    pub cores: usize,
+}
+
+impl Threads {
+    /// Whether each thread of `ranks` ranks can have a core of its own.
+    pub fn have_own_cores(&self, ranks: usize) -> bool {
+        ranks * self.per_rank <= self.cores
+    }
+}
+
 /// What an execution is started for.
 #[derive(Debug, Clone, Copy)]
 pub struct Purpose {
     /// Number of ranks.
     pub ranks: usize,
+    /// What runs them on the CPU.
+    pub threads: Threads,
     /// Largest batch of one rank.
     pub capacity: u64,
     /// The optimiser, if it trains.
@@ -129,6 +147,13 @@ pub trait Execution {
     /// Waits until all processes are here, as a rank may still use another's part of a collective. Called by
     /// all, last.
     fn finish(&self) -> Result<()>;
+
+    /// From now on notes how long each of the `nodes` nodes of steps and of inference takes on this process's first rank;
+    /// steps are slower for it. Called by all.
+    fn time_nodes(&self, nodes: usize);
+
+    /// Seconds of each node since the last call of this; before [`Execution::time_nodes`] of none.
+    fn node_times(&self) -> Vec<f64>;
 
     /// Collectives that a rank of this process has executed.
     fn collectives(&self) -> u64;

@@ -99,6 +99,14 @@ pub fn world(variable: impl Fn(&str) -> Option<String>) -> Option<World> {
     None
 }
 
+/// How many processes a launcher has started on this machine, as far as its variables tell; at least this one.
+pub fn local_processes(variable: impl Fn(&str) -> Option<String>) -> usize {
+    let number = |name: &&str| variable(name)?.trim().parse::<usize>().ok();
+    let world = world(&variable);
+    let count = world.and_then(|world| world.local_size_names.iter().find_map(number));
+    count.unwrap_or(1).max(1)
+}
+
 /// Refuses to be one of several processes, as CPU ranks live in one process.
 pub fn refuse_many_processes(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     match world(variable) {

@@ -11,8 +11,9 @@ use crate::{
     cli::{Device, Options},
     cpu::{execution::CpuExecution, part::CpuPart},
     error::{Error, Result},
-    execution::{Execution, Purpose},
+    execution::{Execution, Purpose, Threads},
     gpu::{self, execution::GpuExecution, part::GpuPart, process::Seat},
+    optimizer::Optimizer,
     program::Program,
     report,
 };
@@ -74,6 +75,8 @@ pub struct Place {
     pub seat: Seat,
     /// How GPU ranks run their steps.
     pub options: Options,
+    /// What runs the ranks of the CPU.
+    pub threads: Threads,
 }
 
 impl Place {
@@ -85,6 +88,44 @@ impl Place {
     /// Whether this process logs, shows progress and writes files.
     pub fn leads(&self) -> bool {
         self.seat.rank == 0
+    }
+
+    /// What an execution is started for that trains with an optimiser, infers, or both, in batches of up to `capacity`
+    /// samples of a rank.
+    pub fn purpose(&self, capacity: u64, train: Option<Optimizer>, infer: bool) -> Purpose {
+        Purpose {
+            ranks: self.ranks,
+            threads: self.threads,
+            capacity,
+            train,
+            infer,
+        }
+    }
+
+    /// What runs the ranks, if they are those of the CPU.
+    pub fn on_cpu(&self) -> Option<Threads> {
+        matches!(self.target, Target::Cpu(_)).then_some(self.threads)
+    }
+
+    /// Who computes, for the first line of output; nothing is said of GPUs.
+    pub fn describe(&self) -> Option<String> {
+        let Threads { per_rank, cores } = self.on_cpu()?;
+        let used = cores.min(self.ranks * per_rank);
+        let count = |number: usize, one: &str| match number {
+            1 => format!("1 {one}"),
+            _ => format!("{number} {one}s"),
+        };
+        let (ranks, threads) = (count(self.ranks, "rank"), count(per_rank, "thread"));
+        Some(format!(
+            "{ranks} of {threads} on {used} of {}",
+            count(cores, "core")
+        ))
+    }
+
+    /// What slows the run down.
+    pub fn warning(&self) -> Option<String> {
+        let (ranks, cores) = (self.ranks, self.on_cpu()?.cores);
+        (ranks > cores).then(|| format!("{ranks} ranks take turns on {cores} of this machine's cores"))
     }
 
     /// Refuses a part that cannot train.
@@ -151,6 +192,31 @@ pub fn choose(program: &Program, device: Device) -> Result<Target> {
             Ok(substitute)
         }
     }
+}
+
+/// The threads of each of `ranks` ranks that `--threads-per-rank` asks for, or by default: all of the process's `cores`,
+/// where the code of the part divides its work.
+pub fn threads(target: &Target, requested: Option<usize>, ranks: usize, cores: usize) -> Result<Threads> {
+    let on_cpu = matches!(target, Target::Cpu(_));
+    if let Some(threads) = requested.filter(|_| !on_cpu) {
+        return Err(Error::user(format!(
+            "--threads-per-rank {threads}: ranks on {} have no threads",
+            target.device()
+        ))
+        .help("leave --threads-per-rank away, or use --device cpu"));
+    }
+    let divides = on_cpu && target.model().threads;
+    if let Some(threads) = requested.filter(|&threads| threads > 1 && !divides) {
+        return Err(Error::unsupported(format!(
+            "--threads-per-rank {threads}: the code of this executable runs on one thread a rank"
+        ))
+        .help("use --ranks instead"));
+    }
+    let default = if divides { (cores / ranks).max(1) } else { 1 };
+    Ok(Threads {
+        per_rank: requested.unwrap_or(default),
+        cores,
+    })
 }
 
 /// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program, or of

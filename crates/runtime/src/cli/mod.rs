@@ -67,6 +67,9 @@ pub struct Place {
     /// GPUs on cuda, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub ranks: Option<u32>,
+    /// Threads of each rank on the CPU [default: all cores, where the executable's code divides its work, else 1]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads_per_rank: Option<u32>,
     /// Ignore the variables of a launcher (torchrun, srun, mpirun)
     #[arg(long)]
     pub no_launcher_env: bool,
@@ -226,6 +229,9 @@ pub struct Bench {
     /// Steps before the measurement
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub warmup: u64,
+    /// Measure as many steps again with a clock on every node, and print where the time goes
+    #[arg(long)]
+    pub per_layer: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

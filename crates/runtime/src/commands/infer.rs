@@ -10,7 +10,6 @@ use syncbn_abi::Initial;
 use crate::{
     cli,
     error::{Error, Kind, Result},
-    execution::Purpose,
     files::{
         atomic_file,
         data::{Dataset, write_npz},
@@ -34,12 +33,7 @@ pub fn run(place: &Place, flags: &cli::Infer, interrupted: Arc<AtomicBool>) -> R
     }
     let data = Arc::new(Dataset::read(model, &flags.data, false)?);
     let batch = model.batch_bound.min(data.samples());
-    let purpose = Purpose {
-        ranks: place.ranks,
-        capacity: batch,
-        train: None,
-        infer: true,
-    };
+    let purpose = place.purpose(batch, None, true);
     let execution = place::start(place, purpose, flags.weights.as_deref(), interrupted)?;
     execution.prepare_inference()?;
     let sizes: Vec<usize> = model

@@ -15,6 +15,7 @@ use signal_hook::{
 use crate::{
     cli::{Cli, Command},
     commands::{bench, infer, info, train},
+    cpu::cores,
     error::{Error, Kind, Result},
     gpu::process::{self, Role, Seat},
     launcher, panics,
@@ -67,32 +68,35 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
     let signalled = catch_signals()?;
     let variable = |name: &str| std::env::var(name).ok();
     let options = place.options();
-    let alone = |target, ranks| Place {
-        target,
-        ranks,
-        seat: Seat::default(),
-        options,
+    let cores = cores::count(launcher::local_processes(variable));
+    let threads = |ranks| {
+        let requested = place.threads_per_rank.map(|threads| threads as usize);
+        place::threads(&target, requested, ranks, cores)
     };
+    let seated = |seat, ranks| {
+        Ok(Place {
+            target: target.clone(),
+            ranks,
+            seat,
+            options,
+            threads: threads(ranks)?,
+        })
+    };
+    let alone = |ranks| seated(Seat::default(), ranks);
     let foreign = !place.no_launcher_env;
     match &target {
         Target::Cpu(_) => {
             if foreign {
                 launcher::refuse_many_processes(variable)?;
             }
-            let place = alone(target, ranks.unwrap_or(1));
-            command(&place, flags, signalled).map(|()| 0)
+            command(&alone(ranks.unwrap_or(1))?, flags, signalled).map(|()| 0)
         }
         Target::Gpu(part, kind) => match process::role(part, *kind, ranks, foreign, variable)? {
-            Role::Alone => command(&alone(target, 1), flags, signalled).map(|()| 0),
+            Role::Alone => command(&alone(1)?, flags, signalled).map(|()| 0),
             Role::Launch(ranks) => process::launch(ranks, &signalled),
             Role::Member(member) => {
                 let seat = Seat::take(&member, target.model(), &signalled)?;
-                let place = Place {
-                    target,
-                    ranks: member.ranks,
-                    seat,
-                    options,
-                };
+                let place = seated(seat, member.ranks)?;
                 let outcome = caught(|| command(&place, flags, signalled));
                 match &place.seat.control {
                     Some(control) => control.conclude(outcome),
@@ -105,8 +109,13 @@ fn execute(program: &Program, flags: &Cli) -> Result<i32> {
 
 fn command(place: &Place, flags: &Cli, signalled: Arc<AtomicBool>) -> Result<()> {
     if place.leads() {
-        for warning in &place.model().warnings {
+        for warning in place.model().warnings.iter().chain(&place.warning()) {
             report::warning(warning);
+        }
+        // Where the result is printed as JSON, it says this.
+        let is_json = matches!(&flags.command, Command::Bench(flags) if flags.json);
+        if let Some(line) = place.describe().filter(|_| !is_json) {
+            report::line(&line);
         }
     }
     match &flags.command {

@@ -3,7 +3,8 @@
 //! One 32-bit word counts completed rounds in steps of 2; its lowest bit is set for ever once the barrier
 //! is poisoned. Waiters watch that single word, so that neither a completed round nor a poisoning can be
 //! missed, and all participants of a round agree on whether it completed before the poison came. They first
-//! spin, if threads have cores of their own, and then sleep on the word (futex).
+//! spin, if threads have cores of their own, and then sleep on the word (futex). Who ends a round calls the system only
+//! if somebody sleeps.
 
 use std::{
     ptr,
@@ -26,6 +27,8 @@ pub struct Barrier {
     participants: u32,
     arrived: AtomicU32,
     round: AtomicU32,
+    /// Waiters that sleep or are about to.
+    sleepers: AtomicU32,
     spin: bool,
 }
 
@@ -36,6 +39,7 @@ impl Barrier {
             participants,
             arrived: AtomicU32::new(0),
             round: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
             spin,
         }
     }
@@ -53,9 +57,9 @@ impl Barrier {
             let next = round.wrapping_add(2);
             let completed = self
                 .round
-                .compare_exchange(round, next, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(round, next, Ordering::SeqCst, Ordering::Acquire)
                 .is_ok();
-            wake_all(&self.round);
+            self.wake();
             return if completed { Ok(()) } else { Err(Poisoned) };
         }
         let now = self.watch(round);
@@ -68,8 +72,16 @@ impl Barrier {
 
     /// Makes every current and future `wait` fail.
     pub fn poison(&self) {
-        self.round.fetch_or(POISON, Ordering::AcqRel);
-        wake_all(&self.round);
+        self.round.fetch_or(POISON, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Wakes the sleepers after a change of the word. One that this does not see yet counted itself after the change,
+    /// in the one order of all these accesses, and so finds the word changed and does not sleep.
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) != 0 {
+            wake_all(&self.round);
+        }
     }
 
     /// Blocks until the word differs from `round`; returns what it became.
@@ -86,19 +98,17 @@ impl Barrier {
                 }
             }
         }
-        loop {
-            let now = self.round.load(Ordering::Acquire);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let now = loop {
+            let now = self.round.load(Ordering::SeqCst);
             if now != round {
-                return now;
+                break now;
             }
             sleep_while(&self.round, round);
-        }
+        };
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+        now
     }
-}
-
-/// Whether `threads` threads can have a core each, by this process's affinity and its cgroup's quota.
-pub fn have_own_cores(threads: usize) -> bool {
-    std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= threads)
 }
 
 /// Sleeps if `word` still holds `value`. May return early.

@@ -15,7 +15,7 @@ use syncbn_abi::{ElementType, Model, Segment};
 use crate::{
     cpu::{
         all_reduce::{Failure, Team},
-        barrier,
+        barrier::Barrier,
     },
     error::{Error, Result},
     trace::Trace,
@@ -34,9 +34,9 @@ pub struct Collectives {
 }
 
 impl Collectives {
-    /// The teams that `model` needs with `ranks` ranks, which must be a multiple of every group's size.
-    pub fn new(model: &Model, ranks: usize) -> Self {
-        let spin = barrier::have_own_cores(ranks);
+    /// The teams that `model` needs with `ranks` ranks, which must be a multiple of every group's size; `spin` as in
+    /// [`Barrier::new`].
+    pub fn new(model: &Model, ranks: usize, spin: bool) -> Self {
         let scopes: Vec<u64> = model
             .collectives
             .iter()
@@ -102,6 +102,9 @@ fn describe(failure: &Failure) -> Error {
 pub struct Context {
     /// This rank.
     pub rank: usize,
+    threads: usize,
+    /// Where the rank's threads meet between kernels.
+    between: Barrier,
     collectives: Arc<Collectives>,
     executed: AtomicU64,
     /// Why the last runtime call failed.
@@ -110,15 +113,32 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of `rank`.
-    pub fn new(rank: usize, collectives: Arc<Collectives>, element_type: ElementType) -> Self {
+    /// The context of `rank`, which has so many threads; `spin` as in [`Barrier::new`].
+    pub fn new(
+        rank: usize,
+        (threads, spin): (usize, bool),
+        collectives: Arc<Collectives>,
+        element_type: ElementType,
+    ) -> Self {
         Context {
             rank,
+            threads,
+            between: Barrier::new(u32::try_from(threads).unwrap_or(u32::MAX), spin),
             collectives,
             executed: AtomicU64::new(0),
             failure: Mutex::new(None),
             trace: Trace::new(element_type),
         }
+    }
+
+    /// Threads of the rank.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Ends the rank's threads where they meet, because one of them failed.
+    pub(super) fn end_threads(&self) {
+        self.between.poison();
     }
 
     /// The teams of the run.
@@ -136,9 +156,9 @@ impl Context {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The lowest node whose output was not finite since the last call of this.
-    pub fn take_not_finite(&self) -> Option<i64> {
-        self.trace.take()
+    /// What is seen of the nodes of its steps.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     fn fail(&self, error: Error) -> i32 {
@@ -191,6 +211,17 @@ pub unsafe extern "C" fn syncbn_rt_all_reduce(
     }
 }
 
+/// [`syncbn_abi::symbols::TEAM_BARRIER`].
+///
+/// # Safety
+/// `context` is the one of the step's arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn syncbn_team_barrier(context: *mut c_void) -> i32 {
+    // SAFETY: as in `syncbn_rt_all_reduce`.
+    let context = unsafe { &*context.cast::<Context>() };
+    i32::from(context.between.wait().is_err())
+}
+
 /// [`syncbn_abi::symbols::TRACE`]: notes the node if the output holds a value that is not finite.
 ///
 /// # Safety
@@ -213,6 +244,9 @@ pub unsafe extern "C" fn syncbn_rt_trace(
         return;
     }
     let trace = &context.trace;
+    if trace.lap(node) {
+        return;
+    }
     let bytes = elements * trace.element_type(output).bytes() as usize;
     // SAFETY: the caller passes `elements` elements of this type.
     let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) };

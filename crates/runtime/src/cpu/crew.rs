@@ -10,17 +10,13 @@ use std::{
 };
 
 use crate::{
-    cpu::{
-        barrier::{Barrier, have_own_cores},
-        collectives::Collectives,
-        rank::Rank,
-    },
+    cpu::{barrier::Barrier, collectives::Collectives, rank::Rank},
     error::{Error, Kind, Result},
     panics,
 };
 
 /// Generated code may keep tiles on the stack.
-const STACK_BYTES: usize = 16 << 20;
+pub(super) const STACK_BYTES: usize = 16 << 20;
 
 /// What every rank does in one phase.
 type Job = Arc<dyn Fn(&mut Rank) -> Result<()> + Send + Sync>;
@@ -42,9 +38,8 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Starts a thread for each rank but the first.
-    pub fn start(ranks: Vec<Rank>, collectives: Arc<Collectives>) -> Result<Self> {
-        let spin = have_own_cores(ranks.len());
+    /// Starts a thread for each rank but the first; `spin` as in [`Barrier::new`].
+    pub fn start(ranks: Vec<Rank>, collectives: Arc<Collectives>, spin: bool) -> Result<Self> {
         let count = u32::try_from(ranks.len()).unwrap_or(u32::MAX);
         let shared = Arc::new(Shared {
             start: Barrier::new(count, spin),

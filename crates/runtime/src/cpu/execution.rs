@@ -44,15 +44,23 @@ impl CpuExecution {
         let mut memory = Memory::new(model, purpose.train.is_some_and(Optimizer::has_second_moment))?;
         let arenas = (memory.weights.bytes(), memory.statistics.bytes());
         initialise(model, part.data, weights, arenas)?;
-        let collectives = Arc::new(Collectives::new(model, purpose.ranks));
+        let spin = purpose.threads.have_own_cores(purpose.ranks);
+        let collectives = Arc::new(Collectives::new(model, purpose.ranks, spin));
         let mut ranks = Vec::with_capacity(purpose.ranks);
         for index in 0..purpose.ranks {
             let both = (purpose.train.is_some(), purpose.infer);
-            let mut rank = Rank::new(model, index, Arc::clone(&collectives), purpose.capacity, both)?;
+            let mut rank = Rank::new(
+                model,
+                index,
+                (purpose.threads.per_rank, spin),
+                Arc::clone(&collectives),
+                purpose.capacity,
+                both,
+            )?;
             rank.statistics.bytes().copy_from_slice(memory.statistics.bytes());
             ranks.push(rank);
         }
-        let crew = Crew::start(ranks, collectives)?;
+        let crew = Crew::start(ranks, collectives, spin)?;
         let hash = model.schedule_hash;
         crew.run(move |rank| {
             let context = rank.context();
@@ -147,7 +155,7 @@ impl Execution for CpuExecution {
     fn first_not_finite(&self) -> Result<Option<i64>> {
         let ranks = 0..self.crew.len();
         Ok(ranks
-            .filter_map(|rank| self.crew.rank(rank).context().take_not_finite())
+            .filter_map(|rank| self.crew.rank(rank).context().trace().take())
             .min())
     }
 
@@ -225,6 +233,14 @@ impl Execution for CpuExecution {
 
     fn finish(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn time_nodes(&self, nodes: usize) {
+        self.crew.rank(0).context().trace().time(nodes);
+    }
+
+    fn node_times(&self) -> Vec<f64> {
+        self.crew.rank(0).context().trace().take_times()
     }
 
     fn collectives(&self) -> u64 {

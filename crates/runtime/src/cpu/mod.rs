@@ -4,7 +4,9 @@
 pub mod all_reduce;
 pub mod barrier;
 pub mod collectives;
+pub mod cores;
 pub mod crew;
 pub mod execution;
 pub mod part;
 pub mod rank;
+pub mod threads;

@@ -10,6 +10,7 @@ use crate::{
         all_reduce::slice_of,
         collectives::{Collectives, Context},
         part::{StepFunction, Updates},
+        threads::{Call, Threads},
     },
     error::{Error, Result},
     files::data::Dataset,
@@ -61,7 +62,8 @@ pub struct Step {
 /// A rank's private state.
 #[derive(Debug)]
 pub struct Rank {
-    context: Box<Context>,
+    context: Arc<Context>,
+    threads: Threads,
     /// Running statistics.
     pub statistics: Arena,
     /// Gradients; empty in inference.
@@ -80,14 +82,22 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// Memory for `rank` with batches of up to `capacity` samples, for training, inference or both.
+    /// Memory for `rank` with batches of up to `capacity` samples, for training, inference or both, and its threads but
+    /// for the one that calls it; `spin` as in [`super::barrier::Barrier::new`].
     pub fn new(
         model: &Model,
         rank: usize,
+        (threads, spin): (usize, bool),
         collectives: Arc<Collectives>,
         capacity: u64,
         (train, infer): (bool, bool),
     ) -> Result<Self> {
+        let context = Arc::new(Context::new(
+            rank,
+            (threads, spin),
+            collectives,
+            model.element_type,
+        ));
         let arenas = &model.arenas;
         let batch = |bytes: u64| Arena::zeroed(bytes.saturating_mul(capacity), "a batch");
         let mut inputs: Vec<Arena> = model
@@ -98,7 +108,8 @@ impl Rank {
         inputs.push(batch(target_bytes(model))?);
         let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
         Ok(Rank {
-            context: Box::new(Context::new(rank, collectives, model.element_type)),
+            threads: Threads::start(&context, spin)?,
+            context,
             statistics: Arena::zeroed(arenas.statistics, "running statistics")?,
             gradients: Arena::zeroed(when(train, arenas.trained), "gradients")?,
             train_step: Arena::zeroed(when(train, arenas.train_step), "the training step")?,
@@ -137,7 +148,7 @@ impl Rank {
         let mut loss = f64::NAN;
         let (inputs, outputs) = self.pointers();
         let arguments = StepArguments {
-            context: ptr::from_ref::<Context>(&self.context).cast_mut().cast(),
+            context: Arc::as_ptr(&self.context).cast_mut().cast(),
             weights: memory.weights.as_ptr(),
             gradients: self.gradients.as_ptr(),
             statistics: self.statistics.as_ptr(),
@@ -149,11 +160,14 @@ impl Rank {
             n: self.n as i64,
             total: step.total as i64,
             ranks: step.ranks as i64,
-            trace: i64::from(step.trace),
+            trace: i64::from(step.trace || self.context.trace().is_timing()),
+            thread: 0,
+            threads: 1,
         };
+        self.context.trace().start_clock();
         // SAFETY: arenas and buffers have the sizes of the description; `&mut self` keeps the private ones
         // to this call, and a training step only reads the weights.
-        let status = unsafe { function(&raw const arguments) };
+        let status = unsafe { self.threads.run(Call::Step(function, arguments)) };
         self.loss = loss;
         self.check(status, "the training step")
     }
@@ -163,7 +177,7 @@ impl Rank {
     pub fn infer(&mut self, function: StepFunction, memory: &Memory) -> Result<()> {
         let (inputs, outputs) = self.pointers();
         let arguments = StepArguments {
-            context: ptr::from_ref::<Context>(&self.context).cast_mut().cast(),
+            context: Arc::as_ptr(&self.context).cast_mut().cast(),
             weights: memory.weights.as_ptr(),
             gradients: ptr::null_mut(),
             statistics: memory.statistics.as_ptr(),
@@ -175,12 +189,15 @@ impl Rank {
             n: self.n as i64,
             total: self.n as i64,
             ranks: 1,
-            trace: 0,
+            trace: i64::from(self.context.trace().is_timing()),
+            thread: 0,
+            threads: 1,
         };
+        self.context.trace().start_clock();
         let before = self.context.executed();
         // SAFETY: as in `train`; inference only reads what is shared, but for the prepare function, which
         // runs on one rank alone.
-        let status = unsafe { function(&raw const arguments) };
+        let status = unsafe { self.threads.run(Call::Step(function, arguments)) };
         self.check(status, "inference")?;
         if self.context.executed() != before {
             return Err(Error::internal("inference executed a collective"));
@@ -208,14 +225,14 @@ impl Rank {
         if matches!(arguments, Arguments::AdamW(_)) && memory.second_moment.is_empty() && end > begin {
             return Err(Error::internal("AdamW has no memory for the second moment"));
         }
+        let bytes = element_bytes as usize;
+        let call = match arguments {
+            Arguments::Sgd(arguments) => Call::Sgd(functions.sgd, arguments, bytes),
+            Arguments::AdamW(arguments) => Call::AdamW(functions.adamw, arguments, bytes),
+        };
         // SAFETY: the slices of the ranks are disjoint, lie within the trained part, and nothing else uses
         // weights and moments during an update.
-        let status = unsafe {
-            match arguments {
-                Arguments::Sgd(arguments) => (functions.sgd)(&raw const arguments),
-                Arguments::AdamW(arguments) => (functions.adamw)(&raw const arguments),
-            }
-        };
+        let status = unsafe { self.threads.run(call) };
         self.check(status, "the update")
     }
 

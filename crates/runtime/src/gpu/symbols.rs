@@ -137,7 +137,7 @@ pub unsafe extern "C" fn syncbn_rt_nccl_check(stream: *mut c_void, status: i32) 
 }
 
 /// [`syncbn_abi::gpu_symbols::TRACE`]: waits for the stream, and notes the node if the output holds a value that
-/// is not finite. The context is a [`Trace`].
+/// is not finite, or how long it took. The context is a [`Trace`].
 ///
 /// # Safety
 /// `stream` is one of a living device, `context` points to a [`Trace`], and `data` to `elements` elements of
@@ -159,6 +159,14 @@ pub unsafe extern "C" fn syncbn_rt_gpu_trace(
             };
             let elements = usize::try_from(elements).unwrap_or(0);
             if elements == 0 || data.is_null() || stream.has_failed() {
+                return;
+            }
+            if trace.is_timing() {
+                // A byte, for which it waits.
+                match stream.download(data.cast(), &mut [0]) {
+                    Ok(()) => trace.lap(node),
+                    Err(error) => return stream.fail(error),
+                };
                 return;
             }
             let mut bytes = vec![0; elements * trace.element_type(output).bytes() as usize];

@@ -13,6 +13,7 @@ mod harness;
 mod inference;
 mod optimizers;
 mod processes;
+mod threads;
 mod training;
 
 use libtest_mimic::{Arguments, Trial};
@@ -36,6 +37,7 @@ fn main() {
         graphs::TESTS,
         processes::TESTS,
         deaths::TESTS,
+        threads::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&'static str, fn())| {

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde::Serialize;
 
+use super::layers::{Layer, table};
 use crate::{
     error::{Error, Result},
     report,
@@ -20,6 +21,12 @@ pub struct Figures {
     pub precision: String,
     /// Number of ranks.
     pub ranks: usize,
+    /// Threads of each rank; absent on GPUs.
+    #[serde(rename = "threads_per_rank", skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Cores that there are for all of them; absent on GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cores: Option<usize>,
     /// Samples of each rank.
     pub batch: u64,
     /// Measured steps.
@@ -41,6 +48,9 @@ pub struct Figures {
     /// Measured steps that were replayed as graphs; absent on the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_steps: Option<u64>,
+    /// Where the time goes, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<Layer>>,
 }
 
 impl Figures {
@@ -68,12 +78,15 @@ impl Figures {
              median {median_ms:.3} ms a step (min {min_ms:.3}, max {max_ms:.3})\n\
              {images_per_s:.1} images/s\n\
              {} collectives a step{}\n\
-             peak memory {:.1} MiB",
+             peak memory {:.1} MiB{}",
             self.collectives_per_step,
             self.replayed_steps.map_or(String::new(), |steps| format!(
                 ", {steps} steps replayed as graphs"
             )),
-            self.peak_rss_bytes as f64 / f64::from(1 << 20)
+            self.peak_rss_bytes as f64 / f64::from(1 << 20),
+            self.layers
+                .as_ref()
+                .map_or(String::new(), |layers| format!("\n\n{}", table(layers)))
         ))
     }
 }

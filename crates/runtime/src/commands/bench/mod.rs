@@ -1,6 +1,7 @@
 //! `bench`: the speed of a step on random data.
 
 mod figures;
+mod layers;
 mod random;
 
 use std::{
@@ -12,12 +13,13 @@ use crate::{
     cli::{self, Mode},
     commands::train,
     error::{Error, Kind, Result},
-    execution::{Batch, Execution, Purpose},
+    execution::{Batch, Execution},
     optimizer::{Optimizer, Update},
     place::{self, Place},
     sampler::Share,
 };
 use figures::{Figures, peak_rss, spread};
+use layers::layers;
 
 const OPTIMIZER: Optimizer = Optimizer::Sgd {
     momentum: 0.9,
@@ -29,7 +31,9 @@ const OPTIMIZER: Optimizer = Optimizer::Sgd {
 pub fn run(place: &Place, flags: &cli::Bench, interrupted: Arc<AtomicBool>) -> Result<()> {
     let workload = Workload::of(place, flags)?;
     // The arenas come first: their allocation fails with an error where memory is short.
-    let execution = place::start(place, workload.purpose(), None, interrupted)?;
+    let train = workload.training.then_some(OPTIMIZER);
+    let purpose = place.purpose(workload.batch, train, !workload.training);
+    let execution = place::start(place, purpose, None, interrupted)?;
     let figures = workload.measure(place, &*execution, flags)?;
     execution.finish()?;
     if !execution.leads() {
@@ -74,15 +78,6 @@ impl Workload {
         })
     }
 
-    fn purpose(&self) -> Purpose {
-        Purpose {
-            ranks: self.ranks,
-            capacity: self.batch,
-            train: self.training.then_some(OPTIMIZER),
-            infer: !self.training,
-        }
-    }
-
     /// Runs the steps.
     fn measure(&self, place: &Place, execution: &dyn Execution, flags: &cli::Bench) -> Result<Figures> {
         let model = place.model();
@@ -100,13 +95,9 @@ impl Workload {
         let mut times = Vec::new();
         let (mut before, mut replays) = (0, None);
         let mut current = next();
-        for step in 0..flags.warmup + flags.steps {
+        let mut run = |step: u64| -> Result<f64> {
             if execution.interrupted() {
                 return Err(Error::new(Kind::Interrupted, "interrupted"));
-            }
-            if step == flags.warmup {
-                before = execution.collectives();
-                replays = execution.replays();
             }
             let start = Instant::now();
             if self.training {
@@ -120,9 +111,30 @@ impl Workload {
                 execution.infer(&data, self.batch, None)?;
             }
             execution.end_step(step + 1)?;
-            if step >= flags.warmup {
-                times.push(start.elapsed().as_secs_f64() * 1e3);
+            Ok(start.elapsed().as_secs_f64() * 1e3)
+        };
+        let all = flags.warmup + flags.steps;
+        for step in 0..all {
+            if step == flags.warmup {
+                before = execution.collectives();
+                replays = execution.replays();
             }
+            let time = run(step)?;
+            if step >= flags.warmup {
+                times.push(time);
+            }
+        }
+        let (collectives, after) = (execution.collectives() - before, execution.replays());
+        let mut timed = None;
+        if flags.per_layer {
+            let nodes = if self.training {
+                &model.train_nodes
+            } else {
+                &model.infer_nodes
+            };
+            execution.time_nodes(nodes.len());
+            (all..all + flags.steps).try_for_each(|step| run(step).map(drop))?;
+            timed = Some(layers(nodes, &execution.node_times(), flags.steps, self.batch));
         }
         let [median_ms, min_ms, max_ms] = spread(times);
         let gpu = model.gpu.as_ref();
@@ -134,6 +146,8 @@ impl Workload {
                 |gpu| gpu.precision.clone(),
             ),
             ranks: self.ranks,
+            threads: place.on_cpu().map(|threads| threads.per_rank),
+            cores: place.on_cpu().map(|threads| threads.cores),
             batch: self.batch,
             steps: flags.steps,
             warmup: flags.warmup,
@@ -142,8 +156,9 @@ impl Workload {
             max_ms,
             images_per_s: self.share.total() as f64 / median_ms * 1e3,
             peak_rss_bytes: peak_rss(),
-            collectives_per_step: (execution.collectives() - before) / flags.steps,
-            replayed_steps: execution.replays().zip(replays).map(|(now, then)| now - then),
+            collectives_per_step: collectives / flags.steps,
+            replayed_steps: after.zip(replays).map(|(now, then)| now - then),
+            layers: timed,
         })
     }
 }

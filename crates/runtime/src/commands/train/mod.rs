@@ -17,7 +17,7 @@ use std::{
 use crate::{
     cli,
     error::{Error, Kind, Result},
-    execution::{Batch, Execution, Purpose},
+    execution::{Batch, Execution},
     files::{atomic_file, data::Dataset},
     learning_rate::LearningRate,
     optimizer::{Optimizer, Update},
@@ -34,7 +34,6 @@ use self::{
 /// What is known before the first step.
 struct Plan {
     sampler: Sampler,
-    ranks: usize,
     capacity: u64,
     steps: u64,
     optimizer: Optimizer,
@@ -64,12 +63,7 @@ pub fn run(place: &Place, flags: &cli::Train, interrupted: Arc<AtomicBool>) -> R
     let validation = validation.transpose()?;
     let plan = plan(data.samples(), full, optimizer, flags)?;
     counts::check(model, &plan.sampler, plan.steps)?;
-    let purpose = Purpose {
-        ranks: plan.ranks,
-        capacity: plan.capacity,
-        train: Some(optimizer),
-        infer: validation.is_some(),
-    };
+    let purpose = place.purpose(plan.capacity, Some(optimizer), validation.is_some());
     let execution = place::start(place, purpose, flags.weights.as_deref(), interrupted)?;
     let last = train(&*execution, flags, &plan, &data, validation.as_ref())?;
     save::check_statistics(&*execution)?;
@@ -228,7 +222,6 @@ pub fn check_bound(flag: &str, batch: u64, bound: u64) -> Result<()> {
 
 fn plan(samples: u64, full: Vec<u64>, optimizer: Optimizer, flags: &cli::Train) -> Result<Plan> {
     let capacity = full.iter().copied().max().unwrap_or(0);
-    let ranks = full.len();
     let seed = (!flags.no_shuffle).then_some(flags.seed);
     let sampler = Sampler::new(samples, full, seed, flags.drop_last)?;
     let epochs = flags.epochs.unwrap_or(1);
@@ -240,7 +233,6 @@ fn plan(samples: u64, full: Vec<u64>, optimizer: Optimizer, flags: &cli::Train) 
         .learning_rate(steps, sampler.steps_per_epoch())?;
     Ok(Plan {
         sampler,
-        ranks,
         capacity,
         steps,
         optimizer,

@@ -30,6 +30,7 @@ fn model() -> Model {
         batch_bound: 1,
         train: true,
         infer: true,
+        threads: false,
         inputs: vec![],
         target: None,
         outputs: vec![],
@@ -50,9 +51,19 @@ fn model() -> Model {
 
 fn crew(count: usize) -> Crew {
     let model = model();
-    let collectives = Arc::new(Collectives::new(&model, count));
-    let rank = |index| Rank::new(&model, index, Arc::clone(&collectives), 1, (true, true)).unwrap();
-    Crew::start((0..count).map(rank).collect(), collectives).unwrap()
+    let collectives = Arc::new(Collectives::new(&model, count, false));
+    let rank = |index| {
+        Rank::new(
+            &model,
+            index,
+            (2, false),
+            Arc::clone(&collectives),
+            1,
+            (true, true),
+        )
+        .unwrap()
+    };
+    Crew::start((0..count).map(rank).collect(), collectives, false).unwrap()
 }
 
 /// Sums `value` over the scope of `collective`, as generated code does.

@@ -172,6 +172,14 @@ impl Execution for GpuExecution {
         Ok(())
     }
 
+    fn time_nodes(&self, nodes: usize) {
+        self.trace.time(nodes);
+    }
+
+    fn node_times(&self) -> Vec<f64> {
+        self.trace.take_times()
+    }
+
     fn collectives(&self) -> u64 {
         self.device.collectives()
     }

@@ -194,6 +194,8 @@ impl GpuExecution {
                 total: call.total as i64,
                 ranks: call.ranks as i64,
                 trace: i64::from(call.trace),
+                thread: 0,
+                threads: 1,
             },
             constants: call.constants.start,
             update: call.update,

@@ -7,7 +7,7 @@ use syncbn_abi::GpuArguments;
 
 use super::*;
 use crate::{
-    execution::{Batch, Execution},
+    execution::{Batch, Execution, Purpose, Threads},
     files::data::{Column, Dataset},
     gpu::{
         Devices, Gpus,
@@ -93,6 +93,10 @@ const SGD: Optimizer = Optimizer::Sgd {
 fn start(options: Options) -> (GpuExecution, [String; 3]) {
     FAKE.set(Some(Fake::new()));
     let purpose = Purpose {
+        threads: Threads {
+            per_rank: 1,
+            cores: 1,
+        },
         ranks: 1,
         capacity: 4,
         train: Some(SGD),

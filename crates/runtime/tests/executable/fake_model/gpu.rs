@@ -200,6 +200,8 @@ unsafe fn with<R>(parameters: *const *const c_void, body: impl FnOnce(&StepArgum
             total: (*parameters.add(11)).cast::<i64>().read(),
             ranks: 1,
             trace: 0,
+            thread: 0,
+            threads: 1,
         };
         body(&arguments, pointer(9))
     }
