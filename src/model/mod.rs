@@ -2,6 +2,7 @@
 
 mod steps;
 mod tensors;
+mod work;
 
 use std::collections::BTreeSet;
 
@@ -63,6 +64,7 @@ pub fn describe(
         batch_bound: options.batch as u64,
         train: graphs.train.is_some(),
         infer: graphs.infer.is_some(),
+        threads: false,
         inputs: inputs(&main.graph)?,
         target: graphs
             .train
@@ -78,13 +80,13 @@ pub fn describe(
         train_nodes: graphs
             .train
             .as_ref()
-            .map(|p| nodes(&p.graph))
+            .map(|p| nodes(&p.graph, options.batch))
             .transpose()?
             .unwrap_or_default(),
         infer_nodes: graphs
             .infer
             .as_ref()
-            .map(|p| nodes(&p.graph))
+            .map(|p| nodes(&p.graph, options.batch))
             .transpose()?
             .unwrap_or_default(),
         arenas: arenas(graphs, &plan.layout),

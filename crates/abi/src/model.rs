@@ -30,6 +30,9 @@ pub struct Model {
     pub train: bool,
     /// Whether the inference functions are present.
     pub infer: bool,
+    /// Whether a step divides its work between the threads of a rank ([`crate::StepArguments::threads`]).
+    #[serde(default)]
+    pub threads: bool,
     /// Data inputs, in the order of [`crate::StepArguments::inputs`].
     pub inputs: Vec<Tensor>,
     /// What training takes as `target`; None without training.
@@ -224,6 +227,15 @@ pub struct Node {
     pub name: String,
     /// Operator in the graph's spelling.
     pub op: String,
+    /// Multiplications and additions for each sample; 0 where the operator is no sum of products.
+    #[serde(default)]
+    pub flops: u64,
+    /// Bytes of its operands and results for each sample, at the batch bound.
+    #[serde(default)]
+    pub bytes: u64,
+    /// What computes it; empty where there is one way only.
+    #[serde(default)]
+    pub schedule: String,
 }
 
 /// Sizes of the arenas in bytes.

@@ -6,9 +6,9 @@ use syncbn_abi::Model;
 
 use super::{GpuExecution, layout, memory::Buffer};
 use crate::{
-    data::Dataset,
     error::{Error, Kind, Result},
     execution::{Batch, Consume, Execution, Region, inference_share},
+    files::data::Dataset,
     gpu::control::Control,
     optimizer::Update,
 };
@@ -172,6 +172,14 @@ impl Execution for GpuExecution {
         Ok(())
     }
 
+    fn time_nodes(&self, nodes: usize) {
+        self.trace.time(nodes);
+    }
+
+    fn node_times(&self) -> Vec<f64> {
+        self.trace.take_times()
+    }
+
     fn collectives(&self) -> u64 {
         self.device.collectives()
     }
@@ -196,7 +204,7 @@ impl GpuExecution {
         let tensors = self.part.model.outputs.iter().zip(&self.memory.outputs);
         tensors
             .map(|(tensor, buffer)| {
-                let bytes = n as u64 * crate::rank::sample_bytes(tensor);
+                let bytes = n as u64 * crate::sizes::sample_bytes(tensor);
                 self.download(Buffer { bytes, ..*buffer })
             })
             .collect()

@@ -6,10 +6,9 @@ use super::layout;
 use crate::{
     error::{Error, Result},
     execution::{Purpose, Region, initialise},
-    gpu::device::Device,
+    gpu::{device::Device, part::GpuPart},
     optimizer::Optimizer,
-    program::GpuPart,
-    rank::sample_bytes,
+    sizes::sample_bytes,
 };
 
 /// An allocation on the device.
