@@ -9,7 +9,7 @@ use crate::harness::{Case, image, noise, run};
 
 /// A convolution, and how it is blocked.
 #[derive(Debug, Clone)]
-struct Shape {
+pub struct Shape {
     c: usize,
     k: usize,
     input: Vec<usize>,
@@ -21,7 +21,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(c: usize, k: usize, input: &[usize], kernel: usize, stride: usize, pad: usize) -> Shape {
+    pub fn new(c: usize, k: usize, input: &[usize], kernel: usize, stride: usize, pad: usize) -> Shape {
         let rank = input.len();
         Shape {
             c,
@@ -48,7 +48,7 @@ impl Shape {
 }
 
 /// The three directions of a convolution under a schedule.
-fn directions(
+pub fn directions(
     shape: &Shape,
     dtype: DType,
     schedule: Schedule,
