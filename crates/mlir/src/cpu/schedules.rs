@@ -19,7 +19,9 @@ impl Target for Cpu {
             Schedule::General => conv::general::forward(op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
             Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
-            Schedule::Winograd(s) => winograd::convolution::forward(&tiled(s, k)?, op, k, e)?,
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => {
+                winograd::convolution::forward(&tiled(s, k)?, op, k, e)?
+            }
             other => return Err(unknown(other)),
         }
         if op.moments {
@@ -38,7 +40,9 @@ impl Target for Cpu {
             Schedule::General => conv::general::backward_data(op, k, e),
             Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
-            Schedule::Winograd(s) => winograd::convolution::backward_data(&tiled(s, k)?, op, k, e),
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => {
+                winograd::convolution::backward_data(&tiled(s, k)?, op, k, e)
+            }
             other => Err(unknown(other)),
         }
     }
@@ -53,7 +57,7 @@ impl Target for Cpu {
             Schedule::General => conv::general::backward_weight(op, k, e),
             Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
-            Schedule::Winograd(s) => {
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => {
                 winograd::weight_gradient::backward_weight(&tiled(s, k)?, op, k, e);
                 Ok(())
             }
