@@ -70,7 +70,8 @@ class Peer:
     def __init__(self, result, path):
         self.result = result
         threads = result.threads
-        self.log = open(path.with_suffix(".log"), "a")
+        side = result.side.replace(" ", "_")
+        self.log = open(path.with_suffix(f".{result.mode}.{threads}.{side}.log"), "w")
         self.process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", result.side, result.network, result.mode, str(threads),
              str(result.batch), str(result.pixels), path],
@@ -98,8 +99,11 @@ class Peer:
     def measure(self, seconds, least):
         if self.result.reason:
             return
-        self.process.stdin.write(f"{seconds} {least}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{seconds} {least}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # Its end says why.
         self.result.times += self.receive() or []
 
     def end(self):
