@@ -94,7 +94,8 @@ class Peer:
     def last_words(self):
         self.log.flush()
         lines = [line.strip() for line in open(self.log.name, errors="replace") if line.strip()]
-        return lines[-1][:120] if lines else "no message"
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return (errors or lines or ["no message"])[-1][:160]
 
     def measure(self, seconds, least):
         if self.result.reason:
