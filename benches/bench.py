@@ -70,7 +70,8 @@ class Peer:
     def __init__(self, result, path):
         self.result = result
         threads = result.threads
-        self.log = open(path.with_suffix(".log"), "a")
+        side = result.side.replace(" ", "_")
+        self.log = open(path.with_suffix(f".{result.mode}.{threads}.{side}.log"), "w")
         self.process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", result.side, result.network, result.mode, str(threads),
              str(result.batch), str(result.pixels), path],
@@ -93,13 +94,17 @@ class Peer:
     def last_words(self):
         self.log.flush()
         lines = [line.strip() for line in open(self.log.name, errors="replace") if line.strip()]
-        return lines[-1][:120] if lines else "no message"
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return (errors or lines or ["no message"])[-1][:160]
 
     def measure(self, seconds, least):
         if self.result.reason:
             return
-        self.process.stdin.write(f"{seconds} {least}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{seconds} {least}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # Its end says why.
         self.result.times += self.receive() or []
 
     def end(self):

@@ -134,6 +134,8 @@ def gemm(get, at, _):
 
 def concat(get, at, count):
     parts = [get(i) for i in range(count)]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts, at["axis"])  # Of constants: it must stay one.
     return jnp.concatenate(parts, 3 if parts[0].ndim == 4 else at["axis"])
 
 
