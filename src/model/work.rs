@@ -41,7 +41,8 @@ fn elements(ty: &TensorType, batch: usize) -> f64 {
 
 /// Bytes of a node's operands and results for each sample, when a batch has `batch` of them.
 pub fn bytes(graph: &Graph, id: NodeId, batch: usize) -> u64 {
-    let operands = graph.operands(id).into_iter().map(|value| graph.ty(value));
+    let operands = graph.operands(id);
+    let operands = operands.iter().map(|&value| graph.ty(value));
     let results = graph.node(id).outputs.iter().map(|output| &output.ty);
     let all: u64 = operands.chain(results).filter_map(|ty| ty.bytes(batch)).sum();
     all / batch.max(1) as u64

@@ -196,8 +196,8 @@ impl<'c> Step<'c, '_> {
         handle::block(&*self.region.append_block(Block::new(&[])))
     }
 
-    /// In a training step, which has a loss, shows every floating-point result to the runtime when it asks for it:
-    /// `show_output` calls it with context, node, output, data and number of elements.
+    /// Shows every floating-point result to the runtime when it asks for it: `show_output` calls it with context, node,
+    /// output, data and number of elements.
     pub fn trace(
         &mut self,
         id: NodeId,
@@ -209,7 +209,7 @@ impl<'c> Step<'c, '_> {
             node.op,
             Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
         );
-        if is_source || crate::order::loss(self.graph).is_none() {
+        if is_source {
             return Ok(());
         }
         let zero = self.e.index(0);
