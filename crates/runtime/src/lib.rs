@@ -74,6 +74,7 @@ pub mod info;
 pub mod initial;
 pub mod launcher;
 pub mod optimizer;
+pub mod order;
 pub mod panics;
 pub mod place;
 pub mod program;

@@ -17,6 +17,7 @@ use crate::{
     data::Dataset,
     error::{Error, Kind, Result},
     optimizer::{Optimizer, Update},
+    order,
     program::CpuPart,
     rank::{Memory, Rank, Step},
 };
@@ -42,6 +43,7 @@ impl CpuExecution {
         let mut memory = Memory::new(model, purpose.train.is_some_and(Optimizer::has_second_moment))?;
         let arenas = (memory.weights.bytes(), memory.statistics.bytes());
         initialise(model, part.data, weights, arenas)?;
+        order::from_rows(model, memory.weights.bytes());
         let collectives = Arc::new(Collectives::new(model, purpose.ranks));
         let mut ranks = Vec::with_capacity(purpose.ranks);
         for index in 0..purpose.ranks {
@@ -74,8 +76,8 @@ impl CpuExecution {
         let mut rank = self.crew.rank(rank);
         let outside = || Error::internal(format!("{region:?} lies outside its memory"));
         match region {
-            Region::Weights => see(self.memory().weights.bytes()),
-            Region::Gradients => see(rank.gradients.bytes()),
+            Region::Weights => see(&order::rows(&self.part.model, self.memory().weights.bytes())),
+            Region::Gradients => see(&order::rows(&self.part.model, rank.gradients.bytes())),
             Region::Statistics => see(rank.statistics.bytes()),
             Region::Step { offset, bytes } => {
                 let range = offset as usize..(offset + bytes) as usize;
