@@ -27,7 +27,7 @@ pub use gpu::{
     NCCL_FLOAT64, NCCL_SUM, SHARED_LIMIT, gpu_symbols,
 };
 pub use model::{
-    Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor, Uncombined,
+    Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Order, Parameter, Target, Tensor, Uncombined,
     X86_64_V3,
 };
 

@@ -136,9 +136,9 @@ pub struct Parameter {
     pub shape: Vec<u64>,
     /// Byte offset in its arena.
     pub offset: u64,
-    /// Whether axis 1 is innermost in memory, before the axes that follow it.
+    /// The order of its elements in memory.
     #[serde(default)]
-    pub channels_last: bool,
+    pub order: Order,
     /// Whether the optimiser updates it.
     pub trained: bool,
     /// How it starts.
@@ -150,6 +150,32 @@ impl Parameter {
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
+
+    /// Number of elements in memory, padding included.
+    pub fn stored_elements(&self) -> u64 {
+        match (self.order, self.shape.split_first()) {
+            (Order::Filter { block }, Some((first, rest))) => {
+                first.next_multiple_of(block.max(1)) * rest.iter().product::<u64>()
+            }
+            _ => self.elements(),
+        }
+    }
+}
+
+/// The order of a tensor's elements in an arena. Files and [`Initial`] values are row-major.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Order {
+    /// Row-major.
+    #[default]
+    Plain,
+    /// Axis 1 innermost, behind the axes that follow it.
+    ChannelsLast,
+    /// Axis 0 in blocks: a block's elements innermost, axis 1 before them. The last block is padded with zeros.
+    Filter {
+        /// Elements of a block.
+        block: u64,
+    },
 }
 
 /// How a tensor gets its first value.

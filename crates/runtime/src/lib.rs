@@ -69,6 +69,7 @@ pub mod initial;
 pub mod launcher;
 pub mod learning_rate;
 pub mod optimizer;
+pub mod order;
 pub mod panics;
 pub mod place;
 pub mod processor;

@@ -21,6 +21,7 @@ use crate::{
     execution::{Batch, Consume, Execution, Purpose, Region, inference_share, initialise},
     files::data::Dataset,
     optimizer::{Optimizer, Update},
+    order,
 };
 
 /// A CPU part with its memory and its ranks.
@@ -44,6 +45,7 @@ impl CpuExecution {
         let mut memory = Memory::new(model, purpose.train.is_some_and(Optimizer::has_second_moment))?;
         let arenas = (memory.weights.bytes(), memory.statistics.bytes());
         initialise(model, part.data, weights, arenas)?;
+        order::from_rows(model, memory.weights.bytes());
         let spin = purpose.threads.have_own_cores(purpose.ranks);
         let collectives = Arc::new(Collectives::new(model, purpose.ranks, spin));
         let mut ranks = Vec::with_capacity(purpose.ranks);
@@ -84,8 +86,8 @@ impl CpuExecution {
         let mut rank = self.crew.rank(rank);
         let outside = || Error::internal(format!("{region:?} lies outside its memory"));
         match region {
-            Region::Weights => see(self.memory().weights.bytes()),
-            Region::Gradients => see(rank.gradients.bytes()),
+            Region::Weights => see(&order::rows(&self.part.model, self.memory().weights.bytes())),
+            Region::Gradients => see(&order::rows(&self.part.model, rank.gradients.bytes())),
             Region::Statistics => see(rank.statistics.bytes()),
             Region::Step { offset, bytes } => {
                 let range = offset as usize..(offset + bytes) as usize;

@@ -4,13 +4,14 @@ use std::sync::{Arc, atomic::Ordering};
 
 use syncbn_abi::Model;
 
-use super::{GpuExecution, layout, memory::Buffer};
+use super::{GpuExecution, memory::Buffer};
 use crate::{
     error::{Error, Kind, Result},
     execution::{Batch, Consume, Execution, Region, inference_share},
     files::data::Dataset,
     gpu::control::Control,
     optimizer::Update,
+    order,
 };
 
 impl Execution for GpuExecution {
@@ -194,7 +195,7 @@ impl GpuExecution {
     fn fetch(&self, region: Region) -> Result<Vec<u8>> {
         let mut bytes = self.download(self.memory.region(region)?)?;
         if matches!(region, Region::Weights | Region::Gradients) {
-            layout::from_device(&self.part.model, &mut bytes);
+            order::to_rows(&self.part.model, &mut bytes);
         }
         Ok(bytes)
     }

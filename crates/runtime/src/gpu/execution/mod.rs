@@ -10,7 +10,6 @@ mod communicators;
 mod exchange;
 mod graphs;
 mod inputs;
-mod layout;
 mod memory;
 #[cfg(test)]
 mod tests;

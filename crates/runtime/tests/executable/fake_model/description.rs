@@ -15,7 +15,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         name: name.into(),
         shape: shape.to_vec(),
         offset: offset as u64,
-        channels_last: false,
+        order: syncbn_abi::Order::Plain,
         trained,
         initial,
     };
