@@ -27,7 +27,7 @@ impl Candidate for Direct {
             lanes,
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: tile.rows,
+            rows: rows(problem, conv),
         }))
     }
 
@@ -37,7 +37,7 @@ impl Candidate for Direct {
         };
         let tile = Tile {
             pixels: s.pixels,
-            rows: s.rows,
+            rows: 1,
             vectors: s.vectors,
         };
         let bytes = tensor_bytes(conv, problem.samples);
@@ -47,6 +47,34 @@ impl Candidate for Direct {
             cycles: products(problem, conv, tile, s.lanes) / EFFICIENCY + copied,
             bytes,
         })
+    }
+}
+
+/// Rows of results that are computed from one copy of the input: as many as leave the second cache room for the weights
+/// and for what is computed. Of backward weights, which sums over what is copied, all rows of several images.
+pub fn rows(problem: &Problem, conv: &Convolution) -> usize {
+    let channels = match conv.direction {
+        Direction::Forward | Direction::BackwardWeight => conv.c,
+        Direction::BackwardData => conv.k,
+    };
+    let (width, height) = row(conv);
+    let strides: usize = match conv.direction {
+        Direction::BackwardData => 1,
+        Direction::Forward | Direction::BackwardWeight => conv.window.strides.iter().rev().take(2).product(),
+    };
+    let row_bytes = channels.max(8) * width * strides * conv.dtype.bytes() as usize;
+    match conv.direction {
+        Direction::Forward | Direction::BackwardData => {
+            (problem.machine.l2 / 4 / row_bytes.max(1)).clamp(1, height.max(1))
+        }
+        Direction::BackwardWeight => {
+            let rows = (problem.machine.l2 / 8 / row_bytes.max(1)).clamp(1, height * problem.samples.max(1));
+            if rows > height {
+                rows / height * height
+            } else {
+                rows
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use syncbn_ir::Schedule;
 use syncbn_ir::schedule::{Convolution, Direction, Pointwise as Blocking};
 
 use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
+use super::direct::rows;
 use super::{Candidate, Problem};
 
 /// The candidate.
@@ -25,7 +26,7 @@ impl Candidate for Pointwise {
             lanes: problem.lanes(),
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: tile.rows,
+            rows: rows(problem, conv),
         }))
     }
 
@@ -35,7 +36,7 @@ impl Candidate for Pointwise {
         };
         let tile = Tile {
             pixels: s.pixels,
-            rows: s.rows,
+            rows: 1,
             vectors: s.vectors,
         };
         let wasted = match conv.direction {

@@ -17,10 +17,10 @@ pub struct Winograd;
 pub const LEAST_CHANNELS: usize = 16;
 
 /// The least tiles that are transformed at a time: with fewer, weights are read too often.
-const LEAST_TILES: usize = 32;
+const LEAST_TILES: usize = 8;
 
-/// The most blocks of tiles for which weights are transformed anew each time.
-const MOST_CHUNKED: usize = 4;
+/// The most tiles that are transformed at a time.
+const MOST_TILES: usize = 64;
 
 /// The share of the peak that the products of transformed tiles reach, by measurement.
 const EFFICIENCY: f64 = 0.7;
@@ -87,8 +87,18 @@ impl Algorithm {
         let (machine, lanes) = (&problem.machine, problem.lanes());
         let vectors = vectors(lane_channels(conv), lanes).min(2);
         let all = (tiles(conv) * problem.samples).max(1);
-        let bytes = self.values * (conv.c + conv.k) * conv.dtype.bytes() as usize;
-        let in_cache = (machine.l2 / bytes.max(1)).max(LEAST_TILES);
+        let reduced = match conv.direction {
+            Direction::Forward | Direction::BackwardWeight => conv.c,
+            Direction::BackwardData => conv.k,
+        };
+        let bytes = self.values * reduced * conv.dtype.bytes() as usize;
+        let weights = 36 * conv.c * conv.k * conv.dtype.bytes() as usize;
+        // Where all tiles are few and transformed weights many, each weight is transformed, used for all tiles and left.
+        let single = all <= MOST_TILES && weights > machine.l2;
+        let in_cache = match single {
+            true => all,
+            false => (machine.l2 / 6 / bytes.max(1)).clamp(LEAST_TILES, MOST_TILES),
+        };
         let most = machine.accumulators() / vectors;
         let pixels = match conv.direction {
             Direction::BackwardWeight => Tile::for_channels(machine, conv.c, vectors).pixels,
@@ -105,7 +115,7 @@ impl Algorithm {
             pixels,
             vectors,
             tiles,
-            chunked: all.div_ceil(tiles) <= MOST_CHUNKED,
+            chunked: single,
         }
     }
 

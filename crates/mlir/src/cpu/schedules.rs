@@ -16,7 +16,7 @@ pub struct Cpu;
 impl Target for Cpu {
     fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::forward(op, k, e)?,
+            Schedule::General | Schedule::Depthwise(_) => conv::general::forward(op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
             Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -37,7 +37,7 @@ impl Target for Cpu {
         e: &Emitter<'c>,
     ) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::backward_data(op, k, e),
+            Schedule::General | Schedule::Depthwise(_) => conv::general::backward_data(op, k, e),
             Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -54,7 +54,7 @@ impl Target for Cpu {
         e: &Emitter<'c>,
     ) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::backward_weight(op, k, e),
+            Schedule::General | Schedule::Depthwise(_) => conv::general::backward_weight(op, k, e),
             Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {

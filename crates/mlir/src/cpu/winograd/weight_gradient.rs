@@ -134,7 +134,7 @@ impl<'c> Gradient<'c> {
                 };
                 self.multiply(e, &work, &weights, (i, vectors), count, begins);
                 if b.chunked {
-                    self.finish(e, &weights, i, vectors);
+                    self.finish(e, &weights, (i, vectors), Some(begins));
                 }
             });
             Vec::new()
@@ -143,7 +143,7 @@ impl<'c> Gradient<'c> {
             let some = e.compare(Compare::Ne, n, e.index(0));
             e.when(some, |e| {
                 chunks(e, self.dy.channels, b.chunk(), &|e, i, channels| {
-                    self.finish(e, &work.weights.number(e, i), i, b.vectors_of(channels));
+                    self.finish(e, &work.weights.number(e, i), (i, b.vectors_of(channels)), None);
                 });
             });
         }
@@ -270,22 +270,41 @@ impl<'c> Gradient<'c> {
         });
     }
 
-    /// Transforms the sums of a chunk to gradients of taps.
-    fn finish(&self, e: &Emitter<'c>, weights: &Chunk<'c>, chunk: Val<'c>, vectors: i64) {
+    /// Transforms the sums of a chunk to gradients of taps. With `begins`, they are added to those of earlier blocks of
+    /// tiles unless it holds.
+    fn finish(
+        &self,
+        e: &Emitter<'c>,
+        weights: &Chunk<'c>,
+        (chunk, vectors): (Val<'c>, i64),
+        begins: Option<Val<'c>>,
+    ) {
         let (b, f) = (&self.blocking, &self.filter);
         let lanes = b.lanes as i64;
         let to = e.advance(f.pointer, chunk, b.vectors * f.vector());
-        e.each_of(vectors, |e, v| {
-            let (from, to) = (e.advance(weights.pointer, v, lanes), e.advance(to, v, f.vector()));
-            e.each_of(f.inputs, |e, c| {
-                let (from, to) = (e.advance(from, c, weights.row), e.advance(to, c, lanes));
-                let points = read_points(e, from, weights.point, b.lanes);
-                for (i, row) in both_axes(e, self.filter_adjoint, &points).into_iter().enumerate() {
-                    for (j, value) in row.into_iter().enumerate() {
-                        e.write(to, (i * TAPS + j) as i64 * f.tap(), value);
-                    }
-                }
-            });
-        });
+        let all = |add: bool| {
+            move |e: &Emitter<'c>| {
+                e.each_of(vectors, |e, v| {
+                    let (from, to) = (e.advance(weights.pointer, v, lanes), e.advance(to, v, f.vector()));
+                    e.each_of(f.inputs, |e, c| {
+                        let (from, to) = (e.advance(from, c, weights.row), e.advance(to, c, lanes));
+                        let points = read_points(e, from, weights.point, b.lanes);
+                        let taps = both_axes(e, self.filter_adjoint, &points);
+                        for (tap, &value) in taps.iter().flatten().enumerate() {
+                            let at = tap as i64 * f.tap();
+                            let value = match add {
+                                true => e.add(e.read(to, at, b.lanes), value),
+                                false => value,
+                            };
+                            e.write(to, at, value);
+                        }
+                    });
+                });
+            }
+        };
+        match begins {
+            Some(begins) => e.either(begins, all(false), all(true)),
+            None => all(false)(e),
+        }
     }
 }
