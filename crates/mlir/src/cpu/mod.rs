@@ -83,7 +83,7 @@ impl<'c> Lowering<'c> {
         use Parameter::{Shared, Size};
         check(
             program,
-            &[Layout::Plain],
+            &[Layout::Plain, Layout::Nhwc],
             &[DType::F32, DType::F64, DType::I64, DType::U8],
         )?;
         let mut lowering = Lowering {
