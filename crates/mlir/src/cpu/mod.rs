@@ -7,6 +7,7 @@ mod conv;
 mod product;
 mod schedules;
 mod step;
+mod target;
 mod winograd;
 
 pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
@@ -94,7 +95,9 @@ impl<'c> Lowering<'c> {
             )
         };
         let e = Emitter::new(self.functions.context, location, block);
-        ops::lower(call.op, &Cpu, &kernel, &e)?;
+        for stage in ops::stages(call.op, &Cpu, &call.split().into())? {
+            stage.emit(&kernel, &e)?;
+        }
         e.op("llvm.return", &[], &[], &[]);
         self.functions
             .define(&name, &parameters, None, false, region, location);

@@ -109,9 +109,6 @@ impl<'c> Emitter<'c> {
     /// `body` for every index of the axes, one thread for each or, where `width` is not 1, for several neighbours along
     /// the last axis.
     pub(super) fn map_threads(&self, extents: &[Extent<'c>], width: usize, body: Each<'c, '_>) {
-        if !self.is_current() {
-            return;
-        }
         let each = |e: &Self| e.each_in_threads(extents, body);
         let lanes = match extents.last() {
             Some(&Extent::Fixed(size)) if width > 1 => self.lanes_for_threads(size, usize::MAX, &each),
@@ -151,9 +148,6 @@ impl<'c> Emitter<'c> {
         prepare: &dyn Fn(&Self, Index<'c>) -> P,
         body: &dyn Fn(&Self, &P, &[Index<'c>]),
     ) {
-        if !self.is_current() {
-            return;
-        }
         let (batch, per) = elements(rows);
         let bound = self.device().map_or(1, |device| device.batch_bound);
         let bound = if batch { per * bound } else { per };

@@ -65,6 +65,11 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Types of its operands, and of its results.
+    pub fn split(&self) -> (&'a [&'a TensorType], &'a [&'a TensorType]) {
+        self.types.split_at(self.operands)
+    }
+
     /// The parameters of a kernel for its tensors.
     pub fn parameters(&self) -> Vec<Parameter> {
         let of = |&overlaps: &bool| match overlaps {

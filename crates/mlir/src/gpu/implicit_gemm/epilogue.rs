@@ -7,9 +7,35 @@ use super::operands::Place;
 use super::statistics::{self, Statistics};
 use super::tile::{BYTES, INSTRUCTION, Tile};
 use crate::emit::{COPY_BYTES, Compare, Elem, Emitter, Index, Val};
+use crate::ops::kernel::Kernel;
 
 /// Rows of a thread that are stored in one turn of a loop.
 const UNROLLED: i64 = 4;
+
+/// What is made of a result besides storing it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epilogue {
+    /// Whether operand 2 is added, by the result's column.
+    pub bias: bool,
+    /// Whether operand 3 is added, which lies as the result does.
+    pub residual: bool,
+    /// Applied in the end.
+    pub activation: Option<UnaryFunction>,
+    /// Whether result 1 are its moments.
+    pub moments: bool,
+}
+
+impl Epilogue {
+    /// What it works with in a kernel.
+    pub fn finish<'c>(&self, k: &Kernel<'c>) -> Finish<'c> {
+        let operand = |i: usize| k.operands.get(i).map(|tensor| tensor.pointer);
+        Finish {
+            bias: operand(2).filter(|_| self.bias),
+            residual: operand(3).filter(|_| self.residual),
+            activation: self.activation,
+        }
+    }
+}
 
 /// What is made of a result before it is stored.
 #[derive(Default, Clone, Copy)]
@@ -20,13 +46,6 @@ pub struct Finish<'c> {
     pub residual: Option<Val<'c>>,
     /// Applied in the end.
     pub activation: Option<UnaryFunction>,
-}
-
-impl Finish<'_> {
-    /// What decides the code.
-    pub fn plan(&self) -> (bool, bool, Option<UnaryFunction>) {
-        (self.bias.is_some(), self.residual.is_some(), self.activation)
-    }
 }
 
 /// Where results go.

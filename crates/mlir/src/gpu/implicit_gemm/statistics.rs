@@ -11,7 +11,10 @@ use super::Problem;
 use super::epilogue::{accesses, column_byte};
 use super::main_loop::Lane;
 use super::tile::{BYTES, Tile};
-use crate::emit::{Blocks, Buffer, Compare, Elem, Emitter, Index, Key, Number, Numbers, Val, Work, ceil};
+use crate::emit::{
+    Blocks, Buffer, Compare, Cost, Elem, Emitter, Footprint, Index, Key, Number, Numbers, Val, Work, ceil,
+};
+use crate::ops::stage::{self, Stage};
 
 /// Channels that a block of the second kernel merges.
 const CHANNELS: i64 = 8;
@@ -159,19 +162,14 @@ pub fn workspace_elements(tile: &Tile, rows: i64, channels: i64) -> i64 {
     ceil(rows, tile.rows) * KEPT * channels
 }
 
-impl<'c> Problem<'c> {
-    /// The kernel that makes packed moments `[m, m*mean, M2 + m*mean^2]` of those of all tiles. A rank without samples
-    /// contributes zeros, whatever lies in the workspace.
-    pub(super) fn merge_tiles(&self, e: &Emitter<'c>, tile: &Tile, workspace: Val<'c>, moments: Val<'c>) {
-        if !e.is_current() {
-            return;
-        }
+impl Problem {
+    /// The stage that makes packed moments `[m, m*mean, M2 + m*mean^2]` of those of all tiles, which are so many elements
+    /// of scratch memory. A rank without samples contributes zeros, whatever lies there.
+    pub(super) fn merge_tiles<'a>(&self, tile: &Tile, elements: i64) -> Stage<'a> {
         let positions = self.shape.positions();
-        let most = ceil(self.batch_bound(e) * positions, tile.rows);
+        let most = ceil(self.gpu.batch_bound * positions, tile.rows);
         let parts = (most / TILES).clamp(1, MOST_PARTS);
         let parts = 1 << parts.ilog2();
-        set_grid(e, self.shape.k, parts);
-        self.note_merge_of_tiles(e, tile, self.batch_bound(e) * positions);
         let mut numbers = Numbers::default();
         let plan = Merge {
             rows: tile.rows,
@@ -179,9 +177,19 @@ impl<'c> Problem<'c> {
             channels: numbers.open(self.shape.k),
             positions: numbers.open(positions),
         };
-        if e.share(Key::new(plan), numbers) {
-            plan.emit(e, self.n, workspace, moments);
-        }
+        let planned = stage::Plan {
+            key: Key::new(plan),
+            numbers,
+            footprint: Footprint {
+                cost: self.cost_of_merge(elements),
+                scratch_bytes: elements * Elem::F32.bytes(),
+                ..merge_footprint(self.shape.k, parts)
+            },
+        };
+        Stage::planned(planned, move |k, e| {
+            let workspace = e.scratch(Elem::F32, &[1], elements).pointer;
+            plan.emit(e, k.n, workspace, k.results[1].pointer);
+        })
     }
 }
 
@@ -275,14 +283,15 @@ fn store_moments<'c>(
     e.when(is_first, |e| e.store(&result, &[Index::constant(0)], m));
 }
 
-fn set_grid(e: &Emitter, channels: i64, parts: i64) {
-    if let Some(mut device) = e.device_mut() {
-        let threads = CHANNELS * parts;
-        device.work = Work {
+/// What the kernel that merges needs.
+fn merge_footprint(channels: i64, parts: i64) -> Footprint {
+    let threads = CHANNELS * parts;
+    Footprint {
+        work: Work {
             fixed: channels,
             per_sample: 0,
-        };
-        device.blocks = Blocks {
+        },
+        blocks: Blocks {
             threads: threads as u32,
             takes: CHANNELS,
             columns: 1,
@@ -290,6 +299,8 @@ fn set_grid(e: &Emitter, channels: i64, parts: i64) {
             shared: (2 * threads * Elem::F64.bytes()) as u32,
             cooperative: true,
             resident: Some(2),
-        };
+        },
+        cost: Cost::default(),
+        scratch_bytes: 0,
     }
 }
