@@ -10,8 +10,6 @@ mod step;
 mod target;
 mod winograd;
 
-pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
-
 use std::collections::HashMap;
 
 use melior::Context;
@@ -19,10 +17,11 @@ use melior::ir::Module;
 use syncbn_ir::{DType, Layout};
 
 use crate::emit::{Elem, Emitter};
+use crate::error::LowerError;
 use crate::host::{Call, CallKey, Functions, Parameter, Sources, check};
 use crate::ops;
 use crate::ops::kernel::{Kernel, elem};
-use crate::{KernelSource, LowerError, Program};
+use crate::program::{KernelSource, Program};
 use schedules::Cpu;
 
 /// Builds the module.

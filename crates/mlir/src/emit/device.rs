@@ -3,7 +3,6 @@
 use super::control::Extent;
 use super::cost::Cost;
 use super::grid::{Blocks, THREADS, Work};
-use super::threads::Trial;
 use super::{Buffer, Elem, Emitter, Index, Val};
 
 /// What a kernel has to do, needs and costs: all that is known of it besides its code.
@@ -17,6 +16,15 @@ pub struct Footprint {
     pub cost: Cost,
     /// Bytes of scratch memory that are used.
     pub scratch_bytes: i64,
+}
+
+/// What is found out about a body with lanes.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial {
+    /// Whether all its accesses are scalars or whole vectors.
+    pub(super) possible: bool,
+    /// Bytes of the widest element of a vector that is not prepared for several ones.
+    pub(super) widest: i64,
 }
 
 /// The state of a GPU kernel under construction.

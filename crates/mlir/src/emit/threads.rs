@@ -6,7 +6,7 @@
 use melior::ir::Block;
 
 use super::control::Extent;
-use super::device::elements;
+use super::device::{Trial, elements};
 use super::grid::ceil;
 use super::lanes::Each;
 use super::{COPY_BYTES, Elem, Emitter, Index, Val};
@@ -17,15 +17,6 @@ const LANES: usize = 4;
 const RESIDENT: i64 = 132 * 1024;
 /// Rows that a thread takes at most.
 const MOST_ROWS: i64 = 16;
-
-/// What is found out about a body with lanes.
-#[derive(Debug, Clone, Copy)]
-pub struct Trial {
-    /// Whether all its accesses are scalars or whole vectors.
-    possible: bool,
-    /// Bytes of the widest element of a vector that is not prepared for several ones.
-    widest: i64,
-}
 
 impl<'c> Emitter<'c> {
     /// Whether neighbours from here on are one vector of memory, as all tensors begin at a multiple of 16 bytes.

@@ -7,7 +7,7 @@ use syncbn_ir::TensorType;
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
 use super::implicit_gemm::{Epilogue, Problem, Shape};
-use super::schedules::Gpu;
+use super::machine::Gpu;
 use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Share, Val, in_place};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor, elem, strides};

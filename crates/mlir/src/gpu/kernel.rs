@@ -5,30 +5,15 @@ use syncbn_ir::TensorType;
 
 use super::Lowering;
 use super::join_kernels::{Definition, join};
-use super::launches::Traffic;
-use super::schedules::Gpu;
+use super::launches::Launch;
+use super::machine::Gpu;
 use super::traffic::traffic;
-use crate::LowerError;
-use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Emitter, Footprint, Key, Numbers, Work};
+use crate::emit::{COPY_BYTES, Device, Emitter, Footprint, Key, Numbers, Work};
+use crate::error::LowerError;
 use crate::host::{Call, Parameter};
 use crate::ops;
 use crate::ops::kernel::Kernel;
 use crate::ops::stage::{Plan, Stage};
-
-/// A launch that an operator needs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Launch {
-    /// What there is to do.
-    pub work: Work,
-    /// The blocks that do it.
-    pub blocks: Blocks,
-    /// Index of its kernel's description.
-    pub index: i64,
-    /// What it moves and computes.
-    pub traffic: Traffic,
-    /// What its lowering knows of that.
-    pub cost: Cost,
-}
 
 /// All that decides the code of a planned kernel.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -194,7 +179,7 @@ impl<'c> Lowering<'c> {
         let fits = |ty: &&TensorType| elements(ty).is_some_and(|n| n < 1 << 30);
         match call.types.iter().all(fits) && self.trained_elements < 1 << 30 {
             true => Ok(()),
-            false => Err(LowerError::Unsupported(vec![crate::Unsupported {
+            false => Err(LowerError::Unsupported(vec![crate::error::Unsupported {
                 node: call.label.to_string(),
                 op: call.op.name().to_string(),
                 message: "a tensor has 2^30 elements or more at this batch".to_string(),

@@ -4,7 +4,7 @@ use syncbn_ir::Dim;
 use syncbn_ir::ops::MatMul;
 
 use super::implicit_gemm::{Epilogue, Linear, Problem, of_matmul};
-use super::schedules::Gpu;
+use super::machine::Gpu;
 use crate::emit::{Emitter, Index, Inner, Val};
 use crate::ops::kernel::{Kernel, elem, matrix};
 use crate::ops::stage::Stage;

@@ -11,6 +11,7 @@ mod implicit_gemm;
 mod join_kernels;
 mod kernel;
 pub mod launches;
+mod machine;
 mod matmul;
 pub mod nccl;
 mod schedules;
@@ -25,11 +26,12 @@ use melior::ir::Module;
 use syncbn_abi::{GpuKernel, gpu_symbols};
 use syncbn_ir::{DType, Layout};
 
+use crate::error::LowerError;
 use crate::host::{CallKey, Functions, Parameter, Sources, check};
-use crate::{KernelSource, LowerError, Products, Program};
+use crate::program::{KernelSource, Products, Program};
 use join_kernels::Definition;
-use kernel::{Launch, Planned};
-use launches::{Enqueued, Schedule};
+use kernel::Planned;
+use launches::{Enqueued, Launch, Schedule};
 
 pub use crate::emit::{Cost, Direction, Share, Tiles};
 

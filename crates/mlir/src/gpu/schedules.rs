@@ -2,18 +2,9 @@
 
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 
+use super::machine::Gpu;
 use super::{conv, matmul};
-use crate::Products;
 use crate::ops::target::{Stages, Target, Types};
-
-/// A GPU as a target.
-#[derive(Debug, Clone, Copy)]
-pub struct Gpu {
-    /// How it multiplies matrices.
-    pub products: Products,
-    /// Largest batch.
-    pub batch_bound: i64,
-}
 
 impl Target for Gpu {
     fn conv<'a>(&self, op: &'a Conv, types: &Types) -> Stages<'a> {

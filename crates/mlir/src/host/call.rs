@@ -6,7 +6,7 @@ use syncbn_ir::ops::Op;
 use syncbn_ir::{Graph, NodeId, Schedule, TensorType};
 
 use super::{Parameter, Places};
-use crate::KernelSource;
+use crate::program::KernelSource;
 
 /// An operator on tensors: what kernels are made for.
 #[derive(Debug, Clone, Copy)]

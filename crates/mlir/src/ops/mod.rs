@@ -19,8 +19,8 @@ pub mod window;
 
 use syncbn_ir::ops::Op;
 
-use crate::LowerError;
 use crate::emit::Emitter;
+use crate::error::LowerError;
 use kernel::Kernel;
 use stage::Stage;
 use target::{Target, Types};

@@ -1,8 +1,8 @@
 //! The kernels of an operator, as values: the target decides which there are, and builds them one by one.
 
 use super::kernel::Kernel;
-use crate::LowerError;
 use crate::emit::{Emitter, Footprint, Key, Numbers};
+use crate::error::LowerError;
 
 /// What a stage emits, given a kernel's tensors.
 type Emit<'a> = Box<dyn for<'c> Fn(&Kernel<'c>, &Emitter<'c>) -> Result<(), String> + 'a>;

@@ -4,8 +4,8 @@ use super::Problem;
 use super::axis::Axis;
 use super::statistics::workspace_elements;
 use super::tile::Tile;
-use crate::Products;
 use crate::emit::{Cost, Direction, Elem, Emitter, Share, Tiles, ceil};
+use crate::program::Products;
 
 /// Turns of the loop over partial results at most that LLVM unrolls, so that their loads stand side by side: a fact of
 /// the code that it makes, as the SASS for sm_90 shows it.

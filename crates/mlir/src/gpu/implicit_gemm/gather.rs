@@ -9,9 +9,9 @@ use super::spatial::{Space, Spatial};
 use super::statistics::Statistics;
 use super::tile::Tile;
 use super::weights::{WeightColumns, WeightRows};
-use crate::Products;
 use crate::emit::{Compare, Divisor, Elem, Emitter, Index, Number, Numbers, Val, ceil};
 use crate::ops::kernel::Kernel;
+use crate::program::Products;
 
 /// Which direction, and what it needs to know of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

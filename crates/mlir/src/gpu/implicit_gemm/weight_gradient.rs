@@ -8,12 +8,12 @@ use super::shape::Shape;
 use super::spatial::Spatial;
 use super::tile::{Size, Tile, choose_split};
 use super::{Problem, footprint};
-use crate::Products;
 use crate::emit::{
     Buffer, Compare, Divisor, Elem, Emitter, Extent, Footprint, Index, Key, Number, Numbers, Val, Work, ceil,
 };
 use crate::ops::kernel::Kernel;
 use crate::ops::stage::{self, Stage};
+use crate::program::Products;
 
 impl Problem {
     /// The gradient for the weights, result 0, of the operands in these slots: the input, and the gradient of the result.
