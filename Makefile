@@ -9,7 +9,7 @@ CARGO_ARGS = $(LOCKED) $(PROFILE)
 # More words for cargo test, such as TEST_ARGS='--test pass_goldens -- bn-to-syncbn'.
 TEST_ARGS ?=
 
-.PHONY: help setup build demo ptxas test test-emulated test-long test-asan fmt fmt-check lint tidy doctor
+.PHONY: help setup build demo ptxas test test-emulated test-long test-asan bench bench-quick fmt fmt-check lint tidy doctor
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,17 @@ test-long: setup ## check the passes on many more random networks
 test-asan: setup ## run the runtime's tests under the address sanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
 	cargo test $(CARGO_ARGS) --package syncbn-runtime --target x86_64-unknown-linux-gnu --target-dir target/asan
+
+# More words for benches/bench.py, such as BENCH_ARGS='--networks resnet50 --write'.
+BENCH_ARGS ?=
+
+bench: setup ## measure beside PyTorch, JAX, ONNX Runtime and OpenVINO: hours, and a download of 4 GB once
+	cargo build $(CARGO_ARGS) --bin syncbn-compile
+	@scripts/bench $(BENCH_ARGS)
+
+bench-quick: setup ## the same for one network: 5 minutes
+	cargo build $(CARGO_ARGS) --bin syncbn-compile
+	@scripts/bench --size quick $(BENCH_ARGS)
 
 fmt: setup ## format the sources
 	cargo fmt --all

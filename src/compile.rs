@@ -5,14 +5,15 @@ use std::thread;
 
 use syncbn_abi::Model;
 use syncbn_abi::symbols::{INFER_CONSTANTS, TRAIN_CONSTANTS};
-use syncbn_codegen::{Cpu, Emit, generate};
+use syncbn_codegen::{Cpu, Emit, generate, generate_objects};
 use syncbn_ir::{DType, Graph, Warning};
-use syncbn_mlir::{Part, Products, Program};
+use syncbn_mlir::{Part, Program};
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
 
 use crate::executable::{Compiled, CompiledPart};
 use crate::options::Device;
 use crate::selection::{check_passes, selection};
+use crate::target::{cpu_target, gpu_target};
 use crate::{Error, Options, Targets, gpu, model, worker};
 
 /// A graph after its passes.
@@ -56,6 +57,27 @@ fn network_of(graph: &Graph, part: Device) -> Result<(Cow<'_, Graph>, DType, Vec
     Ok((Cow::Owned(converted), DType::F32, vec![warning]))
 }
 
+/// What a compilation asks of the passes.
+pub fn pass_options(
+    options: &Options,
+    mode: syncbn_passes::Mode,
+    target: syncbn_passes::Target,
+) -> syncbn_passes::Options {
+    syncbn_passes::Options {
+        mode,
+        batch_norm: options.batch_norm,
+        running_var: options.running_var,
+        loss: options.loss,
+        loss_output: options.loss_output.clone(),
+        input_gradients: false,
+        batch_bound: options.batch,
+        bucket_bytes: options.bucket_bytes,
+        target,
+        winograd: options.winograd,
+        schedules: options.schedules.clone(),
+    }
+}
+
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
 pub fn optimize(
     graph: &Graph,
@@ -63,27 +85,14 @@ pub fn optimize(
     part: Device,
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
-    let on_gpu = part == Device::Gpu;
-    let channel_multiple = match part {
-        Device::Cpu => 1,
-        Device::Gpu => options.products.channels_at_once(),
+    let target = match part {
+        Device::Cpu => cpu_target(&Cpu::new(options.cpu), options.fast),
+        Device::Gpu => gpu_target(options.products),
     };
     let (graph, dtype, mut warnings) = network_of(graph, part)?;
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
-        let mut cx = PassContext::new(syncbn_passes::Options {
-            mode,
-            batch_norm: options.batch_norm,
-            running_var: options.running_var,
-            loss: options.loss,
-            loss_output: options.loss_output.clone(),
-            input_gradients: false,
-            batch_bound: options.batch,
-            bucket_bytes: options.bucket_bytes,
-            channels_last: on_gpu,
-            channel_multiple,
-            bf16_activations: on_gpu && options.products == Products::Bf16,
-        });
+        let mut cx = PassContext::new(pass_options(options, mode, target));
         cx.layout = layout.clone();
         let pipeline = match mode {
             syncbn_passes::Mode::Train => "train",
@@ -121,6 +130,21 @@ pub fn optimize(
         warnings,
         dtype,
     })
+}
+
+/// How nodes are computed on the CPU, in training and in inference, as a text.
+pub fn schedules(graph: &Graph, options: &Options) -> Result<String, Error> {
+    let graphs = optimize(graph, options, Device::Cpu, &mut |_, _| ())?;
+    let target = cpu_target(&Cpu::new(options.cpu), options.fast);
+    let modes = [
+        (graphs.train, syncbn_passes::Mode::Train),
+        (graphs.infer, syncbn_passes::Mode::Infer),
+    ];
+    let reports = modes.into_iter().filter_map(|(planned, mode)| {
+        let options = pass_options(options, mode, target);
+        Some(syncbn_passes::schedule_report(&planned?.graph, &options).map_err(Error::internal))
+    });
+    Ok(reports.collect::<Result<Vec<String>, Error>>()?.join("\n"))
 }
 
 /// The error for a graph that `plan-memory` has not seen.
@@ -192,7 +216,7 @@ pub fn finish(graph: &Graph, graphs: Graphs, options: &Options) -> Result<Compil
             false => optimize(graph, options, device, &mut |_, _| ()),
         };
         let model = graphs.and_then(|graphs| {
-            let model = model::describe(graph, &graphs, options, &cpu, &mut compiled.data)?;
+            let model = model::describe(graph, &graphs, (options, device), &cpu, &mut compiled.data)?;
             Ok((graphs, model))
         });
         described.push((device, model));
@@ -262,10 +286,11 @@ fn part(
     match device {
         Device::Cpu => Ok(CompiledPart {
             model,
-            objects: vec![(
-                "code.o",
-                generate(&program, cpu, Emit::Object, &mut worker::note_kernels)?,
-            )],
+            objects: generate_objects(&program, cpu, &mut worker::note_kernels)?
+                .into_iter()
+                .enumerate()
+                .map(|(i, object)| (format!("code-{i}.o"), object))
+                .collect(),
             blobs: vec![(TRAIN_CONSTANTS, train), (INFER_CONSTANTS, infer)],
             warnings: Vec::new(),
             notes: Vec::new(),

@@ -17,7 +17,7 @@ pub struct CompiledPart {
     /// Its description.
     pub model: Model,
     /// Code, by the name of its object file.
-    pub(crate) objects: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) objects: Vec<(String, Vec<u8>)>,
     /// Data, by symbol.
     pub(crate) blobs: Vec<(&'static str, Vec<u8>)>,
     /// What the user should know of it besides what its description says.
@@ -94,7 +94,7 @@ impl Compiled {
         let data = object_file(&blobs)?;
         let mut paths = Vec::new();
         let objects = self.parts.iter().flat_map(|part| &part.objects);
-        for (name, bytes) in objects.chain(&[("data.o", data)]) {
+        for (name, bytes) in objects.chain(&[("data.o".to_string(), data)]) {
             let path = scratch.join(name);
             fs::write(&path, bytes).map_err(|e| cannot_write(&path, &e))?;
             paths.push(path);

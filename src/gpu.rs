@@ -42,7 +42,7 @@ pub fn part(
     });
     let mut part = CompiledPart {
         model,
-        objects: vec![("gpu-host.o", code.host)],
+        objects: vec![("gpu-host.o".to_string(), code.host)],
         blobs: vec![
             (gpu_symbols::TRAIN_CONSTANTS, train_constants),
             (gpu_symbols::INFER_CONSTANTS, infer_constants),
@@ -51,7 +51,7 @@ pub fn part(
         notes: Vec::new(),
     };
     if let Some(object) = code.emulated {
-        part.objects.push(("gpu-emulated.o", object));
+        part.objects.push(("gpu-emulated.o".to_string(), object));
     }
     if let Some(ptx) = code.ptx {
         let ptxas = Ptxas::find()?;

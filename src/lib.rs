@@ -33,6 +33,7 @@ mod output;
 mod ptxas;
 mod runtime;
 mod selection;
+mod target;
 mod worker;
 
 pub use compile::{Graphs, compile, lower, optimize};

@@ -4,8 +4,9 @@ use syncbn_codegen::CpuFlag;
 
 use syncbn_ir::ops::RunningVar;
 use syncbn_mlir::Products;
-use syncbn_passes::{BatchNormMode, Loss};
+use syncbn_passes::{BatchNormMode, Loss, Override};
 
+use crate::target::FAST;
 use crate::{Error, Kind};
 
 /// Which functions the executable has.
@@ -133,6 +134,12 @@ pub struct Options {
     pub targets: Targets,
     /// Processor.
     pub cpu: CpuFlag,
+    /// Whether code for the CPU follows schedules; otherwise every node has its general form.
+    pub fast: bool,
+    /// Whether schedules of the CPU may be Winograd's, which round more.
+    pub winograd: bool,
+    /// Schedules of nodes on the CPU, instead of those that the passes choose.
+    pub schedules: Vec<Override>,
     /// How GPUs multiply matrices.
     pub products: Products,
     /// Seed of parameters that start at random.
@@ -159,6 +166,9 @@ impl Default for Options {
             bucket_bytes: syncbn_passes::DEFAULT_BUCKET_BYTES,
             targets: Targets::default(),
             cpu: CpuFlag::Native,
+            fast: FAST,
+            winograd: true,
+            schedules: Vec::new(),
             products: Products::Tf32,
             seed: 0,
             passes: None,

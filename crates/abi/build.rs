@@ -5,12 +5,11 @@ use std::{env, fs, io, path::Path};
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=src");
-    let source = [
-        fs::read("src/lib.rs")?,
-        fs::read("src/gpu.rs")?,
-        fs::read("src/model.rs")?,
-    ]
-    .concat();
+    let files: io::Result<Vec<_>> = fs::read_dir("src")?.map(|file| Ok(file?.path())).collect();
+    let mut files = files?;
+    files.sort();
+    let source: io::Result<Vec<_>> = files.iter().map(fs::read).collect();
+    let source = source?.concat();
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in source {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);

@@ -21,6 +21,24 @@ pub fn depends_on_batch(graph: &Graph) -> Result<BTreeSet<NodeId>, PassError> {
     Ok(set)
 }
 
+/// Whether one of these values is in [`depends_on_batch`]. Looks no further than it must: what has a batch
+/// dimension itself is known at once, and weights depend on little.
+pub fn any_depends_on_batch(graph: &Graph, values: &[Value]) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut stack: Vec<NodeId> = values.iter().map(|v| v.node).collect();
+    while let Some(id) = stack.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let mut outputs = graph.node(id).outputs.iter();
+        if matches!(graph.op(id), Op::Input(_)) || outputs.any(|o| o.ty.shape.has_batch()) {
+            return true;
+        }
+        stack.extend(graph.operands(id).iter().map(|v| v.node));
+    }
+    false
+}
+
 /// Nodes whose results are the same on all ranks: parameters, constants, what was summed over all ranks, and
 /// whatever is computed from these alone.
 ///

@@ -30,7 +30,7 @@ use syncbn_ir::ops::{
 };
 use syncbn_ir::{Graph, NodeId, Op, OutputKind, Value};
 
-use crate::analysis::depends_on_batch;
+use crate::analysis::any_depends_on_batch;
 use crate::error::PassError;
 use crate::options::{BatchNormMode, Mode};
 use crate::pass::{Changes, Pass, PassContext};
@@ -73,7 +73,7 @@ fn forward(graph: &Graph, id: NodeId, cx: &mut PassContext) -> Result<Option<Pat
     }
     let scope = match (cx.options.mode, cx.options.batch_norm) {
         (Mode::Infer, _) | (_, BatchNormMode::Local) => None,
-        (Mode::Train, _) if !depends_on_batch(graph)?.contains(&x.node) => None,
+        (Mode::Train, _) if !any_depends_on_batch(graph, &[x]) => None,
         (_, BatchNormMode::Group(k)) => Some(Scope::Group(k)),
         (_, BatchNormMode::Sync | BatchNormMode::Frozen) => Some(Scope::All),
     };

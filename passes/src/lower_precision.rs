@@ -24,7 +24,7 @@
 //!
 //! It leaves alone inputs, outputs and losses, whose type others rely on; parameters, statistics, what
 //! is computed for each channel, and gradients of parameters; and f64 networks. Without
-//! [`crate::Options::bf16_activations`] it does nothing.
+//! [`Storage::Bf16`] it does nothing.
 
 use std::collections::BTreeSet;
 
@@ -32,6 +32,7 @@ use syncbn_ir::ops::Cast;
 use syncbn_ir::{DType, Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
+use crate::options::Storage;
 use crate::pass::{Changes, Pass, PassContext};
 
 /// The pass.
@@ -47,7 +48,7 @@ impl Pass for LowerPrecision {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
-        if !cx.options.bf16_activations {
+        if cx.options.target.storage != Storage::Bf16 {
             return Ok(0);
         }
         let order = graph.topological()?;

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use syncbn_ir::ops::RunningVar;
 
+use crate::choose_schedules::{Machine, Override};
+
 /// Which samples a BatchNorm's statistics are taken of, in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchNormMode {
@@ -74,6 +76,50 @@ impl FromStr for Mode {
     }
 }
 
+/// The order of activations in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Row-major.
+    #[default]
+    Plain,
+    /// Channels innermost.
+    ChannelsLast,
+}
+
+/// What activations are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// The network's element type.
+    #[default]
+    Full,
+    /// bf16, by `lower-precision`.
+    Bf16,
+}
+
+/// What a graph runs on, as far as passes care. The default is a target that has general forms only.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// How `assign-layouts` orders activations.
+    pub order: Order,
+    /// What `pad-channels` makes the channels of convolutions a multiple of.
+    pub channel_multiple: usize,
+    /// What activations are stored in.
+    pub storage: Storage,
+    /// The processor that `choose-schedules` chooses for; None for GPUs, whose kernels choose for themselves.
+    pub machine: Option<Machine>,
+}
+
+impl Default for Target {
+    fn default() -> Target {
+        Target {
+            order: Order::Plain,
+            channel_multiple: 1,
+            storage: Storage::Full,
+            machine: None,
+        }
+    }
+}
+
 /// Options of one run of the passes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -93,12 +139,12 @@ pub struct Options {
     pub batch_bound: usize,
     /// Bytes of gradients that one all-reduce sums at most, unless a single gradient has more.
     pub bucket_bytes: u64,
-    /// Whether `assign-layouts` puts channels innermost.
-    pub channels_last: bool,
-    /// What `pad-channels` makes the channels of convolutions a multiple of.
-    pub channel_multiple: usize,
-    /// Whether `lower-precision` stores activations in bf16.
-    pub bf16_activations: bool,
+    /// What the graph runs on.
+    pub target: Target,
+    /// Whether `choose-schedules` may take Winograd's algorithms, which round more.
+    pub winograd: bool,
+    /// Schedules that nodes get whatever `choose-schedules` would take.
+    pub schedules: Vec<Override>,
 }
 
 /// Bytes of a bucket of gradients unless asked for otherwise. On a CPU, ranks share memory, and one all-reduce of
@@ -117,9 +163,9 @@ impl Default for Options {
             input_gradients: false,
             batch_bound: 32,
             bucket_bytes: DEFAULT_BUCKET_BYTES,
-            channels_last: false,
-            channel_multiple: 1,
-            bf16_activations: false,
+            target: Target::default(),
+            winograd: true,
+            schedules: Vec::new(),
         }
     }
 }

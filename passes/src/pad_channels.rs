@@ -22,7 +22,7 @@
 //! products are smaller than the copies; linear layers for the same reason, as the few classes of a head have few
 //! products; and convolutions with several times the channels that would more than double their work. Below one
 //! multiple of channels padding is free: a tile of the product has more rows and columns than that. With
-//! [`crate::Options::channel_multiple`] 1, as on CPUs, it does nothing.
+//! [`crate::Target::channel_multiple`] 1, as on CPUs, it does nothing.
 
 use std::num::NonZeroUsize;
 
@@ -46,7 +46,7 @@ impl Pass for PadChannels {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
-        if cx.options.channel_multiple <= 1 {
+        if cx.options.target.channel_multiple <= 1 {
             return Ok(0);
         }
         let rules = [Rule {
@@ -66,7 +66,7 @@ fn pad_channels(graph: &Graph, id: NodeId, cx: &mut PassContext) -> Result<Optio
         (Op::ConvBackwardWeight(op), &[x, dy]) => (op.groups, x, dy),
         _ => return Ok(None),
     };
-    let multiple = cx.options.channel_multiple;
+    let multiple = cx.options.target.channel_multiple;
     let Some(channels) = channels(graph.ty(x), graph.ty(y), groups, multiple) else {
         return Ok(None);
     };

@@ -4,6 +4,7 @@ use crate::add_loss::AddLoss;
 use crate::assign_layouts::AssignLayouts;
 use crate::bn_to_syncbn::BnToSyncBn;
 use crate::canonicalize::Canonicalize;
+use crate::choose_schedules::ChooseSchedules;
 use crate::combine_all_reduce::CombineAllReduce;
 use crate::differentiate::Differentiate;
 use crate::error::{Fault, Faults, PassError};
@@ -36,6 +37,7 @@ pub const PASSES: &[&dyn Pass] = &[
     &FoldBatchNorm,
     &LowerPrecision,
     &PadChannels,
+    &ChooseSchedules,
     &AssignLayouts,
     &Schedule,
     &PlanMemory,
@@ -74,9 +76,11 @@ pub const PIPELINES: &[Pipeline] = &[
     // That pass comes after the first two, because it fuses forward and backward together. `combine-all-reduce`
     // comes after it, because before it the sums of a shortcut wait for those of the main branch. `lower-
     // precision` comes when no pass makes gradients or folds constants any more, which all know one element type,
-    // `pad-channels` when no pass looks for convolutions next to other nodes, since it puts slices between them, and
-    // `assign-layouts` when no pass adds nodes any more. `schedule` orders what is there then, and `plan-memory`
-    // is last: lifetimes follow from the order, and any change after it would need another plan.
+    // and `pad-channels` when no pass looks for convolutions next to other nodes, since it puts slices between them.
+    // `choose-schedules` comes when all convolutions are there, and before `assign-layouts`, because layouts follow
+    // from schedules; that pass comes when no other adds nodes any more. `schedule` orders what is there then, and
+    // `plan-memory` is last: lifetimes follow from the order, workspaces from schedules, and any change after it would
+    // need another plan.
     Pipeline {
         name: "train",
         summary: "a network to one training step",
@@ -94,6 +98,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "combine-all-reduce",
             "lower-precision",
             "pad-channels",
+            "choose-schedules",
             "assign-layouts",
             "schedule",
             "plan-memory",
@@ -113,6 +118,7 @@ pub const PIPELINES: &[Pipeline] = &[
             "fold-constants",
             "lower-precision",
             "pad-channels",
+            "choose-schedules",
             "assign-layouts",
             "schedule",
             "plan-memory",

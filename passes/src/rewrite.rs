@@ -134,7 +134,8 @@ impl Patch {
         }
     }
 
-    fn apply(self, graph: &mut Graph) -> Result<(), PassError> {
+    /// Applies the patch; returns the nodes that may be dead now: those that lost readers, and those it added.
+    fn apply(self, graph: &mut Graph) -> Result<Vec<NodeId>, PassError> {
         let mut added: Vec<NodeId> = Vec::with_capacity(self.nodes.len());
         let find = |added: &[NodeId], v: PatchValue| match v {
             PatchValue::Old(v) => v,
@@ -147,10 +148,11 @@ impl Patch {
             let operands: Vec<Value> = node.operands.iter().map(|&v| find(&added, v)).collect();
             added.push(graph.add(node.op, &node.name, &operands)?);
         }
-        for (old, new) in self.replacements {
+        for &(old, new) in &self.replacements {
             graph.replace_uses(old, find(&added, new))?;
         }
-        Ok(())
+        added.extend(self.replacements.iter().map(|(old, _)| old.node));
+        Ok(added)
     }
 }
 
@@ -186,8 +188,8 @@ pub fn rewrite(graph: &mut Graph, rules: &[Rule], cx: &mut PassContext) -> Resul
                     message,
                 };
                 patch.check(graph).map_err(error)?;
-                patch.apply(graph)?;
-                graph.remove_dead();
+                let replaced = patch.apply(graph)?;
+                graph.remove_unread(&replaced);
                 changes += 1;
                 if changes > bound {
                     return Err(error(format!(

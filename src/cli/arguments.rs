@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::precision::Precision;
 use clap::{Parser, ValueEnum};
 use syncbn_codegen::{CpuFlag, Emit};
-use syncbn_passes::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss};
+use syncbn_passes::{BatchNormMode, DEFAULT_BUCKET_BYTES, Loss, Override};
 
 use crate::Mode;
 use crate::diagnostic::MessageFormat;
@@ -71,6 +71,15 @@ pub struct Arguments {
     /// Processor to compile for; the executable refuses others.
     #[arg(long, value_name = "native|x86-64-v3|x86-64-v4", default_value = "native", value_parser = cpu)]
     pub cpu: CpuFlag,
+
+    /// Whether convolutions on the CPU may be computed by Winograd's algorithms, which are faster and round more.
+    #[arg(long, value_enum, default_value = "on")]
+    pub winograd: Switch,
+
+    /// How a node is computed on the CPU, such as `stem=direct(lanes = 16, pixels = 8, vectors = 2, rows = 1)`; may be given
+    /// several times. `--emit schedule` lists what is chosen otherwise.
+    #[arg(long, value_name = "NODE=SCHEDULE")]
+    pub schedule: Vec<Override>,
 
     /// Graph inputs in trainable slots become parameters with random values from this seed.
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
@@ -141,6 +150,15 @@ pub enum Target {
     CudaEmulated,
 }
 
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// Rules of the running variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RunningVarFlag {
@@ -159,6 +177,9 @@ pub enum EmitFlag {
     Graph,
     /// The graphs after their passes.
     GraphOpt,
+    /// How each convolution and matrix product is computed on the CPU, of what there is to choose from, with predicted
+    /// times.
+    Schedule,
     /// MLIR as lowered.
     Mlir,
     /// MLIR in its LLVM dialect.
@@ -195,7 +216,7 @@ impl EmitFlag {
     /// What code generation writes; None for the graph, the executable and reports.
     pub fn code(self) -> Option<Emit> {
         match self {
-            EmitFlag::Exe | EmitFlag::Graph | EmitFlag::GraphOpt => None,
+            EmitFlag::Exe | EmitFlag::Graph | EmitFlag::GraphOpt | EmitFlag::Schedule => None,
             EmitFlag::Kernels | EmitFlag::KernelsJson => None,
             EmitFlag::Mlir => Some(Emit::Mlir),
             EmitFlag::MlirLlvm => Some(Emit::MlirLlvm),

@@ -17,7 +17,7 @@ use clap::Parser;
 use network::import;
 use options::options;
 
-use crate::compile::{Graphs, Planned, finish, lower, optimize};
+use crate::compile::{Graphs, Planned, finish, lower, optimize, schedules};
 use crate::diagnostic::{MessageFormat, Reporter};
 use crate::executable::cannot_write;
 use crate::output::write_atomically;
@@ -101,6 +101,14 @@ fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
             "the report is about kernels for the target cuda, which is not asked for, or not in a precision that GPUs have",
             "add --target cuda, and no --precision but f32, tf32 or bf16",
         )),
+        EmitFlag::Schedule if !options.targets.cpu => Err(Error::user(
+            "--emit schedule is about the CPU's code, and the CPU is no target",
+            "add cpu to --target, or use --emit kernels",
+        )),
+        _ if !options.schedules.is_empty() && !options.targets.cpu => Err(Error::user(
+            "--schedule is about the CPU's code, and the CPU is no target",
+            "add cpu to --target, or leave it out",
+        )),
         EmitFlag::Obj if !options.targets.cpu => Err(Error::user(
             "--emit obj writes the CPU's code, and the CPU is no target",
             "add cpu to --target, or use --emit ptx",
@@ -180,6 +188,11 @@ fn run(arguments: &Arguments, reporter: Reporter) -> Result<(), Error> {
     }
     if arguments.emit == EmitFlag::Exe {
         check_passes(&options)?;
+    }
+    if arguments.emit == EmitFlag::Schedule {
+        let text = schedules(&imported.graph, &options)?;
+        stages.done("passes");
+        return write_text(output, text.as_bytes());
     }
     let graphs = optimize(
         &imported.graph,

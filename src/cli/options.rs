@@ -3,8 +3,9 @@
 use syncbn_ir::ops::RunningVar;
 use syncbn_passes::PrintAfter;
 
-use super::arguments::{Arguments, RunningVarFlag, Target};
+use super::arguments::{Arguments, EmitFlag, RunningVarFlag, Switch, Target};
 use super::network::Network;
+use crate::target::FAST;
 use crate::{Error, Options, Targets};
 
 /// What the executable runs on: what was asked for, or else every kind of device that computes in the precision asked
@@ -62,6 +63,9 @@ pub fn options(arguments: &Arguments, imported: &Network) -> Result<Options, Err
         bucket_bytes: arguments.bucket_bytes,
         targets: targets(arguments)?,
         cpu: arguments.cpu,
+        fast: FAST || arguments.emit == EmitFlag::Schedule,
+        winograd: arguments.winograd == Switch::On,
+        schedules: arguments.schedule.clone(),
         products: arguments
             .precision
             .and_then(|precision| precision.products)

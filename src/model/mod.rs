@@ -2,8 +2,7 @@
 
 mod steps;
 mod tensors;
-
-use std::collections::BTreeSet;
+mod work;
 
 use syncbn_abi::{Arenas, Model, Parameter};
 use syncbn_codegen::Cpu;
@@ -14,6 +13,7 @@ use syncbn_passes::{BatchNormMode, Layout, Loss, Plan};
 
 use crate::compile::{Graphs, Planned, no_plan};
 use crate::data::Bytes;
+use crate::options::Device;
 use crate::{Error, Options};
 use steps::{batch_norms, collective, hash, nodes};
 use tensors::{abi_type, inputs, outputs, parameter, target};
@@ -22,7 +22,7 @@ use tensors::{abi_type, inputs, outputs, parameter, target};
 pub fn describe(
     graph: &Graph,
     graphs: &Graphs,
-    options: &Options,
+    (options, device): (&Options, Device),
     cpu: &Cpu,
     data: &mut Bytes,
 ) -> Result<Model, Error> {
@@ -33,12 +33,8 @@ pub fn describe(
     let mut tensors = |list: &[syncbn_passes::Tensor]| -> Result<Vec<Parameter>, Error> {
         Error::all(list.iter().map(|tensor| parameter(tensor, options.seed, data)))
     };
-    let (mut parameters, statistics) =
+    let (parameters, statistics) =
         Error::both(tensors(&plan.layout.parameters), tensors(&plan.layout.statistics))?;
-    let channels_last = channels_last(graphs);
-    for parameter in &mut parameters {
-        parameter.channels_last = channels_last.contains(&parameter.name);
-    }
     let mut collectives = Vec::new();
     if let Some(train) = &graphs.train {
         for (id, scope) in order::collectives(&train.graph)? {
@@ -54,7 +50,7 @@ pub fn describe(
     Ok(Model {
         compiler: env!("CARGO_PKG_VERSION").to_string(),
         name: graph.name.clone(),
-        flags: flags(options, dtype),
+        flags: flags(options, device, dtype),
         targets: options.targets.names(),
         gpu: None,
         cpu: processor(cpu),
@@ -63,6 +59,7 @@ pub fn describe(
         batch_bound: options.batch as u64,
         train: graphs.train.is_some(),
         infer: graphs.infer.is_some(),
+        threads: false,
         inputs: inputs(&main.graph)?,
         target: graphs
             .train
@@ -78,13 +75,13 @@ pub fn describe(
         train_nodes: graphs
             .train
             .as_ref()
-            .map(|p| nodes(&p.graph))
+            .map(|p| nodes(&p.graph, options.batch))
             .transpose()?
             .unwrap_or_default(),
         infer_nodes: graphs
             .infer
             .as_ref()
-            .map(|p| nodes(&p.graph))
+            .map(|p| nodes(&p.graph, options.batch))
             .transpose()?
             .unwrap_or_default(),
         arenas: arenas(graphs, &plan.layout),
@@ -101,21 +98,6 @@ pub fn processor(cpu: &Cpu) -> syncbn_abi::Cpu {
         name: cpu.name.clone(),
         features: cpu.features.clone(),
     }
-}
-
-/// Names of the parameters that `assign-layouts` gave another order in memory.
-fn channels_last(graphs: &Graphs) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for planned in graphs.train.iter().chain(&graphs.infer) {
-        for id in planned.graph.nodes() {
-            if let Op::Parameter(parameter) = planned.graph.op(id)
-                && planned.graph.ty(id.into()).layout == syncbn_ir::Layout::Nhwc
-            {
-                names.insert(parameter.name.clone());
-            }
-        }
-    }
-    names
 }
 
 /// The bytes of a graph's constants, as its plan places them.
@@ -139,7 +121,7 @@ fn mode_name(mode: BatchNormMode) -> String {
     }
 }
 
-fn flags(options: &Options, dtype: DType) -> Vec<(String, String)> {
+fn flags(options: &Options, device: Device, dtype: DType) -> Vec<(String, String)> {
     let running_var = match options.running_var {
         RunningVar::Pytorch => "pytorch",
         RunningVar::Population => "population",
@@ -158,6 +140,14 @@ fn flags(options: &Options, dtype: DType) -> Vec<(String, String)> {
         ("precision", dtype.name().to_string()),
         ("cpu", options.cpu.name().to_string()),
     ];
+    if device == Device::Cpu && options.fast {
+        flags.push((
+            "winograd",
+            if options.winograd { "on" } else { "off" }.to_string(),
+        ));
+        let schedules = options.schedules.iter();
+        flags.extend(schedules.map(|s| ("schedule", format!("{}={}", s.node, s.schedule))));
+    }
     flags.extend(
         options
             .loss_output

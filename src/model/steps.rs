@@ -9,6 +9,7 @@ use syncbn_mlir::order;
 use syncbn_passes::BatchNormMode;
 
 use super::tensors::fixed_sizes;
+use super::work;
 use crate::compile::Graphs;
 use crate::{Error, Options};
 
@@ -43,14 +44,17 @@ pub fn hash(collectives: &[Collective]) -> u64 {
     hash
 }
 
-/// All nodes, in the graph's own order.
-pub fn nodes(graph: &Graph) -> Result<Vec<Node>, Error> {
+/// All nodes, in the graph's own order, with their work in batches of `batch` samples.
+pub fn nodes(graph: &Graph, batch: usize) -> Result<Vec<Node>, Error> {
     let order = graph.topological().map_err(Error::internal)?;
     Ok(order
         .into_iter()
         .map(|id| Node {
             name: graph.node(id).name.clone(),
             op: graph.op(id).name().to_string(),
+            flops: work::flops(graph, id, batch),
+            bytes: work::bytes(graph, id, batch),
+            schedule: String::new(),
         })
         .collect())
 }

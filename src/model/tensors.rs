@@ -1,8 +1,8 @@
 //! Inputs, the target, outputs and parameters of a description.
 
-use syncbn_abi::{ElementType, Initial, Parameter, Target, Tensor};
+use syncbn_abi::{ElementType, Initial, Order, Parameter, Target, Tensor};
 use syncbn_ir::ops::{Op, ParameterData, Role};
-use syncbn_ir::{DType, Graph, OutputKind, TensorType};
+use syncbn_ir::{DType, Graph, Layout, OutputKind, TensorType};
 use syncbn_mlir::order;
 use syncbn_passes::{Fault, Loss};
 
@@ -115,7 +115,11 @@ pub fn parameter(tensor: &syncbn_passes::Tensor, seed: u64, data: &mut Bytes) ->
         name: tensor.name.clone(),
         shape: fixed_sizes(&tensor.ty),
         offset: tensor.offset,
-        channels_last: false,
+        order: match tensor.ty.layout {
+            Layout::Plain => Order::Plain,
+            Layout::Nhwc => Order::ChannelsLast,
+            Layout::Filter(block) => Order::Filter { block: block as u64 },
+        },
         trained: tensor.trained,
         initial,
     })

@@ -37,6 +37,24 @@ fn has(text: &str, words: &[&str]) {
     }
 }
 
+/// LLVM's time grows faster than a function does.
+#[test]
+fn no_function_of_a_step_is_long() {
+    let mlir = emit("mlir", "f32");
+    let functions: Vec<&str> = mlir.split("\n  llvm.func ").skip(1).collect();
+    let parts = functions
+        .iter()
+        .filter(|f| f.starts_with("internal @syncbn_train_step."));
+    let parts = parts.count();
+    assert!(parts > 1, "{parts} parts");
+    for function in functions {
+        let calls = function.lines().filter(|line| line.contains("llvm.call @"));
+        let calls = calls.filter(|line| !line.contains("@syncbn_rt_trace")).count();
+        let name = function.lines().next().unwrap_or_default();
+        assert!(calls <= 64 + parts, "{calls} calls in {name}");
+    }
+}
+
 #[test]
 fn graphs_parse_back_to_the_same_text() {
     let graph = emit("graph", "f32");

@@ -37,6 +37,14 @@ pub mod gpu_symbols {
     /// `void (*const[])(void* const* parameters)`: the emulated kernels, in order of their indices. Each runs
     /// one thread of the kernel; where that thread is, it asks the runtime.
     pub const EMULATED_KERNELS: &str = "syncbn_emulated_kernels";
+    /// `const void*`: [`RUNTIME_CUDA`], by which an executable with a GPU part has what drives GPUs.
+    pub const CUDA: &str = "syncbn_cuda";
+    /// Provided by the runtime: how GPUs are counted and opened.
+    pub const RUNTIME_CUDA: &str = "syncbn_rt_cuda";
+    /// `const void*`: [`RUNTIME_EMULATOR`], by which an executable with emulated kernels has the emulator.
+    pub const EMULATOR: &str = "syncbn_emulator";
+    /// Provided by the runtime: how emulated GPUs are opened.
+    pub const RUNTIME_EMULATOR: &str = "syncbn_rt_emulator";
     /// `u8[]`, provided by the runtime: the shared memory of the emulated block.
     pub const EMULATED_SHARED: &str = "syncbn_emulated_shared";
     /// Prefix of the runtime's functions that stand for NVVM intrinsics: `llvm.nvvm.a.b` becomes `syncbn_emu_a_b`.

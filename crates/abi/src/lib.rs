@@ -27,7 +27,7 @@ pub use gpu::{
     NCCL_FLOAT64, NCCL_SUM, SHARED_LIMIT, gpu_symbols,
 };
 pub use model::{
-    Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Parameter, Target, Tensor, Uncombined,
+    Arenas, BatchNorm, Collective, Cpu, Initial, Model, Node, Order, Parameter, Target, Tensor, Uncombined,
     X86_64_V3,
 };
 
@@ -66,10 +66,13 @@ pub mod symbols {
     /// Sums the segments over the ranks of the collective's scope, in place, in rank order.
     pub const ALL_REDUCE: &str = "syncbn_rt_all_reduce";
     /// Provided by the runtime: `void (void* context, i64 node, i64 output, const void* data, i64 elements)`.
-    /// Called after every node of a training step, only when [`crate::StepArguments::trace`] is not 0. `output` is what
+    /// Called after every node, only when [`crate::StepArguments::trace`] is not 0. `output` is what
     /// [`crate::trace_output`] makes of the output's index and element type; a bare index means the
     /// model's element type.
     pub const TRACE: &str = "syncbn_rt_trace";
+    /// Provided by the runtime: `i32 (void* context)`. Waits for the other threads of the rank; what each wrote before is
+    /// visible to all after it. Not 0 if one of them has ended with a status that is not 0: this one must end too.
+    pub const TEAM_BARRIER: &str = "syncbn_team_barrier";
 }
 
 /// The arguments of one call of a generated step. All pointers are aligned to [`ALIGNMENT`] unless said otherwise.
@@ -103,6 +106,11 @@ pub struct StepArguments {
     pub ranks: i64,
     /// Not 0: call [`symbols::TRACE`] after every node.
     pub trace: i64,
+    /// Which thread of the rank this call is, from 0. Each thread of a rank calls the step, and with [`Model::threads`]
+    /// the step takes its slice of every kernel's work; thread 0 alone calls collectives, traces, and stores the loss.
+    pub thread: u64,
+    /// Threads of the rank; 1 without [`Model::threads`].
+    pub threads: u64,
 }
 
 /// The arguments of [`symbols::UPDATE_SGD`]:

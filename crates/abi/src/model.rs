@@ -30,6 +30,9 @@ pub struct Model {
     pub train: bool,
     /// Whether the inference functions are present.
     pub infer: bool,
+    /// Whether a step divides its work between the threads of a rank ([`crate::StepArguments::threads`]).
+    #[serde(default)]
+    pub threads: bool,
     /// Data inputs, in the order of [`crate::StepArguments::inputs`].
     pub inputs: Vec<Tensor>,
     /// What training takes as `target`; None without training.
@@ -133,9 +136,9 @@ pub struct Parameter {
     pub shape: Vec<u64>,
     /// Byte offset in its arena.
     pub offset: u64,
-    /// Whether axis 1 is innermost in memory, before the axes that follow it.
+    /// The order of its elements in memory.
     #[serde(default)]
-    pub channels_last: bool,
+    pub order: Order,
     /// Whether the optimiser updates it.
     pub trained: bool,
     /// How it starts.
@@ -147,6 +150,32 @@ impl Parameter {
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
+
+    /// Number of elements in memory, padding included.
+    pub fn stored_elements(&self) -> u64 {
+        match (self.order, self.shape.split_first()) {
+            (Order::Filter { block }, Some((first, rest))) => {
+                first.next_multiple_of(block.max(1)) * rest.iter().product::<u64>()
+            }
+            _ => self.elements(),
+        }
+    }
+}
+
+/// The order of a tensor's elements in an arena. Files and [`Initial`] values are row-major.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Order {
+    /// Row-major.
+    #[default]
+    Plain,
+    /// Axis 1 innermost, behind the axes that follow it.
+    ChannelsLast,
+    /// Axis 0 in blocks: a block's elements innermost, axis 1 before them. The last block is padded with zeros.
+    Filter {
+        /// Elements of a block.
+        block: u64,
+    },
 }
 
 /// How a tensor gets its first value.
@@ -224,6 +253,15 @@ pub struct Node {
     pub name: String,
     /// Operator in the graph's spelling.
     pub op: String,
+    /// Multiplications and additions for each sample; 0 where the operator is no sum of products.
+    #[serde(default)]
+    pub flops: u64,
+    /// Bytes of its operands and results for each sample, at the batch bound.
+    #[serde(default)]
+    pub bytes: u64,
+    /// What computes it; empty where there is one way only.
+    #[serde(default)]
+    pub schedule: String,
 }
 
 /// Sizes of the arenas in bytes.

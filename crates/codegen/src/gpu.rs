@@ -2,6 +2,7 @@
 
 use inkwell::context::{AsContextRef, Context};
 use inkwell::module::Module;
+use syncbn_abi::gpu_symbols;
 use syncbn_mlir::gpu::Kernels;
 use syncbn_mlir::{GpuModule, with_gpu_module};
 use syncbn_mlir::{KernelSource, Program};
@@ -59,6 +60,7 @@ pub fn generate_gpu(
         }
         let context = Context::create();
         let host = translate_host(module, &context)?;
+        emulated::refer_to(&context, &host, gpu_symbols::CUDA, gpu_symbols::RUNTIME_CUDA);
         code.host = from_llvm(&host, &cpu.host(), effort::HOST, Emit::Object)?;
         Ok(code)
     })?

@@ -5,6 +5,7 @@ mod device;
 mod effort;
 mod emulated;
 mod gpu;
+mod objects;
 
 use std::sync::Once;
 
@@ -12,7 +13,9 @@ use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::{AsContextRef, Context};
 use inkwell::module::{Linkage, Module};
 use inkwell::passes::PassBuilderOptions;
-use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetTriple};
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+};
 use syncbn_mlir::{KernelSource, Program};
 use syncbn_mlir::{LowerError, Stage, with_module};
 
@@ -20,6 +23,7 @@ use effort::Effort;
 
 pub use cpu::{Cpu, CpuFlag};
 pub use gpu::{GpuCode, GpuTargets, emit_gpu, generate_gpu, lower_gpu};
+pub use objects::generate_objects;
 
 /// Makes LLVM's code generators known, once in a process: threads that generate code read what this writes.
 fn initialize_targets() {
@@ -29,6 +33,9 @@ fn initialize_targets() {
         Target::initialize_nvptx(&InitializationConfig::default());
     });
 }
+
+/// What host code is for.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Stack of a thread that generates code: LLVM walks through large functions recursively.
 pub const STACK_BYTES: usize = 64 << 20;
@@ -99,12 +106,12 @@ fn translate<'c>(lowered: &syncbn_mlir::Lowered, context: &'c Context) -> Result
     }
 }
 
-fn from_llvm(module: &Module, cpu: &Cpu, effort: Effort, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+/// LLVM's code generator for a processor.
+fn machine(cpu: &Cpu, effort: Effort) -> Result<TargetMachine, CodegenError> {
     initialize_targets();
-    let failed = |e: inkwell::support::LLVMString| CodegenError::Llvm(e.to_string());
-    let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
-    let machine = Target::from_triple(&triple)
-        .map_err(failed)?
+    let triple = TargetTriple::create(TRIPLE);
+    Target::from_triple(&triple)
+        .map_err(|e| CodegenError::Llvm(e.to_string()))?
         .create_target_machine(
             &triple,
             &cpu.name,
@@ -113,8 +120,13 @@ fn from_llvm(module: &Module, cpu: &Cpu, effort: Effort, emit: Emit) -> Result<V
             RelocMode::PIC,
             CodeModel::Default,
         )
-        .ok_or_else(|| CodegenError::Llvm(format!("no code generator for processor {}", cpu.name)))?;
-    module.set_triple(&triple);
+        .ok_or_else(|| CodegenError::Llvm(format!("no code generator for processor {}", cpu.name)))
+}
+
+fn from_llvm(module: &Module, cpu: &Cpu, effort: Effort, emit: Emit) -> Result<Vec<u8>, CodegenError> {
+    let failed = |e: inkwell::support::LLVMString| CodegenError::Llvm(e.to_string());
+    let machine = machine(cpu, effort)?;
+    module.set_triple(&TargetTriple::create(TRIPLE));
     module.set_data_layout(&machine.get_target_data().get_data_layout());
     for function in module.get_functions() {
         // LLVM prefers 256-bit vectors on many processors and would split the 512-bit ones that kernels use.

@@ -1,19 +1,21 @@
 //! The C `main` of a produced executable, and the binding of the model's symbols.
 
 use std::{
-    ffi::{c_char, c_int},
+    ffi::{c_char, c_int, c_void},
     sync::Arc,
 };
 
 use syncbn_abi::{Images, Model};
 
 use crate::{
+    commands::run,
+    cpu::part::{AdamWFunction, CpuPart, StepFunction, UpdateFunction},
     error::{Error, Result},
-    gpu,
-    program::{
-        AdamWFunction, CpuPart, EmulatedKernel, GpuFunction, GpuPart, Program, StepFunction, UpdateFunction,
+    gpu::{
+        Devices, EmulatedGpus, Gpus,
+        part::{EmulatedKernel, GpuFunction, GpuPart},
     },
-    run,
+    program::Program,
 };
 
 /// Longest line of JSON before the images of the device code.
@@ -53,6 +55,8 @@ table!(
     "syncbn_gpu_infer_constants",
     "syncbn_gpu_images",
     "syncbn_emulated_kernels",
+    "syncbn_cuda",
+    "syncbn_emulator",
 );
 
 /// The addresses of the table; null where the model lacks the symbol.
@@ -72,6 +76,10 @@ struct Symbols {
     gpu_infer_constants: *const u8,
     gpu_images: *const u8,
     emulated_kernels: *const EmulatedKernel,
+    /// To a pointer to [`Gpus`].
+    cuda: *const *const c_void,
+    /// To a pointer to [`EmulatedGpus`].
+    emulator: *const *const c_void,
 }
 
 unsafe extern "C" {
@@ -146,7 +154,10 @@ fn gpu_part(model: Model, data: &'static [u8], symbols: &Symbols) -> Result<GpuP
             infer_constants: elements(symbols.gpu_infer_constants, sizes.1),
             images: images(symbols.gpu_images)?,
             emulated_kernels: elements(symbols.emulated_kernels, kernels),
-            devices: gpu::DEVICES,
+            devices: Devices {
+                cuda: symbols.cuda.cast::<&'static Gpus>().as_ref().copied(),
+                emulated: symbols.emulator.cast::<&'static EmulatedGpus>().as_ref().copied(),
+            },
         })
     }
 }

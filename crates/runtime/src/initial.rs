@@ -155,7 +155,7 @@ mod tests {
             name: name.into(),
             shape: vec![elements],
             offset,
-            channels_last: false,
+            order: syncbn_abi::Order::Plain,
             trained: true,
             initial,
         }

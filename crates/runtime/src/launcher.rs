@@ -1,14 +1,39 @@
-//! The environment of a launcher: torchrun, Slurm, Open MPI, or another MPI's process manager.
+//! The environment of a launcher: torchrun, Slurm, Open MPI, or another MPI's process manager. It says which of several
+//! ranks a process is.
 
-use crate::{
-    error::{Error, Result},
-    gpu::process::{Address, Member},
-};
+use crate::error::{Error, Result};
 
 /// Where ports are taken from that no variable names.
 const FIRST_PORT: u64 = 20_000;
 /// How many.
 const PORTS: u64 = 10_000;
+
+/// One of several ranks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Which one.
+    pub rank: usize,
+    /// Of how many.
+    pub ranks: usize,
+    /// Number among the ranks of this machine.
+    pub local_rank: usize,
+    /// Where rank 0 listens.
+    pub address: Address,
+}
+
+/// Where rank 0 listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// The standard input of this process, rank 0, is the listening socket.
+    Inherited,
+    /// A port of a host.
+    At {
+        /// Name or number of the host.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
 
 /// What a launcher's variables say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +97,14 @@ pub fn world(variable: impl Fn(&str) -> Option<String>) -> Option<World> {
         return found("mpiexec", "PMI_RANK", "PMI_SIZE", local_rank, local_size);
     }
     None
+}
+
+/// How many processes a launcher has started on this machine, as far as its variables tell; at least this one.
+pub fn local_processes(variable: impl Fn(&str) -> Option<String>) -> usize {
+    let number = |name: &&str| variable(name)?.trim().parse::<usize>().ok();
+    let world = world(&variable);
+    let count = world.and_then(|world| world.local_size_names.iter().find_map(number));
+    count.unwrap_or(1).max(1)
 }
 
 /// Refuses to be one of several processes, as CPU ranks live in one process.
@@ -180,5 +213,4 @@ fn first_host(list: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "launcher_tests.rs"]
 mod tests;

@@ -3,10 +3,11 @@
 //!
 //! # How a step runs
 //!
-//! Ranks are threads ([`crew`]) that share weights and have private statistics, gradients and step arenas
-//! ([`rank`]). The caller is rank 0. One phase at a time runs on all ranks: a training step, in which
-//! generated code calls back for collectives ([`collectives`], [`all_reduce`], [`barrier`]), then the update,
-//! each rank its own slice. Between phases nobody works, so the loop ([`train`]) looks at losses, logs,
+//! Ranks are threads ([`cpu::crew`]) that share weights and have private statistics, gradients and step arenas
+//! ([`cpu::rank`]). The caller is rank 0. One phase at a time runs on all ranks: a training step, in which
+//! generated code calls back for collectives ([`cpu::collectives`], [`cpu::all_reduce`],
+//! [`cpu::barrier`]), then the update,
+//! each rank its own slice. Between phases nobody works, so the loop ([`commands::train`]) looks at losses, logs,
 //! validates and saves without locks that anyone waits for.
 //!
 //! A GPU rank is a process with memory of its own ([`gpu`]). The loop is the same: it sees an
@@ -19,8 +20,8 @@
 //! - A rank that fails or panics poisons the collectives: the others return with an error, none waits. A GPU rank
 //!   that dies ends the others within 10 s ([`gpu::control`]).
 //! - Weights that are not finite are never saved, and a file is replaced whole or not at all.
-//! - `unsafe` stands only where generated code is called or calls ([`rank`], [`collectives`], `entry`), where
-//!   ranks share memory ([`arena`], [`all_reduce`]), at the futex ([`barrier`]), and in [`gpu`]: where kernels are
+//! - `unsafe` stands only where generated code is called or calls ([`cpu::rank`], [`cpu::collectives`], `entry`), where
+//!   ranks share memory ([`arena`], [`cpu::all_reduce`]), at the futex ([`cpu::barrier`]), and in [`gpu`]: where kernels are
 //!   emulated, where the CUDA driver and NCCL are called, and where processes are signalled and ended.
 //! - No dependency brings a C library: an executable needs glibc alone.
 //!
@@ -53,34 +54,27 @@
 //! weakly. `-static-libgcc` keeps libgcc_s, which catches panics, out of the needed libraries. On glibc before
 //! 2.34 add `-lpthread -ldl`. Executables may be position independent or not.
 
-pub mod all_reduce;
 pub mod arena;
-pub mod atomic_file;
-pub mod barrier;
-pub mod bench;
-pub mod checkpoint;
 pub mod cli;
-pub mod collectives;
+pub mod commands;
 pub mod cpu;
-pub mod crew;
-pub mod data;
 #[cfg(feature = "entry")]
 pub mod entry;
 pub mod error;
 pub mod execution;
+pub mod files;
+mod functions;
 pub mod gpu;
-pub mod infer;
-pub mod info;
 pub mod initial;
 pub mod launcher;
+pub mod learning_rate;
 pub mod optimizer;
+pub mod order;
 pub mod panics;
 pub mod place;
+pub mod processor;
 pub mod program;
-pub mod rank;
 pub mod report;
-pub mod run;
 pub mod sampler;
-pub mod schedule;
+pub mod sizes;
 pub mod trace;
-pub mod train;

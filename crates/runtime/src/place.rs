@@ -1,14 +1,20 @@
 //! Where a command runs: which part of the program, on which kind of device, on how many ranks.
 
-use std::sync::Arc;
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use syncbn_abi::{Cpu, Model};
 
 use crate::{
-    cli::Device,
+    cli::{Device, Options},
+    cpu::{execution::CpuExecution, part::CpuPart},
     error::{Error, Result},
-    gpu::{self, execution::Options, process::Seat},
-    program::{CpuPart, GpuPart, Program},
+    execution::{Execution, Purpose, Threads},
+    gpu::{self, execution::GpuExecution, part::GpuPart, process::Seat},
+    optimizer::Optimizer,
+    program::Program,
     report,
 };
 
@@ -40,6 +46,14 @@ impl Target {
         }
     }
 
+    /// Number of devices that this process sees, at least 1.
+    fn visible(&self) -> Result<usize> {
+        match self {
+            Target::Cpu(_) => Ok(1),
+            Target::Gpu(part, kind) => gpu::visible(part, *kind),
+        }
+    }
+
     /// The value of `--device` that stands for it.
     pub fn device(&self) -> &'static str {
         match self {
@@ -61,6 +75,8 @@ pub struct Place {
     pub seat: Seat,
     /// How GPU ranks run their steps.
     pub options: Options,
+    /// What runs the ranks of the CPU.
+    pub threads: Threads,
 }
 
 impl Place {
@@ -72,6 +88,44 @@ impl Place {
     /// Whether this process logs, shows progress and writes files.
     pub fn leads(&self) -> bool {
         self.seat.rank == 0
+    }
+
+    /// What an execution is started for that trains with an optimiser, infers, or both, in batches of up to `capacity`
+    /// samples of a rank.
+    pub fn purpose(&self, capacity: u64, train: Option<Optimizer>, infer: bool) -> Purpose {
+        Purpose {
+            ranks: self.ranks,
+            threads: self.threads,
+            capacity,
+            train,
+            infer,
+        }
+    }
+
+    /// What runs the ranks, if they are those of the CPU.
+    pub fn on_cpu(&self) -> Option<Threads> {
+        matches!(self.target, Target::Cpu(_)).then_some(self.threads)
+    }
+
+    /// Who computes, for the first line of output; nothing is said of GPUs.
+    pub fn describe(&self) -> Option<String> {
+        let Threads { per_rank, cores } = self.on_cpu()?;
+        let used = cores.min(self.ranks * per_rank);
+        let count = |number: usize, one: &str| match number {
+            1 => format!("1 {one}"),
+            _ => format!("{number} {one}s"),
+        };
+        let (ranks, threads) = (count(self.ranks, "rank"), count(per_rank, "thread"));
+        Some(format!(
+            "{ranks} of {threads} on {used} of {}",
+            count(cores, "core")
+        ))
+    }
+
+    /// What slows the run down.
+    pub fn warning(&self) -> Option<String> {
+        let (ranks, cores) = (self.ranks, self.on_cpu()?.cores);
+        (ranks > cores).then(|| format!("{ranks} ranks take turns on {cores} of this machine's cores"))
     }
 
     /// Refuses a part that cannot train.
@@ -119,14 +173,14 @@ pub fn choose(program: &Program, device: Device) -> Result<Target> {
         Device::CudaEmulated => emulated.ok_or_else(|| lacks("cuda-emulated", "emulated kernels", other)),
         Device::Cuda => {
             let target = cuda.ok_or_else(|| lacks("cuda", "GPU part", other))?;
-            visible(&target).map(|_| target)
+            target.visible().map(|_| target)
         }
         Device::Auto => {
             let Some(target) = cuda else {
                 let error = || Error::environment("this executable has nothing that runs on this machine");
                 return cpu().or(emulated).ok_or_else(error);
             };
-            let Err(cause) = visible(&target) else {
+            let Err(cause) = target.visible() else {
                 return Ok(target);
             };
             let (substitute, name) = match (cpu(), emulated) {
@@ -140,14 +194,52 @@ pub fn choose(program: &Program, device: Device) -> Result<Target> {
     }
 }
 
-/// Number of GPUs that this process sees, at least 1.
-pub fn visible(target: &Target) -> Result<usize> {
-    let Target::Gpu(part, gpu::Kind::Cuda) = target else {
-        return Ok(1);
-    };
-    match (part.devices.count)()? {
-        0 => Err(Error::environment("the CUDA driver sees no GPU")
-            .help("check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --device cpu")),
-        count => Ok(count),
+/// The threads of each of `ranks` ranks that `--threads-per-rank` asks for, or by default: all of the process's `cores`,
+/// where the code of the part divides its work.
+pub fn threads(target: &Target, requested: Option<usize>, ranks: usize, cores: usize) -> Result<Threads> {
+    let on_cpu = matches!(target, Target::Cpu(_));
+    if let Some(threads) = requested.filter(|_| !on_cpu) {
+        return Err(Error::user(format!(
+            "--threads-per-rank {threads}: ranks on {} have no threads",
+            target.device()
+        ))
+        .help("leave --threads-per-rank away, or use --device cpu"));
     }
+    let divides = on_cpu && target.model().threads;
+    if let Some(threads) = requested.filter(|&threads| threads > 1 && !divides) {
+        return Err(Error::unsupported(format!(
+            "--threads-per-rank {threads}: the code of this executable runs on one thread a rank"
+        ))
+        .help("use --ranks instead"));
+    }
+    let default = if divides { (cores / ranks).max(1) } else { 1 };
+    Ok(Threads {
+        per_rank: requested.unwrap_or(default),
+        cores,
+    })
+}
+
+/// Allocates, starts the ranks, compares their schedules, and sets initial values: those of the program, or of
+/// the safetensors file `weights`.
+pub fn start(
+    place: &Place,
+    purpose: Purpose,
+    weights: Option<&Path>,
+    interrupted: Arc<AtomicBool>,
+) -> Result<Box<dyn Execution>> {
+    Ok(match &place.target {
+        Target::Cpu(part) => Box::new(CpuExecution::start(part, purpose, weights, interrupted)?),
+        Target::Gpu(part, kind) => {
+            let seat = &place.seat;
+            Box::new(GpuExecution::start(
+                part,
+                *kind,
+                seat,
+                purpose,
+                place.options,
+                weights,
+                interrupted,
+            )?)
+        }
+    })
 }

@@ -1,6 +1,10 @@
-//! The lowest node of a traced step whose output holds a value that is not finite.
+//! What is seen of the nodes of a traced step: the lowest whose output holds a value that is not finite, or how long each
+//! takes.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use syncbn_abi::{ElementType, StoredType};
 
@@ -9,6 +13,16 @@ use syncbn_abi::{ElementType, StoredType};
 pub struct Trace {
     element_type: ElementType,
     not_finite: Mutex<Option<i64>>,
+    clock: Mutex<Option<Clock>>,
+}
+
+/// The times of nodes.
+#[derive(Debug)]
+struct Clock {
+    /// When the last node ended.
+    last: Instant,
+    /// Seconds of each node.
+    seconds: Vec<f64>,
 }
 
 impl Trace {
@@ -17,6 +31,57 @@ impl Trace {
         Trace {
             element_type,
             not_finite: Mutex::new(None),
+            clock: Mutex::new(None),
+        }
+    }
+
+    fn clock(&self) -> MutexGuard<'_, Option<Clock>> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes times from now on, of `nodes` nodes, and looks at no values.
+    pub fn time(&self, nodes: usize) {
+        *self.clock() = Some(Clock {
+            last: Instant::now(),
+            seconds: vec![0.0; nodes],
+        });
+    }
+
+    /// Whether times are noted.
+    pub fn is_timing(&self) -> bool {
+        self.clock().is_some()
+    }
+
+    /// A step begins.
+    pub fn start_clock(&self) {
+        if let Some(clock) = &mut *self.clock() {
+            clock.last = Instant::now();
+        }
+    }
+
+    /// If times are noted: a node ends, or another output of it.
+    pub fn lap(&self, node: i64) -> bool {
+        let mut clock = self.clock();
+        let Some(clock) = &mut *clock else {
+            return false;
+        };
+        let now = Instant::now();
+        let node = usize::try_from(node).ok();
+        if let Some(seconds) = node.and_then(|node| clock.seconds.get_mut(node)) {
+            *seconds += (now - clock.last).as_secs_f64();
+        }
+        clock.last = now;
+        true
+    }
+
+    /// Seconds of each node since the last call of this, or since times are noted; none if they are not.
+    pub fn take_times(&self) -> Vec<f64> {
+        match &mut *self.clock() {
+            Some(clock) => {
+                let zeros = vec![0.0; clock.seconds.len()];
+                std::mem::replace(&mut clock.seconds, zeros)
+            }
+            None => Vec::new(),
         }
     }
 
@@ -81,6 +146,25 @@ mod tests {
         trace.inspect(6, 0, &nan);
         assert_eq!(trace.take(), Some(5));
         assert_eq!(trace.take(), None);
+    }
+
+    #[test]
+    fn times_of_nodes_add_up_until_taken() {
+        let trace = Trace::new(ElementType::F32);
+        assert!(!trace.lap(0));
+        assert_eq!(trace.take_times(), [0.0; 0]);
+        trace.time(2);
+        trace.start_clock();
+        let start = Instant::now();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(trace.lap(1) && trace.lap(1));
+        // A node that the description does not have is nobody's time.
+        assert!(trace.lap(7));
+        let most = start.elapsed().as_secs_f64();
+        let times = trace.take_times();
+        assert_eq!(times[0], 0.0);
+        assert!(times[1] >= 2e-3 && times[1] <= most, "{times:?}");
+        assert_eq!(trace.take_times(), [0.0; 2]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod epilogue;
 use syncbn_ir::ops::{Binary, BinaryFunction, Cast, Reshape, Unary, UnaryFunction, literal};
 use syncbn_ir::{DType, Dim, Graph, Literal, NodeId, Op, Shape, Value};
 
-use crate::analysis::depends_on_batch;
+use crate::analysis::any_depends_on_batch;
 use crate::error::PassError;
 use crate::options::Mode;
 use crate::pass::{Changes, Pass, PassContext};
@@ -191,7 +191,11 @@ fn into_conv(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<Pa
     };
     let operands = graph.operands(m.producer);
     let weights = [&operands[1..], &m.operands[1..]].concat();
-    if conv.activation.is_some() || conv.moments || operands.len() > 3 || depends(graph, &weights)? {
+    if conv.activation.is_some()
+        || conv.moments
+        || operands.len() > 3
+        || any_depends_on_batch(graph, &weights)
+    {
         return Ok(None);
     }
     let mut folded = folded(graph, m.producer);
@@ -229,7 +233,7 @@ fn into_matmul(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<
     let operands = graph.operands(m.producer);
     let (x, w) = (operands[0], operands[1]);
     let weights = [&[w], before.as_slice(), &m.operands[1..]].concat();
-    if depends(graph, &weights)? {
+    if any_depends_on_batch(graph, &weights) {
         return Ok(None);
     }
     let mut folded = folded(graph, m.producer);
@@ -239,9 +243,4 @@ fn into_matmul(graph: &Graph, id: NodeId, _: &mut PassContext) -> Result<Option<
     let y = folded.binary(BinaryFunction::Add, y, bias)?;
     folded.patch.replace(id.into(), y);
     Ok(Some(folded.patch))
-}
-
-fn depends(graph: &Graph, values: &[Value]) -> Result<bool, PassError> {
-    let of_batch = depends_on_batch(graph)?;
-    Ok(values.iter().any(|v| of_batch.contains(&v.node)))
 }

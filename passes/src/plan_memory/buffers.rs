@@ -1,6 +1,6 @@
 //! Which values share memory, and when that memory is in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncbn_ir::ops::Role;
 use syncbn_ir::{Arena, Graph, Layout as ValueLayout, Location, NodeId, Op, OutputKind, Value};
@@ -196,6 +196,8 @@ impl Buffers {
     fn lives(&self, graph: &Graph, order: &[NodeId]) -> BTreeMap<Value, (usize, usize)> {
         let positions: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
         let whole = (0, order.len());
+        let kept = graph.outputs.iter().filter(|o| o.kind != OutputKind::Output);
+        let kept: BTreeSet<Value> = kept.map(|o| o.value).collect();
         let mut lives: BTreeMap<Value, (usize, usize)> = BTreeMap::new();
         for (position, &id) in order.iter().enumerate() {
             for v in results(graph, id) {
@@ -204,8 +206,7 @@ impl Buffers {
                     .into_iter()
                     .filter_map(|(user, _)| positions.get(&user).copied());
                 let mut end = readers.max().unwrap_or(position);
-                let kinds = graph.outputs.iter().filter(|o| o.value == v).map(|o| o.kind);
-                if kinds.into_iter().any(|k| k != OutputKind::Output) {
+                if kept.contains(&v) {
                     end = order.len();
                 }
                 let life = lives.entry(self.root(v)).or_insert((position, end));

@@ -9,7 +9,7 @@ use syncbn_ir::{Arena, Graph, NodeId, Op, OutputKind, Value};
 use super::buffers::{Buffers, Claim, is_alias};
 use super::layout::Layout;
 use super::{at, is_source};
-use crate::analysis::depends_on_batch;
+use crate::analysis::any_depends_on_batch;
 use crate::error::{Fault, Faults, PassError};
 use crate::options::Mode;
 
@@ -164,7 +164,7 @@ fn statistic(graph: &mut Graph, buffers: &mut Buffers, index: usize) -> Result<(
 /// Gives a graph output its place, or a copy of it.
 fn output(graph: &mut Graph, buffers: &mut Buffers, index: usize, claim: Claim) -> Result<(), PassError> {
     let value = graph.outputs[index].value;
-    let early = buffers.mode() == Mode::Infer && !depends_on_batch(graph)?.contains(&value.node);
+    let early = buffers.mode() == Mode::Infer && !any_depends_on_batch(graph, &[value]);
     let to_caller = graph.outputs[index].kind == OutputKind::Output;
     let copied = matches!(graph.op(value.node), Op::Identity(_)) && graph.use_count(value) == 1;
     if buffers.is_claimed(graph, value) || (early && to_caller && !copied) || saved(graph, value) {

@@ -25,27 +25,23 @@ pub fn first_fit(buffers: &[Buffer]) -> Result<(Vec<u64>, u64), PassError> {
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].size), buffers[i].begin));
     let mut offsets = vec![0u64; buffers.len()];
-    let mut placed: Vec<usize> = Vec::new();
+    // By offset, so that the search ends at the first gap.
+    let mut placed: Vec<(u64, usize)> = Vec::new();
     let mut total = 0u64;
     for i in order {
         let buffer = &buffers[i];
-        let mut taken: Vec<(u64, u64)> = placed
-            .iter()
-            .filter(|&&j| buffers[j].meets(buffer))
-            .map(|&j| (offsets[j], offsets[j] + buffers[j].size))
-            .collect();
-        taken.sort_unstable();
         let mut offset = 0u64;
-        for (begin, end) in taken {
+        for &(begin, j) in placed.iter().filter(|&&(_, j)| buffers[j].meets(buffer)) {
             if begin >= offset.saturating_add(buffer.size) {
                 break;
             }
-            offset = offset.max(end);
+            offset = offset.max(begin + buffers[j].size);
         }
         let end = offset.checked_add(buffer.size).filter(|&e| e <= i64::MAX as u64);
         total = total.max(end.ok_or_else(too_large)?);
         offsets[i] = offset;
-        placed.push(i);
+        let next = placed.partition_point(|&other| other <= (offset, i));
+        placed.insert(next, (offset, i));
     }
     Ok((offsets, total))
 }

@@ -38,6 +38,8 @@ pub struct Layout {
     pub weight_bytes: u64,
     /// Bytes of the statistics arena.
     pub statistic_bytes: u64,
+    /// Indices in `parameters` and in `statistics`.
+    by_name: [BTreeMap<String, usize>; 2],
 }
 
 impl Layout {
@@ -47,7 +49,8 @@ impl Layout {
         let gradients = graph.outputs.iter().filter(|o| o.kind == OutputKind::Gradient);
         let order = graph.topological()?;
         // The bucket of a parameter by its place in the schedule.
-        let bucket = |id: NodeId| order.iter().position(|&other| other == id).unwrap_or(0);
+        let positions: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+        let bucket = |id: NodeId| positions.get(&id).copied().unwrap_or(0);
         let reduced: BTreeMap<&str, usize> = gradients
             .filter(|o| matches!(graph.op(o.value.node), Op::AllReduce(_)))
             .map(|o| (o.name.as_str(), bucket(o.value.node)))
@@ -81,6 +84,7 @@ impl Layout {
         layout.parameters.sort_by_key(rank);
         let ranks: Vec<i32> = layout.parameters.iter().map(|t| rank(t).0).collect();
         layout.place(|i| ranks[i])?;
+        layout.by_name = [&layout.parameters, &layout.statistics].map(|tensors| index(tensors));
         Ok(layout)
     }
 
@@ -121,12 +125,12 @@ impl Layout {
 
     /// Offset of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&Tensor> {
-        self.parameters.iter().find(|t| t.name == name)
+        self.by_name[0].get(name).and_then(|&i| self.parameters.get(i))
     }
 
     /// Offset of a running statistic.
     pub fn statistic(&self, name: &str) -> Option<&Tensor> {
-        self.statistics.iter().find(|t| t.name == name)
+        self.by_name[1].get(name).and_then(|&i| self.statistics.get(i))
     }
 
     /// Checks that the graph has no tensor that the layout lacks, or has with another type.
@@ -149,6 +153,12 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// Tensors by name; of equal names the first.
+fn index(tensors: &[Tensor]) -> BTreeMap<String, usize> {
+    let named = tensors.iter().enumerate().rev();
+    named.map(|(i, tensor)| (tensor.name.clone(), i)).collect()
 }
 
 fn place(tensors: &mut [Tensor]) -> Result<u64, PassError> {

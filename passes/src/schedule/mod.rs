@@ -27,7 +27,8 @@
 
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use syncbn_ir::{Graph, NodeId, Op};
 
@@ -35,7 +36,7 @@ use crate::analysis::{collective_levels, is_awaited};
 use crate::error::PassError;
 use crate::pass::{Changes, Pass, PassContext};
 use crate::plan_memory::is_source;
-use work::Work;
+use work::{Group, Work};
 
 /// The pass.
 pub struct Schedule;
@@ -62,10 +63,6 @@ impl Pass for Schedule {
 
 /// The schedule of a graph whose nodes stand in the order `before`.
 fn order(graph: &Graph, before: &[NodeId], batch_bound: usize) -> Result<Vec<NodeId>, PassError> {
-    let mut work = Work::new(graph, before, batch_bound);
-    for &id in before.iter().filter(|&&id| is_source(graph.op(id))) {
-        work.emit(id);
-    }
     let levels = collective_levels(graph)?;
     let mut collectives: Vec<NodeId> = before
         .iter()
@@ -73,26 +70,34 @@ fn order(graph: &Graph, before: &[NodeId], batch_bound: usize) -> Result<Vec<Nod
         .filter(|&id| matches!(graph.op(id), Op::AllReduce(_)) && is_awaited(graph, id))
         .collect();
     collectives.sort_by_key(|id| levels.get(id).copied());
-    let needed = ancestors(graph, &collectives);
-    let free: BTreeSet<NodeId> = before.iter().copied().filter(|id| !needed.contains(id)).collect();
-    for &collective in &collectives {
-        let before_it = ancestors(graph, &[collective]);
-        work.emit_all(&before_it, None);
-        // Whatever reads the sums waits; the rest of the free work need not.
-        work.emit_all(&free, Some(collective));
+    let mut work = Work::new(graph, before, groups(graph, &collectives), batch_bound);
+    for &id in before.iter().filter(|&&id| is_source(graph.op(id))) {
+        work.emit(id);
     }
-    work.emit_all(&free, None);
+    let free = collectives.len();
+    for (group, &collective) in collectives.iter().enumerate() {
+        work.emit_all(group, None);
+        // Whatever reads the sums waits; the rest of the free work need not.
+        work.emit_all(free, Some(collective));
+    }
+    work.emit_all(free, None);
     Ok(work.order)
 }
 
-/// These nodes and all that they depend on.
-fn ancestors(graph: &Graph, of: &[NodeId]) -> BTreeSet<NodeId> {
-    let mut set = BTreeSet::new();
-    let mut stack = of.to_vec();
-    while let Some(id) = stack.pop() {
-        if set.insert(id) {
-            stack.extend(graph.operands(id).iter().map(|v| v.node));
+/// The index of the first of these collectives that needs a node; their number where none does.
+fn groups(graph: &Graph, collectives: &[NodeId]) -> BTreeMap<NodeId, Group> {
+    let mut groups = BTreeMap::new();
+    for (group, &collective) in collectives.iter().enumerate() {
+        let mut stack = vec![collective];
+        while let Some(id) = stack.pop() {
+            if let Entry::Vacant(entry) = groups.entry(id) {
+                entry.insert(group);
+                stack.extend(graph.operands(id).iter().map(|v| v.node));
+            }
         }
     }
-    set
+    for id in graph.nodes() {
+        groups.entry(id).or_insert(collectives.len());
+    }
+    groups
 }

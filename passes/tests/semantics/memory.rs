@@ -42,6 +42,15 @@ impl Memory {
         }
     }
 
+    /// Forgets what lies in these bytes.
+    fn clear(&mut self, Location { arena, offset }: Location, bytes: u64) {
+        let range = (arena, offset)..(arena, offset + bytes);
+        let gone: Vec<(Arena, u64)> = self.0.range(range).map(|(&k, _)| k).collect();
+        for key in gone {
+            self.0.remove(&key);
+        }
+    }
+
     fn read(&self, location: Location, dims: &[usize], dtype: DType) -> Option<Array> {
         let len = dims.iter().product();
         let cells = (0..len).map(|i| match self.0.get(&Memory::cell(location, i, dtype)) {
@@ -72,6 +81,12 @@ fn execute(graph: &Graph, plan: &Plan, data: &Named, state: &State, n: usize) ->
         memory.write(place(graph, id.into()), array, graph.ty(id.into()).dtype);
     }
     for &id in plan.prepare.iter().chain(&plan.step) {
+        let workspace = graph.node(id).workspace;
+        let bytes = graph.workspace_bytes(id, options().batch_bound);
+        assert_eq!(workspace.is_some(), bytes > 0, "{graph}");
+        // What lies in the workspace is gone before operands are read, and after results are written.
+        let clear = |memory: &mut Memory| workspace.iter().for_each(|&place| memory.clear(place, bytes));
+        clear(&mut memory);
         let read = |v: &Value| {
             let ty = graph.ty(*v);
             let array = memory.read(place(graph, *v), &ty.shape.sizes(n), ty.dtype);
@@ -87,6 +102,7 @@ fn execute(graph: &Graph, plan: &Plan, data: &Named, state: &State, n: usize) ->
             let v = Value { node: id, slot };
             memory.write(place(graph, v), array, graph.ty(v).dtype);
         }
+        clear(&mut memory);
     }
     memory
 }

@@ -4,6 +4,7 @@ mod accumulation;
 mod assembly;
 mod banks;
 mod bases;
+mod carried;
 mod corpus;
 mod devices;
 mod dialect;

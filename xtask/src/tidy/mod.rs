@@ -6,6 +6,7 @@ mod dependencies;
 mod goldens;
 mod links;
 mod manifests;
+mod modules;
 mod sources;
 
 use std::fmt;
@@ -81,6 +82,7 @@ pub fn run(root: &Path) -> Result<bool> {
         problems.extend(links::check(source, &paths));
     }
     problems.extend(goldens::check(&sources));
+    problems.extend(modules::check(&sources));
     problems.extend(notices::check(root)?);
 
     problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));

@@ -18,7 +18,9 @@ use inkwell::values::{
     PointerValue,
 };
 use syncbn_abi::BASE_UNKNOWN;
-use syncbn_abi::gpu_symbols::{EMULATED_ACCESS, EMULATED_KERNELS, EMULATED_SHARED};
+use syncbn_abi::gpu_symbols::{
+    EMULATED_ACCESS, EMULATED_KERNELS, EMULATED_SHARED, EMULATOR, RUNTIME_EMULATOR,
+};
 
 use self::provenance::SHARED;
 use crate::CodegenError;
@@ -41,6 +43,15 @@ impl From<BuilderError> for CodegenError {
     fn from(error: BuilderError) -> CodegenError {
         CodegenError::Llvm(format!("kernels for the emulator: {error}"))
     }
+}
+
+/// Defines `symbol` in a module as a pointer to what another object calls `target`, which the link so takes in.
+pub fn refer_to<'c>(context: &'c Context, module: &Module<'c>, symbol: &str, target: &str) {
+    let target = module.add_global(context.i8_type(), None, target);
+    let pointer = target.as_pointer_value();
+    let global = module.add_global(pointer.get_type(), None, symbol);
+    global.set_initializer(&pointer);
+    global.set_constant(true);
 }
 
 struct Retargeting<'m, 'c> {
@@ -76,6 +87,7 @@ impl<'c> Retargeting<'_, 'c> {
         let global = self.module.add_global(table.get_type(), None, EMULATED_KERNELS);
         global.set_initializer(&table);
         global.set_constant(true);
+        refer_to(self.context, self.module, EMULATOR, RUNTIME_EMULATOR);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::harness::{Case, image, noise, run};
 
 /// A convolution, and how it is blocked.
 #[derive(Debug, Clone)]
-struct Shape {
+pub struct Shape {
     c: usize,
     k: usize,
     input: Vec<usize>,
@@ -21,7 +21,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(c: usize, k: usize, input: &[usize], kernel: usize, stride: usize, pad: usize) -> Shape {
+    pub fn new(c: usize, k: usize, input: &[usize], kernel: usize, stride: usize, pad: usize) -> Shape {
         let rank = input.len();
         Shape {
             c,
@@ -48,7 +48,7 @@ impl Shape {
 }
 
 /// The three directions of a convolution under a schedule.
-fn directions(
+pub fn directions(
     shape: &Shape,
     dtype: DType,
     schedule: Schedule,
@@ -242,6 +242,47 @@ fn winograds_algorithm_agrees_in_all_directions_and_widths() {
                         shape,
                         dtype,
                         winograd(lanes, tiles, chunked),
+                        false,
+                        tolerance,
+                    ));
+                }
+            }
+            run(&cases, vector_bytes, &[3, 5, 0]);
+        }
+    }
+}
+
+fn polyphase(lanes: usize, tiles: usize, chunked: bool) -> Schedule {
+    let blocking = Winograd {
+        lanes,
+        pixels: 8,
+        vectors: 2,
+        tiles,
+        chunked,
+    };
+    Schedule::Polyphase(blocking)
+}
+
+#[test]
+fn polyphase_convolutions_agree_in_all_directions_and_widths() {
+    let shapes = [
+        Shape::new(16, 32, &[16, 16], 3, 2, 1),
+        Shape::new(20, 40, &[9, 7], 3, 2, 1),
+        Shape::new(33, 65, &[15, 18], 3, 2, 1),
+        Shape::new(16, 16, &[8, 24], 3, 2, 1),
+    ];
+    for vector_bytes in widths() {
+        for dtype in [DType::F32, DType::F64] {
+            let lanes = vector_bytes / dtype.bytes() as usize;
+            let tolerance = if dtype == DType::F32 { 2e-5 } else { 1e-13 };
+            let mut cases = Vec::new();
+            for (i, shape) in shapes.iter().enumerate() {
+                for chunked in [false, true] {
+                    let tiles = if chunked { 64 } else { [8, 16, 32][i % 3] };
+                    cases.extend(directions(
+                        shape,
+                        dtype,
+                        polyphase(lanes, tiles, chunked),
                         false,
                         tolerance,
                     ));

@@ -152,6 +152,9 @@ struct Build {
 }
 
 fn build(cases: &[Case]) -> Build {
+    build_for(cases, BOUND)
+}
+fn build_for(cases: &[Case], bound: usize) -> Build {
     let mut b = Build {
         graph: Graph::new("schedules"),
         steps: Vec::new(),
@@ -214,7 +217,7 @@ fn build(cases: &[Case]) -> Build {
         });
         node.schedule = Some(case.schedule);
         b.results.push(node.outputs[0].ty.clone());
-        let bytes = b.graph.workspace_bytes(id, BOUND);
+        let bytes = b.graph.workspace_bytes(id, bound);
         b.graph.node_mut(id).workspace = Some(Location {
             arena: Arena::Step,
             offset: 0,
@@ -336,6 +339,8 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
         total: n as i64,
         ranks: 1,
         trace: 0,
+        thread: 0,
+        threads: 1,
     };
     // SAFETY: the function has this signature, and its arguments hold what the graph was planned for.
     let status = unsafe {
@@ -405,4 +410,65 @@ pub fn image(dtype: DType, channels: usize, spatial: &[usize], layout: Layout) -
             ),
         )
     }
+}
+
+pub fn time(case: &Case, n: usize) -> (f64, f64) {
+    let b = build_for(std::slice::from_ref(case), n);
+    let library = compile(&b, 64, DType::F32);
+    let mut weights = Memory::new(b.weight_bytes as usize);
+    for m in weights.0.iter_mut() {
+        *m = [0x3d00_0000_3d00_0000; 8];
+    }
+    let mut inputs: Vec<Memory> = b
+        .inputs
+        .iter()
+        .map(|(_, ty)| {
+            let mut m = Memory::new(ty.bytes(n).unwrap() as usize);
+            for v in m.0.iter_mut() {
+                *v = [0x3d00_0000_3d00_0000; 8];
+            }
+            m
+        })
+        .collect();
+    let mut outputs: Vec<Memory> = b
+        .results
+        .iter()
+        .map(|ty| Memory::new(ty.bytes(n).unwrap() as usize))
+        .collect();
+    let it: Vec<*const u8> = inputs.iter_mut().map(|m| m.address().cast_const()).collect();
+    let ot: Vec<*mut u8> = outputs.iter_mut().map(|m| m.address()).collect();
+    let mut step = Memory::new(b.step_bytes as usize + 64);
+    for m in step.0.iter_mut() {
+        *m = [0; 8];
+    }
+    let arguments = StepArguments {
+        context: null_mut(),
+        weights: weights.address(),
+        gradients: null_mut(),
+        statistics: null_mut(),
+        prepared: null_mut(),
+        step: step.address(),
+        inputs: it.as_ptr(),
+        outputs: ot.as_ptr(),
+        loss: null_mut(),
+        n: n as i64,
+        total: n as i64,
+        ranks: 1,
+        trace: 0,
+        thread: 0,
+        threads: 1,
+    };
+    let mut times = vec![];
+    unsafe {
+        let f: Symbol<unsafe extern "C" fn(*const StepArguments) -> i32> =
+            library.get(symbols::INFER_STEP.as_bytes()).unwrap();
+        let start = std::time::Instant::now();
+        while times.len() < 5 || (start.elapsed().as_millis() < 150) {
+            let t = std::time::Instant::now();
+            f(&arguments);
+            times.push(t.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    (times[times.len() / 4], times[0])
 }

@@ -4,3 +4,4 @@
 
 mod convolutions;
 mod harness;
+mod timing;

@@ -1,6 +1,6 @@
 //! Rewiring and removing nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
@@ -99,6 +99,40 @@ impl Graph {
             return Err(GraphError::Node(id.number()));
         }
         Ok(())
+    }
+
+    /// Removes those of these nodes that nothing reads any more, and what only they read, inputs excepted; returns how
+    /// many. Where all other nodes are live, that is [`Graph::remove_dead`] for the cost of what is removed.
+    pub fn remove_unread(&mut self, candidates: &[NodeId]) -> usize {
+        let mut readers: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut dead: BTreeSet<NodeId> = BTreeSet::new();
+        let mut stack: Vec<NodeId> = candidates.to_vec();
+        while let Some(id) = stack.pop() {
+            if dead.contains(&id) || !self.contains(id) || matches!(self.op(id), Op::Input(_)) {
+                continue;
+            }
+            let left = readers.entry(id).or_insert_with(|| self.readers(id));
+            if *left > 0 {
+                continue;
+            }
+            dead.insert(id);
+            for operand in self.operands(id) {
+                let node = operand.node;
+                *readers.entry(node).or_insert_with(|| self.readers(node)) -= 1;
+                stack.push(node);
+            }
+        }
+        // In the order of `remove_dead`, which decides the ids of the next nodes.
+        for id in &dead {
+            self.graph.remove_node(id.index());
+        }
+        dead.len()
+    }
+
+    /// Number of reads of all results of a node, graph outputs included.
+    fn readers(&self, id: NodeId) -> usize {
+        let outgoing = self.graph.edges_directed(id.index(), Direction::Outgoing);
+        outgoing.count() + self.outputs.iter().filter(|o| o.value.node == id).count()
     }
 
     /// Removes nodes that no output depends on, inputs excepted; returns how many.

@@ -119,7 +119,10 @@ pub fn gap(lanes: usize) -> usize {
 /// A row of zeros, a square of weights, transformed inputs and products of the tiles that are treated at a time, and
 /// transformed weights: all of them, or those of a chunk.
 fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
-    let (points, edge, taps) = (36, 6, 9);
+    let stride = conv.window.strides.first().copied().unwrap_or(1);
+    let (weights, taps) = (36, 9);
+    // Matrices of values, rows of a tile in all of them, and elements of a row of a tile.
+    let (matrices, rows, edge) = if stride == 1 { (36, 36, 6) } else { (36, 81, 9) };
     let padded = |n: usize| n.next_multiple_of(s.lanes);
     let (reduced, made) = match conv.direction {
         Direction::Forward | Direction::BackwardWeight => (conv.c, conv.k),
@@ -127,11 +130,9 @@ fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
     };
     let chunk = s.vectors * s.lanes;
     let chunks = if s.chunked { 1 } else { made.div_ceil(chunk) };
-    let matrix = |elements: u64| {
-        elements
-            .saturating_add(gap(s.lanes) as u64)
-            .saturating_mul(points)
-    };
+    let between = gap(s.lanes) as u64;
+    let values = |elements: u64| elements.saturating_mul(rows).saturating_add(matrices * between);
+    let matrix = |elements: u64| elements.saturating_add(between).saturating_mul(weights);
     let of_tiles = match conv.direction {
         Direction::BackwardWeight => padded(made),
         Direction::Forward | Direction::BackwardData => chunk,
@@ -139,8 +140,8 @@ fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
     let parts = [
         product_of([edge, reduced.max(made)]) + s.lanes as u64,
         product_of([taps, s.lanes, s.lanes]),
-        matrix(product_of([s.tiles, padded(reduced)])),
-        matrix(product_of([s.tiles, of_tiles])),
+        values(product_of([s.tiles, padded(reduced)])),
+        values(product_of([s.tiles, of_tiles])),
         matrix(product_of([reduced, chunk])).saturating_mul(chunks as u64),
     ];
     let all = parts.iter().fold(0, |sum: u64, &part| sum.saturating_add(part));

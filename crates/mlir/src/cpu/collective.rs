@@ -7,7 +7,7 @@ use melior::ir::attribute::TypeAttribute;
 use syncbn_abi::{Segment, symbols};
 use syncbn_ir::{DType, NodeId};
 
-use crate::emit::{Compare, Elem};
+use crate::emit::Elem;
 use crate::error::LowerError;
 use crate::host::Step;
 
@@ -15,7 +15,7 @@ use crate::host::Step;
 /// tensors of one element type travel as one segment.
 pub(super) fn all_reduce<'c>(step: &mut Step<'c, '_>, id: NodeId, collective: i64) -> Result<(), LowerError> {
     let segments = crate::order::segments(step.graph, id)?;
-    let (reduce, next, failed) = (step.new_block(), step.new_block(), step.new_block());
+    let (reduce, next) = (step.new_block(), step.new_block());
     let several = step.frame.several;
     step.e.branch(several, reduce, next, reduce);
     let size = step.e.index((segments.len() * size_of::<Segment>()) as i64);
@@ -41,13 +41,6 @@ pub(super) fn all_reduce<'c>(step: &mut Step<'c, '_>, id: NodeId, collective: i6
     }
     let (index, count) = (step.e.index(collective), step.e.index(segments.len() as i64));
     let arguments = [step.frame.context, index, table, count];
-    let status = step.call(symbols::ALL_REDUCE, &arguments, Some(Elem::I32));
-    let Some(status) = status else {
-        unreachable!("the call has a result")
-    };
-    let zero = step.e.int(Elem::I32, 0);
-    let ok = step.e.compare(Compare::Eq, status, zero);
-    step.e.branch(ok, next, failed, next);
-    step.failures.push((failed, status));
+    step.call_or_fail(symbols::ALL_REDUCE, &arguments, next);
     Ok(())
 }

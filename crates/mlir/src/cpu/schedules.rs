@@ -16,10 +16,12 @@ impl Cpu {
     /// The result, and its moments where the operator has them.
     pub fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::forward(op, k, e)?,
+            Schedule::General | Schedule::Depthwise(_) => conv::general::forward(op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
             Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
-            Schedule::Winograd(s) => winograd::convolution::forward(&tiled(s, k)?, op, k, e)?,
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => {
+                winograd::convolution::forward(&tiled(s, k)?, op, k, e)?
+            }
             other => return Err(unknown(other)),
         }
         if op.moments {
@@ -36,10 +38,12 @@ impl Cpu {
         e: &Emitter<'c>,
     ) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::backward_data(op, k, e),
+            Schedule::General | Schedule::Depthwise(_) => conv::general::backward_data(op, k, e),
             Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
-            Schedule::Winograd(s) => winograd::convolution::backward_data(&tiled(s, k)?, op, k, e),
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => {
+                winograd::convolution::backward_data(&tiled(s, k)?, op, k, e)
+            }
             other => Err(unknown(other)),
         }
     }
@@ -52,10 +56,10 @@ impl Cpu {
         e: &Emitter<'c>,
     ) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::backward_weight(op, k, e),
+            Schedule::General | Schedule::Depthwise(_) => conv::general::backward_weight(op, k, e),
             Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
-            Schedule::Winograd(s) => {
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => {
                 winograd::weight_gradient::backward_weight(&tiled(s, k)?, op, k, e);
                 Ok(())
             }

@@ -13,6 +13,10 @@ use crate::ops::update;
 use crate::order::CollectiveNumbers;
 use crate::program::Part;
 
+/// Nodes that one function calls the kernels of; a longer step is several functions. LLVM's time grows faster than a
+/// function does.
+const PART_NODES: usize = 64;
+
 impl<'c> Lowering<'c> {
     /// The training step and the updates.
     pub(super) fn training(&mut self, part: Part) -> Result<(), LowerError> {
@@ -72,28 +76,53 @@ impl<'c> Lowering<'c> {
         nodes: &[NodeId],
     ) -> Result<(), LowerError> {
         let functions = self.functions;
-        let mut step = Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
-        let numbers = CollectiveNumbers::new(graph)?;
-        for (index, id) in crate::order::indexed(graph, nodes)? {
-            step.e.set_location(functions.location(&graph.node(id).name));
-            match graph.op(id) {
-                Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
-                Op::AllReduce(_) => {
-                    let collective = numbers.of(id)?;
-                    all_reduce(&mut step, id, collective as i64)?;
-                }
-                _ => self.call_kernel(&mut step, id)?,
-            }
-            step.trace(id, index as i64, |step, arguments| {
-                step.call(symbols::TRACE, &arguments, None);
-            })?;
+        let start = || Step::new(&functions, graph, |e, _| e.address_of(constants, Elem::Ptr));
+        let collectives = CollectiveNumbers::new(graph)?;
+        let nodes = crate::order::indexed(graph, nodes)?;
+        let mut parts = Vec::new();
+        let (before, last) = nodes.split_at(nodes.len().saturating_sub(1) / PART_NODES * PART_NODES);
+        for (i, part) in before.chunks(PART_NODES).enumerate() {
+            let mut step = start();
+            self.calls(&mut step, &collectives, part)?;
+            parts.push(format!("{name}.{i}"));
+            step.finish(&functions, &parts[i], false);
         }
+        let mut step = start();
+        for part in &parts {
+            let (arguments, next) = ([step.arguments], step.new_block());
+            step.call_or_fail(part, &arguments, next);
+        }
+        self.calls(&mut step, &collectives, last)?;
         if crate::order::loss(graph).is_some() {
             let from = step.loss()?;
             let value = step.e.load_scalar(from, Elem::F64);
             step.e.store_scalar(step.frame.loss, value);
         }
-        step.finish(&functions, name);
+        step.finish(&functions, name, true);
+        Ok(())
+    }
+
+    /// Calls the kernels and collectives of nodes, each with its index in the graph's order.
+    fn calls(
+        &mut self,
+        step: &mut Step<'c, '_>,
+        collectives: &CollectiveNumbers,
+        nodes: &[(usize, NodeId)],
+    ) -> Result<(), LowerError> {
+        for &(index, id) in nodes {
+            step.e
+                .set_location(self.functions.location(&step.graph.node(id).name));
+            match step.graph.op(id) {
+                Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
+                Op::AllReduce(_) => {
+                    all_reduce(step, id, collectives.of(id)? as i64)?;
+                }
+                _ => self.call_kernel(step, id)?,
+            }
+            step.trace(id, index as i64, |step, arguments| {
+                step.call(symbols::TRACE, &arguments, None);
+            })?;
+        }
         Ok(())
     }
 

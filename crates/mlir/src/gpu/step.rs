@@ -121,7 +121,7 @@ impl<'c> Lowering<'c> {
             );
             self.copy_loss(&mut step, &queue)?;
         }
-        step.finish(&functions, name);
+        step.finish(&functions, name, true);
         self.end_schedule(name);
         Ok(())
     }

@@ -113,7 +113,7 @@ impl<'c> Lowering<'c> {
         let kernel = &self.lowered.kernels[index as usize];
         launch_kernel(&step.e, (&launch, kernel), stream, n, &[update]);
         let name = kernel.name.clone();
-        step.finish(&functions, function);
+        step.finish(&functions, function, true);
         self.record(&launch, UPDATE, &name);
         self.end_schedule(function);
     }

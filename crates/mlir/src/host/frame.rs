@@ -106,8 +106,8 @@ impl<'c, 'g> Step<'c, 'g> {
         }
     }
 
-    /// Ends the function and adds it to the module.
-    pub fn finish(mut self, functions: &Functions<'c>, name: &str) {
+    /// Ends the function and adds it to the module; others see it when it is `public`.
+    pub fn finish(mut self, functions: &Functions<'c>, name: &str, public: bool) {
         let status = self.e.int(Elem::I32, 0);
         self.e.op("llvm.return", &[status], &[], &[]);
         for (block, status) in std::mem::take(&mut self.failures) {
@@ -119,7 +119,7 @@ impl<'c, 'g> Step<'c, 'g> {
             name,
             &parameters,
             Some(Elem::I32),
-            true,
+            public,
             self.region,
             functions.unknown(),
         );
@@ -157,6 +157,18 @@ impl<'c> Step<'c, '_> {
         self.e.call(name, arguments, result)
     }
 
+    /// Calls a function that returns a status, and returns that at once unless it is 0; goes on in `next`.
+    pub fn call_or_fail(&mut self, name: &str, arguments: &[Val<'c>], next: BlockRef<'c, 'c>) {
+        let failed = self.new_block();
+        let Some(status) = self.call(name, arguments, Some(Elem::I32)) else {
+            unreachable!("the call has a result")
+        };
+        let zero = self.e.int(Elem::I32, 0);
+        let ok = self.e.compare(Compare::Eq, status, zero);
+        self.e.branch(ok, next, failed, next);
+        self.failures.push((failed, status));
+    }
+
     pub fn pointer(&mut self, location: Location) -> Val<'c> {
         let table = match location.arena {
             Arena::Inputs => Some(self.frame.inputs),
@@ -184,8 +196,8 @@ impl<'c> Step<'c, '_> {
         handle::block(&*self.region.append_block(Block::new(&[])))
     }
 
-    /// In a training step, which has a loss, shows every floating-point result to the runtime when it asks for it:
-    /// `show_output` calls it with context, node, output, data and number of elements.
+    /// Shows every floating-point result to the runtime when it asks for it: `show_output` calls it with context, node,
+    /// output, data and number of elements.
     pub fn trace(
         &mut self,
         id: NodeId,
@@ -197,7 +209,7 @@ impl<'c> Step<'c, '_> {
             node.op,
             Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_)
         );
-        if is_source || crate::order::loss(self.graph).is_none() {
+        if is_source {
             return Ok(());
         }
         let zero = self.e.index(0);

@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     error::{Error, Result},
+    learning_rate::{LearningRate, Shape},
     optimizer::Optimizer,
-    schedule::{LearningRate, Shape},
 };
 
 /// The optimiser.

@@ -12,16 +12,18 @@ pub mod cuda;
 pub mod device;
 pub mod emulator;
 pub mod execution;
+mod group;
 mod library;
 pub mod nccl;
+pub mod part;
 pub mod process;
 pub mod stream;
 pub mod survey;
 pub mod symbols;
 
-use crate::{error::Result, program::GpuPart};
+use crate::error::{Error, Result};
 
-use self::{cuda::CudaDevice, device::Device, emulator::EmulatedDevice, survey::Survey};
+use self::{device::Device, part::GpuPart, survey::Survey};
 
 /// What kind of device the GPU part runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,29 +34,67 @@ pub enum Kind {
     Emulated,
 }
 
-/// Where devices come from.
+/// NVIDIA GPUs.
 #[derive(Debug, Clone, Copy)]
-pub struct Devices {
+pub struct Gpus {
     /// Number of GPUs that this process sees, or why it can use none.
     pub count: fn() -> Result<usize>,
-    /// Opens a device: the GPU with the given index, or an emulated one.
-    pub open: fn(&GpuPart, Kind, usize) -> Result<Box<dyn Device>>,
+    /// Opens the GPU with the given index.
+    pub open: fn(&GpuPart, usize) -> Result<Box<dyn Device>>,
     /// What of GPUs the machine has.
     pub survey: fn(&GpuPart) -> Survey,
 }
 
-/// The devices of this machine.
+/// Emulated GPUs.
+#[derive(Debug, Clone, Copy)]
+pub struct EmulatedGpus {
+    /// Opens one.
+    pub open: fn(&GpuPart) -> Result<Box<dyn Device>>,
+}
+
+/// Where devices come from. The objects of a GPU part name what it needs, and an executable carries nothing else: so
+/// nothing but [`cuda`] and [`emulator`] themselves, and tests, may name what opens their devices.
+#[derive(Debug, Clone, Copy)]
+pub struct Devices {
+    /// Of [`Kind::Cuda`].
+    pub cuda: Option<&'static Gpus>,
+    /// Of [`Kind::Emulated`].
+    pub emulated: Option<&'static EmulatedGpus>,
+}
+
+/// All devices of this machine.
 pub const DEVICES: Devices = Devices {
-    count: cuda::count,
-    open,
-    survey: survey::survey,
+    cuda: Some(&cuda::GPUS),
+    emulated: Some(&emulator::GPUS),
 };
 
-fn open(part: &GpuPart, kind: Kind, index: usize) -> Result<Box<dyn Device>> {
-    let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
-    let kernels = kernels.unwrap_or_default();
-    Ok(match kind {
-        Kind::Cuda => Box::new(CudaDevice::open(index, kernels, part)?),
-        Kind::Emulated => Box::new(EmulatedDevice::new(kernels, part.emulated_kernels.to_vec())?),
-    })
+impl Devices {
+    /// NVIDIA's GPUs.
+    pub fn gpus(&self) -> Result<&'static Gpus> {
+        self.cuda.ok_or_else(|| missing("CUDA"))
+    }
+
+    /// Opens a device: the GPU with the given index, or an emulated one.
+    pub fn open(&self, part: &GpuPart, kind: Kind, index: usize) -> Result<Box<dyn Device>> {
+        match kind {
+            Kind::Cuda => (self.gpus()?.open)(part, index),
+            Kind::Emulated => (self.emulated.ok_or_else(|| missing("the emulator"))?.open)(part),
+        }
+    }
+}
+
+fn missing(what: &str) -> Error {
+    Error::internal(format!("the executable was linked without {what}"))
+}
+
+/// Number of devices that this process sees, at least 1; the emulator has as many as are wanted.
+pub fn visible(part: &GpuPart, kind: Kind) -> Result<usize> {
+    if kind == Kind::Emulated {
+        return Ok(1);
+    }
+    match (part.devices.gpus()?.count)()? {
+        0 => Err(Error::environment("the CUDA driver sees no GPU")
+            .help("check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --device cpu")),
+        count => Ok(count),
+    }
 }

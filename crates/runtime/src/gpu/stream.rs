@@ -1,66 +1,54 @@
 //! What the opaque pointers of generated code point to: streams and communicators.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     ffi::c_void,
     rc::Rc,
 };
 
-use super::{
-    cuda::CudaStream,
-    device::Replay,
-    emulator::{self, EmulatedStream},
-    nccl,
-};
+use super::{device::Replay, group};
 use crate::error::{Error, Result};
-
-/// `ncclSuccess`.
-pub const NCCL_SUCCESS: i32 = 0;
-/// `ncclInternalError`: the status of a collective that failed for a reason that the stream knows.
-pub const NCCL_FAILED: i32 = 3;
 
 /// A stream of a device, and what went wrong on it.
 pub struct Stream {
-    backend: Backend,
+    backend: Box<dyn Backend>,
     failure: RefCell<Option<Error>>,
     /// The device's count of all-reduces.
     collectives: Rc<Cell<u64>>,
 }
 
-/// Whether this thread is in a group of NCCL's calls, and whether the group has been counted.
-#[derive(Clone, Copy)]
-enum Group {
-    Outside,
-    Empty,
-    Counted,
+/// What a kind of device does on a stream.
+pub(super) trait Backend: Any {
+    /// Enqueues a kernel.
+    ///
+    /// # Safety
+    /// `parameters` points to the values of the kernel's parameters.
+    unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) -> Result<()>;
+
+    /// Lets later work wait for what `signalling` has been given so far.
+    fn wait_for(&self, signalling: &Stream) -> Result<()>;
+
+    /// Enqueues an all-reduce.
+    fn all_reduce(&self, communicator: &Communicator, call: AllReduce) -> Result<()>;
+
+    /// Copies from the device after all work, and waits.
+    fn fetch(&self, from: *const u8, to: &mut [u8]) -> Result<()>;
 }
 
-thread_local! {
-    static GROUP: Cell<Group> = const { Cell::new(Group::Outside) };
-}
+/// A communicator of a device, as its kind of device made it.
+pub struct Communicator(Box<dyn Any>);
 
-/// Until [`end_group`], all-reduces of this thread count as one.
-pub(super) fn begin_group() {
-    GROUP.set(Group::Empty);
-}
+impl Communicator {
+    /// Hides what kind of communicator it is.
+    pub(super) fn new<C: Any>(communicator: C) -> Self {
+        Communicator(Box::new(communicator))
+    }
 
-/// Ends what [`begin_group`] began.
-pub(super) fn end_group() {
-    GROUP.set(Group::Outside);
-}
-
-/// The device of a stream.
-pub(super) enum Backend {
-    Emulated(EmulatedStream),
-    Cuda(CudaStream),
-}
-
-/// A communicator of a device.
-pub enum Communicator {
-    /// Of emulated devices.
-    Emulated(Rc<emulator::Communicator>),
-    /// Of GPUs.
-    Nccl(nccl::Communicator),
+    /// The communicator, if it is of this kind.
+    pub(super) fn of<C: Any>(&self) -> Result<&C> {
+        self.0.downcast_ref().ok_or_else(mixed)
+    }
 }
 
 /// An all-reduce as NCCL has it.
@@ -78,28 +66,18 @@ pub(super) struct AllReduce {
 
 impl Stream {
     /// A stream on which nothing went wrong yet.
-    pub(super) fn new(backend: Backend, collectives: &Rc<Cell<u64>>) -> Self {
+    pub(super) fn new(backend: impl Backend, collectives: &Rc<Cell<u64>>) -> Self {
         Stream {
-            backend,
+            backend: Box::new(backend),
             failure: RefCell::new(None),
             collectives: Rc::clone(collectives),
         }
     }
 
-    /// The stream of a GPU.
-    pub(super) fn cuda(&self) -> Result<&CudaStream> {
-        match &self.backend {
-            Backend::Cuda(stream) => Ok(stream),
-            Backend::Emulated(_) => Err(mixed()),
-        }
-    }
-
-    /// The stream of an emulated device.
-    pub(super) fn emulated(&self) -> Result<&EmulatedStream> {
-        match &self.backend {
-            Backend::Emulated(stream) => Ok(stream),
-            Backend::Cuda(_) => Err(mixed()),
-        }
+    /// The backend, if it is of this kind.
+    pub(super) fn of<B: Backend>(&self) -> Result<&B> {
+        let backend: &dyn Any = &*self.backend;
+        backend.downcast_ref().ok_or_else(mixed)
     }
 
     /// Keeps the first failure.
@@ -125,12 +103,8 @@ impl Stream {
         if self.has_failed() {
             return;
         }
-        let outcome = match &self.backend {
-            // SAFETY: passed on from the caller.
-            Backend::Emulated(stream) => unsafe { stream.launch(kernel, grid, parameters) },
-            // SAFETY: passed on from the caller.
-            Backend::Cuda(stream) => unsafe { stream.launch(kernel, grid, parameters) },
-        };
+        // SAFETY: passed on from the caller.
+        let outcome = unsafe { self.backend.launch(kernel, grid, parameters) };
         if let Err(error) = outcome {
             self.fail(error);
         }
@@ -141,53 +115,26 @@ impl Stream {
         if std::ptr::eq(self, signalling) {
             return;
         }
-        let outcome = match (&self.backend, &signalling.backend) {
-            (Backend::Emulated(waiting), Backend::Emulated(signalling)) => waiting.wait_for(signalling),
-            (Backend::Cuda(waiting), Backend::Cuda(signalling)) => waiting.wait_for(signalling),
-            _ => Err(mixed()),
-        };
-        if let Err(error) = outcome {
+        if let Err(error) = self.backend.wait_for(signalling) {
             self.fail(error);
         }
     }
 
-    /// Enqueues an all-reduce, unless the stream has failed; its status.
-    pub(super) fn all_reduce(&self, communicator: &Communicator, call: AllReduce) -> i32 {
+    /// Enqueues an all-reduce. False if the stream has failed, now or before.
+    pub(super) fn all_reduce(&self, communicator: &Communicator, call: AllReduce) -> bool {
         if self.has_failed() {
-            return NCCL_FAILED;
+            return false;
         }
-        match GROUP.get() {
-            Group::Counted => {}
-            Group::Empty => {
-                GROUP.set(Group::Counted);
-                self.collectives.update(|count| count + 1);
-            }
-            Group::Outside => self.collectives.update(|count| count + 1),
+        if group::counts() {
+            self.collectives.update(|count| count + 1);
         }
-        let outcome = match (&self.backend, communicator) {
-            (Backend::Emulated(stream), Communicator::Emulated(communicator)) => {
-                stream.all_reduce(communicator, call)
-            }
-            (Backend::Cuda(stream), Communicator::Nccl(communicator)) => {
-                communicator.all_reduce(stream.handle(), call)
-            }
-            _ => Err(mixed()),
-        };
-        match outcome {
-            Ok(()) => NCCL_SUCCESS,
-            Err(error) => {
-                self.fail(error);
-                NCCL_FAILED
-            }
-        }
+        let outcome = self.backend.all_reduce(communicator, call);
+        outcome.map_err(|error| self.fail(error)).is_ok()
     }
 
     /// Copies from the device after all work of the stream.
     pub(super) fn download(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
-        match &self.backend {
-            Backend::Emulated(stream) => stream.fetch(from, to),
-            Backend::Cuda(stream) => stream.fetch(from, to),
-        }
+        self.backend.fetch(from, to)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{cuda, nccl::Nccl};
-use crate::{error::Error, program::GpuPart};
+use crate::{error::Error, gpu::part::GpuPart};
 
 /// What was found, and what is missing.
 #[derive(Debug, Clone, Serialize)]
@@ -63,7 +63,7 @@ impl<T> Found<T> {
 
 /// Looks for the driver, for GPUs that it sees, and for NCCL. Nothing is loaded onto a GPU.
 pub(super) fn survey(part: &GpuPart) -> Survey {
-    let (driver, gpus) = match cuda::survey(part) {
+    let (driver, gpus) = match cuda::found(part) {
         Ok((driver, gpus)) => (Found::Found(driver), gpus),
         Err(error) => (
             Found::of(Err(error)),

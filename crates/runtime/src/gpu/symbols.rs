@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    nccl,
-    stream::{self, AllReduce, Communicator, NCCL_FAILED, NCCL_SUCCESS, Stream},
+    nccl::{self, NCCL_FAILED, NCCL_SUCCESS},
+    stream::{AllReduce, Communicator, Stream},
 };
 use crate::{error::Error, panics, trace::Trace};
 
@@ -97,7 +97,10 @@ pub unsafe extern "C" fn ncclAllReduce(
                 stream.fail(Error::internal("an all-reduce without a communicator"));
                 return NCCL_FAILED;
             };
-            stream.all_reduce(communicator, call)
+            match stream.all_reduce(communicator, call) {
+                true => NCCL_SUCCESS,
+                false => NCCL_FAILED,
+            }
         })
     }
 }
@@ -106,7 +109,6 @@ pub unsafe extern "C" fn ncclAllReduce(
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupStart() -> i32 {
-    stream::begin_group();
     catch_unwind(nccl::group_start).unwrap_or(NCCL_FAILED)
 }
 
@@ -114,7 +116,6 @@ pub extern "C" fn ncclGroupStart() -> i32 {
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
 pub extern "C" fn ncclGroupEnd() -> i32 {
-    stream::end_group();
     catch_unwind(nccl::group_end).unwrap_or(NCCL_FAILED)
 }
 
@@ -136,7 +137,7 @@ pub unsafe extern "C" fn syncbn_rt_nccl_check(stream: *mut c_void, status: i32) 
 }
 
 /// [`syncbn_abi::gpu_symbols::TRACE`]: waits for the stream, and notes the node if the output holds a value that
-/// is not finite. The context is a [`Trace`].
+/// is not finite, or how long it took. The context is a [`Trace`].
 ///
 /// # Safety
 /// `stream` is one of a living device, `context` points to a [`Trace`], and `data` to `elements` elements of
@@ -158,6 +159,14 @@ pub unsafe extern "C" fn syncbn_rt_gpu_trace(
             };
             let elements = usize::try_from(elements).unwrap_or(0);
             if elements == 0 || data.is_null() || stream.has_failed() {
+                return;
+            }
+            if trace.is_timing() {
+                // A byte, for which it waits.
+                match stream.download(data.cast(), &mut [0]) {
+                    Ok(()) => trace.lap(node),
+                    Err(error) => return stream.fail(error),
+                };
                 return;
             }
             let mut bytes = vec![0; elements * trace.element_type(output).bytes() as usize];

@@ -8,7 +8,7 @@ use std::{
 };
 
 use syncbn_abi::ElementType;
-use syncbn_runtime::data::write_npz;
+use syncbn_runtime::files::data::write_npz;
 
 /// Makes the binary act as the model that it describes.
 pub const ACT_AS: &str = "SYNCBN_TEST_MODEL";
@@ -148,7 +148,7 @@ impl Bench {
 
     /// One f64 array of an npz file.
     pub fn array(&self, name: &str, array: &str) -> (Vec<u64>, Vec<f64>) {
-        let mut archive = syncbn_runtime::data::Archive::open(&self.path(name)).unwrap();
+        let mut archive = syncbn_runtime::files::data::Archive::open(&self.path(name)).unwrap();
         let array = archive.read(array).unwrap();
         (array.header.shape, floats(&array.bytes))
     }

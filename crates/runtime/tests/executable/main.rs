@@ -13,6 +13,7 @@ mod harness;
 mod inference;
 mod optimizers;
 mod processes;
+mod threads;
 mod training;
 
 use libtest_mimic::{Arguments, Trial};
@@ -21,7 +22,10 @@ fn main() {
     if let Ok(description) = std::env::var(harness::ACT_AS) {
         harness::die_if_asked();
         let program = || Ok(fake_model::program(&description));
-        std::process::exit(syncbn_runtime::run::main(program, std::env::args_os().collect()));
+        std::process::exit(syncbn_runtime::commands::run::main(
+            program,
+            std::env::args_os().collect(),
+        ));
     }
     let tests = [
         training::TESTS,
@@ -33,6 +37,7 @@ fn main() {
         graphs::TESTS,
         processes::TESTS,
         deaths::TESTS,
+        threads::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&'static str, fn())| {

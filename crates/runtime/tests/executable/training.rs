@@ -195,8 +195,13 @@ fn a_pipe_gets_plain_lines() {
     bench.data("d.npz", 8);
     let run = bench.ok("train --data d.npz --batch 4 --steps 3");
     let lines: Vec<_> = run.stdout.lines().collect();
-    assert_eq!(lines.len(), 3, "{}", run.stdout);
-    assert!(lines[2].starts_with("step 3/3 epoch 2 loss "), "{}", lines[2]);
+    assert_eq!(lines.len(), 4, "{}", run.stdout);
+    assert!(
+        lines[0].starts_with("1 rank of 1 thread on 1 of "),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[3].starts_with("step 3/3 epoch 2 loss "), "{}", lines[3]);
     assert_eq!(run.stderr, "");
 }
 
@@ -229,11 +234,9 @@ fn an_interrupt_finishes_the_step_and_saves() {
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert!(line.starts_with("step 1/"), "{line}");
+        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let lines: Vec<String> = lines.take(2).map(Result::unwrap).collect();
+        assert!(lines[1].starts_with("step 1/"), "{lines:?}");
         // SAFETY: the process is a child of this test and has not been waited for.
         unsafe { libc::kill(child.id() as i32, signal) };
         let output = child.wait_with_output().unwrap();

@@ -4,7 +4,7 @@ use syncbn_ir::DType;
 use syncbn_passes::{Mode, Options, inference_graph};
 
 use super::expected::Expected;
-use super::{Effective, channel_multiple, for_each_seed, names_of, state_of, worse};
+use super::{Effective, for_each_seed, names_of, state_of, target, worse};
 use crate::memory::check_memory;
 use crate::random_network::random_network;
 use crate::support::{inputs, options, run, split};
@@ -20,8 +20,7 @@ fn every_pass_keeps_the_inference() {
         let ranks = split(&inputs(&network, 3, seed), &[3]);
         let expected = Expected::of(&network, ranks.clone(), &state, 1);
         let options = Options {
-            channels_last: seed.is_multiple_of(2),
-            channel_multiple: channel_multiple(seed),
+            target: target(seed),
             mode: Mode::Infer,
             ..options()
         };

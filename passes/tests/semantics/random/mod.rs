@@ -17,8 +17,8 @@ use exceptions::{EXCEPTIONS, LISTED};
 use expected::{BOUND, Excess};
 use syncbn_ir::training::Generator;
 use syncbn_ir::{Graph, State, initial_state};
-use syncbn_passes::Options;
 use syncbn_passes::pipelines::expand;
+use syncbn_passes::{Machine, Options, Order, Target};
 
 use crate::support::after;
 
@@ -32,13 +32,27 @@ fn setting(name: &str, otherwise: u64) -> u64 {
     })
 }
 
-/// What channels are padded to for a seed: nothing where they are not innermost either.
-fn channel_multiple(seed: u64) -> usize {
-    match seed % 8 {
-        0 => 2,
-        2 => 4,
-        4 => 8,
-        _ => 1,
+/// What a seed's graphs are made for: nothing in particular, a GPU with its padded channels, or a processor with its
+/// schedules.
+fn target(seed: u64) -> Target {
+    let machine = match seed % 8 {
+        3 => Some(Machine::with_vectors(64)),
+        7 => Some(Machine::with_vectors(32)),
+        _ => None,
+    };
+    Target {
+        order: match seed.is_multiple_of(2) || machine.is_some() {
+            true => Order::ChannelsLast,
+            false => Order::Plain,
+        },
+        channel_multiple: match seed % 8 {
+            0 => 2,
+            2 => 4,
+            4 => 8,
+            _ => 1,
+        },
+        machine,
+        ..Target::default()
     }
 }
 

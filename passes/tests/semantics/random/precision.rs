@@ -2,9 +2,9 @@
 //! round, a network computes the same bits with it and without it.
 
 use syncbn_ir::{DType, Graph, Op, OutputKind};
-use syncbn_passes::{Mode, Options, inference_graph, training_graph};
+use syncbn_passes::{Mode, Options, Storage, Target, inference_graph, training_graph};
 
-use super::{Effective, for_each_seed, names_of, state_of};
+use super::{Effective, for_each_seed, names_of, state_of, target};
 use crate::memory::check_memory;
 use crate::random_network::random_network;
 use crate::support::{after, inputs, options, run, split};
@@ -48,12 +48,18 @@ fn precision_changes_no_value() {
         for mode in [Mode::Train, Mode::Infer] {
             let options = Options {
                 mode,
-                channels_last: seed.is_multiple_of(2),
-                bf16_activations: true,
+                target: Target {
+                    channel_multiple: 1,
+                    storage: Storage::Bf16,
+                    ..target(seed)
+                },
                 ..options()
             };
             let exact = Options {
-                bf16_activations: false,
+                target: Target {
+                    storage: Storage::Full,
+                    ..options.target
+                },
                 ..options.clone()
             };
             let what = format!("seed {seed}, {mode:?}");

@@ -4,7 +4,7 @@ use syncbn_ir::DType;
 use syncbn_passes::{BatchNormMode, Options, training_graph};
 
 use super::expected::Expected;
-use super::{DEFINITION, channel_multiple, for_each_seed, random_groups, state_of};
+use super::{DEFINITION, for_each_seed, random_groups, state_of, target};
 use crate::random_network::random_network;
 use crate::support::{after, inputs, options, run, split};
 
@@ -23,8 +23,7 @@ fn splits_do_not_matter(batch_norm: BatchNormMode, groups: usize, k: usize) {
         let options = Options {
             batch_norm,
             bucket_bytes: 1 + seed % 700,
-            channels_last: seed.is_multiple_of(2),
-            channel_multiple: channel_multiple(seed),
+            target: target(seed),
             ..options()
         };
         let (graph, _) = training_graph(&network, &options).unwrap();

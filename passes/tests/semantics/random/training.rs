@@ -5,9 +5,7 @@ use syncbn_passes::pipelines::PASSES;
 use syncbn_passes::{BatchNormMode, Options, training_graph};
 
 use super::expected::Expected;
-use super::{
-    DEFINITION, Effective, channel_multiple, for_each_seed, names_of, random_groups, state_of, worse,
-};
+use super::{DEFINITION, Effective, for_each_seed, names_of, random_groups, state_of, target, worse};
 use crate::memory::check_memory;
 use crate::random_network::random_network;
 use crate::support::{after, inputs, options, run, split};
@@ -47,8 +45,7 @@ impl Step {
             batch_norm,
             // Small buckets, so that there are several.
             bucket_bytes: 1 + seed % 700,
-            channels_last: seed.is_multiple_of(2),
-            channel_multiple: channel_multiple(seed),
+            target: target(seed),
             ..options()
         };
         Step {

@@ -2,10 +2,10 @@
 
 use syncbn_ir::ops::{Conv, ConvBackwardData, Window};
 
-use super::tiles::{ALL, Image, Points, read_tile};
-use super::transform::{OUTPUTS, POINTS, TAPS, both_axes, input, output};
+use super::tiles::{Image, Points, read_tile, weights_of};
+use super::transform::{TAPS, both_axes};
 use super::weights::Chunk;
-use super::{Blocking, chunks, zeros};
+use super::{Algorithm, Blocking, chunks, phases, phases_backward, single, zeros};
 use crate::cpu::conv::epilogue::Epilogue;
 use crate::cpu::conv::filter::{Filter, ragged};
 use crate::cpu::product::microkernel::{Tile, Turns};
@@ -18,8 +18,21 @@ pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>)
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
     let filter = Filter::of(w, b.lanes, [1, TAPS as i64, TAPS as i64]);
-    let pads = [0, 1].map(|axis| window.pad_begin(axis) as i64);
-    Convolution::new(*b, [x, y], pads, filter, Epilogue::new(op, k), false).emit(e, k.n);
+    let algorithm = if window.strides[0] == 1 {
+        single()
+    } else {
+        phases()
+    };
+    let start = [0, 1].map(|axis| -(window.pad_begin(axis) as i64));
+    Convolution::new(
+        (*b, algorithm),
+        [x, y],
+        start,
+        filter,
+        Epilogue::new(op, k),
+        false,
+    )
+    .emit(e, k.n);
     Ok(())
 }
 
@@ -33,13 +46,20 @@ pub fn backward_data<'c>(
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window: Window = op.window(&w.ty)?;
     let filter = Filter::of(w, b.lanes, [1, TAPS as i64, TAPS as i64]);
-    let pads = [0, 1].map(|axis| TAPS as i64 - 1 - window.pad_begin(axis) as i64);
-    Convolution::new(*b, [dy, dx], pads, filter, Epilogue::none(), true).emit(e, k.n);
+    let (algorithm, start) = match window.strides[0] {
+        1 => (
+            single(),
+            [0, 1].map(|axis| window.pad_begin(axis) as i64 + 1 - TAPS as i64),
+        ),
+        _ => (phases_backward(), [0, 0]),
+    };
+    Convolution::new((*b, algorithm), [dy, dx], start, filter, Epilogue::none(), true).emit(e, k.n);
     Ok(())
 }
 
 struct Convolution<'c> {
     blocking: Blocking<'c>,
+    algorithm: Algorithm<'c>,
     source: Image<'c>,
     target: Image<'c>,
     filter: Filter<'c>,
@@ -59,9 +79,9 @@ struct Workspace<'c> {
 
 impl<'c> Convolution<'c> {
     fn new(
-        blocking: Blocking<'c>,
+        (blocking, algorithm): (Blocking<'c>, Algorithm<'c>),
         [source, target]: [&Tensor<'c>; 2],
-        pads: [i64; 2],
+        start: [i64; 2],
         filter: Filter<'c>,
         epilogue: Epilogue<'c>,
         backward: bool,
@@ -70,19 +90,22 @@ impl<'c> Convolution<'c> {
             let sizes = spatial(&t.ty);
             [sizes[0], sizes[1]]
         };
-        let tiles = sizes(target).map(|size| (size + OUTPUTS as i64 - 1) / OUTPUTS as i64);
-        let image = |t: &Tensor<'c>, start: [i64; 2], extent: usize| Image {
+        let made = algorithm.target as i64;
+        let tiles = sizes(target).map(|size| (size + made - 1) / made);
+        let image = |t: &Tensor<'c>, start: [i64; 2], (extent, step): (usize, i64)| Image {
             pointer: Pointer::new(t.pointer, t.memory_elem()),
             channels: fixed(t.ty.shape.0[1]),
             sizes: sizes(t),
             start,
             extent,
+            step,
             tiles,
         };
         Convolution {
             blocking,
-            source: image(source, pads.map(|pad| -pad), POINTS),
-            target: image(target, [0, 0], OUTPUTS),
+            algorithm,
+            source: image(source, start, algorithm.source),
+            target: image(target, [0, 0], (algorithm.target, made)),
             filter,
             epilogue,
             backward,
@@ -93,18 +116,24 @@ impl<'c> Convolution<'c> {
         let b = &self.blocking;
         let start = Pointer::new(b.workspace, self.source.pointer.elem);
         let lanes = b.lanes as i64;
-        let row = POINTS as i64 * self.source.channels + lanes;
+        let row = self.algorithm.source.0 as i64 * self.source.channels + lanes;
         let scratch = e.shift(start, row);
         let next = e.shift(scratch, (TAPS * TAPS) as i64 * lanes * lanes);
         let blocks = (self.source.channels + lanes - 1) / lanes;
-        let (inputs, next) = Points::new(e, next, blocks, b.tiles, b.lanes);
-        let (products, next) = Points::new(e, next, b.vectors, b.tiles, b.lanes);
+        let groups = self.algorithm.groups;
+        let (inputs, next) = Points::new(e, next, groups, [blocks, b.tiles], b.lanes);
+        let (products, next) = Points::new(e, next, groups, [b.vectors, b.tiles], b.lanes);
         Workspace {
             zeros: zeros(e, start, row, b.lanes),
             scratch,
             inputs,
             products,
-            weights: Chunk::new(next, self.source.channels, b.vectors, b.lanes),
+            weights: Chunk::new(
+                next,
+                self.algorithm.filter,
+                [self.source.channels, b.vectors],
+                b.lanes,
+            ),
         }
     }
 
@@ -162,8 +191,8 @@ impl<'c> Convolution<'c> {
                     .map(|&row| e.advance(row, block, lanes as i64))
                     .collect();
                 let d = read_tile(e, &at, &columns, source.channels, (lanes, active));
-                let to = work.inputs.at(e, block, t);
-                work.inputs.write(e, to, &both_axes(e, input, &d));
+                work.inputs
+                    .write(e, block, t, &both_axes(e, self.algorithm.input, &d));
             });
         });
     }
@@ -180,41 +209,46 @@ impl<'c> Convolution<'c> {
         let b = &self.blocking;
         let lanes = b.lanes as i64;
         let (whole, rest) = (self.source.channels / lanes, self.source.channels % lanes);
-        e.each_of(ALL, |e, point| {
-            let left = e.advance(work.inputs.pointer, point, work.inputs.point);
-            let right = e.advance(weights.pointer, point, weights.point);
-            let to = e.advance(work.products.pointer, point, work.products.point);
-            e.for_range(e.index(0), count, b.pixels, &[], |e, t, _| {
-                let tile = Tile {
-                    left: e.advance(left, t, lanes),
-                    rows: (0..b.pixels).map(|p| p * lanes).collect(),
-                    right,
-                    vectors: (0..vectors).map(|v| v * lanes).collect(),
-                    lanes: b.lanes,
-                    last: b.lanes,
-                };
-                let blocks = Turns::fixed(whole, work.inputs.block(), lanes * weights.row);
-                let mut sums = tile.zeros(e);
-                if whole > 0 {
-                    sums = tile.accumulate(e, &[blocks, Turns::fixed(lanes, 1, weights.row)], &sums);
-                }
-                if rest > 0 {
+        let products = work.products.groups();
+        for ((group, first, matrix), (_, to_first, to_matrix)) in work.inputs.groups().zip(products) {
+            let (block, to_block) = (work.inputs.block(group), work.products.block(group));
+            let count = e.mul(count, e.index(group.rows));
+            e.each_of((group.matrices[0] * group.matrices[1]) as i64, |e, point| {
+                let left = e.advance(e.shift(work.inputs.pointer, first), point, matrix);
+                let right = e.advance(weights.pointer, weights_of(e, group, point), weights.point);
+                let to = e.advance(e.shift(work.products.pointer, to_first), point, to_matrix);
+                e.for_range(e.index(0), count, b.pixels, &[], |e, t, _| {
                     let tile = Tile {
-                        left: e.shift(tile.left, whole * work.inputs.block()),
-                        right: e.shift(tile.right, whole * lanes * weights.row),
-                        ..tile
+                        left: e.advance(left, t, lanes),
+                        rows: (0..b.pixels).map(|p| p * lanes).collect(),
+                        right,
+                        vectors: (0..vectors).map(|v| v * lanes).collect(),
+                        lanes: b.lanes,
+                        last: b.lanes,
                     };
-                    sums = tile.accumulate(e, &[Turns::fixed(rest, 1, weights.row)], &sums);
-                }
-                let to = e.advance(to, t, lanes);
-                for (r, sums) in sums.chunks(vectors as usize).enumerate() {
-                    for (v, &sum) in sums.iter().enumerate() {
-                        e.write(to, v as i64 * work.products.block() + r as i64 * lanes, sum);
+                    let mut sums = tile.zeros(e);
+                    if whole > 0 {
+                        let blocks = Turns::fixed(whole, block, lanes * weights.row);
+                        sums = tile.accumulate(e, &[blocks, Turns::fixed(lanes, 1, weights.row)], &sums);
                     }
-                }
-                Vec::new()
+                    if rest > 0 {
+                        let tile = Tile {
+                            left: e.shift(tile.left, whole * block),
+                            right: e.shift(tile.right, whole * lanes * weights.row),
+                            ..tile
+                        };
+                        sums = tile.accumulate(e, &[Turns::fixed(rest, 1, weights.row)], &sums);
+                    }
+                    let to = e.advance(to, t, lanes);
+                    for (r, sums) in sums.chunks(vectors as usize).enumerate() {
+                        for (v, &sum) in sums.iter().enumerate() {
+                            e.write(to, v as i64 * to_block + r as i64 * lanes, sum);
+                        }
+                    }
+                    Vec::new()
+                });
             });
-        });
+        }
     }
 
     fn transform_outputs(
@@ -230,16 +264,18 @@ impl<'c> Convolution<'c> {
         e.each_in(e.index(0), count, |e, t| {
             let place = target.place(e, e.add(first, t));
             let inside = |e: &Emitter<'c>, axis: usize| -> Vec<Option<Val<'c>>> {
-                (0..OUTPUTS).map(|i| target.inside(e, &place, axis, i)).collect()
+                (0..target.extent)
+                    .map(|i| target.inside(e, &place, axis, i))
+                    .collect()
             };
             let inside = [inside(e, 0), inside(e, 1)];
             let start = target.start_of(e, &place);
             ragged(e, channels, b.lanes as i64, &|e, v, active| {
-                let m = work.products.read(e, work.products.at(e, v, t));
+                let m = work.products.read(e, v, t, self.algorithm.values);
                 let at = e.add(channel, e.mul(v, e.index(b.lanes as i64)));
                 let start = e.add(start, at);
                 let to = e.advance(target.pointer, start, 1);
-                for (i, row) in both_axes(e, output, &m).into_iter().enumerate() {
+                for (i, row) in both_axes(e, self.algorithm.output, &m).into_iter().enumerate() {
                     e.where_inside(inside[0][i], |e| {
                         for (j, &sum) in row.iter().enumerate() {
                             let offset = (i as i64 * target.sizes[1] + j as i64) * target.channels;

@@ -1,16 +1,75 @@
-//! Winograd's minimal filtering F(4x4, 3x3) for convolutions of stride 1 in all three directions: 36 products for 16
-//! outputs instead of 144.
+//! Winograd's minimal filtering for 3x3 convolutions in all three directions: F(4x4, 3x3) for stride 1, with 36 products
+//! for 16 outputs instead of 144, and its phases for stride 2, with 81.
 //!
 //! Tiles are taken some at a time: their inputs are transformed to one matrix for each of 36 points, which are
 //! multiplied with the transformed weights of a chunk of output channels; the products are transformed back.
 
 pub mod convolution;
+pub mod polyphase;
 pub mod tiles;
 pub mod transform;
 pub mod weight_gradient;
 pub mod weights;
 
 use crate::emit::{Emitter, Pointer, Val};
+use tiles::{Group, PHASES, SINGLE};
+use transform::Transform;
+
+/// The transforms of a direction, and the sizes of its tiles along an axis.
+#[derive(Clone, Copy)]
+pub struct Algorithm<'c> {
+    /// Elements of the source in a tile, and from one tile to the next.
+    source: (usize, i64),
+    /// Values of a transformed tile.
+    values: usize,
+    /// Elements of the target in a tile, which is as far as from one tile to the next.
+    target: usize,
+    /// Of the source to values.
+    input: Transform<'c>,
+    /// Of values to the target.
+    output: Transform<'c>,
+    /// Of taps.
+    filter: Transform<'c>,
+    /// How values meet weights.
+    groups: &'static [Group],
+}
+
+/// Stride 1: results, and gradients for the input.
+pub fn single<'c>() -> Algorithm<'c> {
+    Algorithm {
+        source: (6, 4),
+        values: 6,
+        target: 4,
+        input: transform::input,
+        output: transform::output,
+        filter: transform::filter,
+        groups: SINGLE,
+    }
+}
+
+/// Stride 2: results.
+pub fn phases<'c>() -> Algorithm<'c> {
+    Algorithm {
+        source: (9, 8),
+        values: 9,
+        target: 4,
+        input: polyphase::input,
+        output: polyphase::output,
+        filter: polyphase::filter,
+        groups: PHASES,
+    }
+}
+
+/// Stride 2: gradients for the input.
+pub fn phases_backward<'c>() -> Algorithm<'c> {
+    Algorithm {
+        source: (5, 4),
+        target: 8,
+        input: polyphase::input_backward,
+        output: polyphase::output_backward,
+        ..phases()
+    }
+}
 
 /// How the algorithm is blocked, and the memory that it may use.
 #[derive(Debug, Clone, Copy)]

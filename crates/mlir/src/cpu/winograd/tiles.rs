@@ -2,11 +2,86 @@
 
 use syncbn_ir::schedule::gap;
 
-use super::transform::{OUTPUTS, POINTS};
+use super::transform::POINTS;
 use crate::emit::{Compare, Emitter, Pointer, Val};
 
-/// Points of a tile.
-pub const ALL: i64 = (POINTS * POINTS) as i64;
+/// Matrices of transformed weights.
+pub const WEIGHTS: i64 = (POINTS * POINTS) as i64;
+
+/// Values of a tile that meet weights in the same way: a grid of matrices, in which a tile has one or several rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// First row and column of the values of a tile.
+    first: [usize; 2],
+    /// Rows and columns of matrices; along an axis with one, all values of the tile share it.
+    pub matrices: [usize; 2],
+    /// Rows of a matrix for each tile.
+    pub rows: i64,
+    /// The transformed weights that the first matrix meets.
+    pub weights: usize,
+    /// From one matrix to the next in the weights, along each axis.
+    pub steps: [usize; 2],
+}
+
+/// All values of F(4x4, 3x3).
+pub const SINGLE: &[Group] = &[Group {
+    first: [0, 0],
+    matrices: [6, 6],
+    rows: 1,
+    weights: 0,
+    steps: [6, 1],
+}];
+
+/// Those of stride 2: along each axis five points, and four values that share the middle tap.
+pub const PHASES: &[Group] = &[
+    Group {
+        first: [0, 0],
+        matrices: [5, 5],
+        rows: 1,
+        weights: 0,
+        steps: [6, 1],
+    },
+    Group {
+        first: [0, 5],
+        matrices: [5, 1],
+        rows: 4,
+        weights: 5,
+        steps: [6, 0],
+    },
+    Group {
+        first: [5, 0],
+        matrices: [1, 5],
+        rows: 4,
+        weights: 30,
+        steps: [0, 1],
+    },
+    Group {
+        first: [5, 5],
+        matrices: [1, 1],
+        rows: 16,
+        weights: 35,
+        steps: [0, 0],
+    },
+];
+
+impl Group {
+    /// The matrix and row of a value, if it is of this group.
+    fn place(&self, at: [usize; 2]) -> Option<(usize, usize)> {
+        let [i, j] = [0, 1].map(|axis| at[axis].checked_sub(self.first[axis]));
+        let (i, j) = (i?, j?);
+        let shared = |axis: usize, i: usize| self.matrices[axis] == 1 && i < 4;
+        let inside = |axis: usize, i: usize| i < self.matrices[axis] || shared(axis, i);
+        if !inside(0, i) || !inside(1, j) {
+            return None;
+        }
+        Some(match (self.matrices[0] == 1, self.matrices[1] == 1) {
+            (false, false) => (i * self.matrices[1] + j, 0),
+            (false, true) => (i, j),
+            (true, false) => (j, i),
+            (true, true) => (0, i * 4 + j),
+        })
+    }
+}
 
 /// An image in memory with channels innermost, cut into tiles.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +96,8 @@ pub struct Image<'c> {
     pub start: [i64; 2],
     /// Elements of a tile along an axis.
     pub extent: usize,
+    /// From one tile to the next along an axis.
+    pub step: i64,
     /// Rows and columns of tiles.
     pub tiles: [i64; 2],
 }
@@ -44,9 +121,8 @@ impl<'c> Image<'c> {
     pub fn place(&self, e: &Emitter<'c>, number: Val<'c>) -> Place<'c> {
         let (count, columns) = (e.index(self.count()), e.index(self.tiles[1]));
         let inside = e.rem(number, count);
-        let first = |tile: Val<'c>, axis: usize| {
-            e.add(e.mul(tile, e.index(OUTPUTS as i64)), e.index(self.start[axis]))
-        };
+        let first =
+            |tile: Val<'c>, axis: usize| e.add(e.mul(tile, e.index(self.step)), e.index(self.start[axis]));
         Place {
             sample: e.div(number, count),
             first: [first(e.div(inside, columns), 0), first(e.rem(inside, columns), 1)],
@@ -55,7 +131,7 @@ impl<'c> Image<'c> {
 
     /// Whether element `i` of a tile along an axis is inside the image, for all tiles.
     fn always(&self, axis: usize, i: usize) -> bool {
-        let last = (self.tiles[axis] - 1) * OUTPUTS as i64 + self.start[axis] + i as i64;
+        let last = (self.tiles[axis] - 1) * self.step + self.start[axis] + i as i64;
         self.start[axis] + i as i64 >= 0 && last < self.sizes[axis]
     }
 
@@ -115,68 +191,121 @@ pub fn read_tile<'c>(
         .collect()
 }
 
-/// One matrix of `[blocks][tiles][lanes]` for each point, for blocks of channels.
-#[derive(Debug, Clone, Copy)]
+/// Values of tiles: for each group its matrices `[blocks][tiles * rows][lanes]`, for blocks of channels.
+#[derive(Debug, Clone)]
 pub struct Points<'c> {
     /// The first element.
     pub pointer: Pointer<'c>,
-    /// Elements from a point to the next one.
-    pub point: i64,
-    /// Tiles.
-    pub tiles: i64,
-    /// Lanes.
-    pub lanes: i64,
+    /// For each group where it begins, and elements from a matrix to the next one.
+    places: Vec<(i64, i64)>,
+    groups: &'static [Group],
+    tiles: i64,
+    lanes: i64,
 }
 
 impl<'c> Points<'c> {
-    /// For so many blocks of channels; returns what is behind it too.
+    /// For so many blocks of channels and tiles; returns what is behind it too.
     pub fn new(
         e: &Emitter<'c>,
         at: Pointer<'c>,
-        blocks: i64,
-        tiles: i64,
+        groups: &'static [Group],
+        [blocks, tiles]: [i64; 2],
         lanes: usize,
     ) -> (Points<'c>, Pointer<'c>) {
-        let lanes = lanes as i64;
-        let point = blocks * tiles * lanes + gap(lanes as usize) as i64;
+        let (lanes, between) = (lanes as i64, gap(lanes) as i64);
+        let mut end = 0;
+        let mut places = Vec::new();
+        for group in groups {
+            let matrix = blocks * tiles * group.rows * lanes + between;
+            places.push((end, matrix));
+            end += (group.matrices[0] * group.matrices[1]) as i64 * matrix;
+        }
         let points = Points {
             pointer: at,
-            point,
+            places,
+            groups,
             tiles,
             lanes,
         };
-        (points, e.shift(at, ALL * point))
+        (points, e.shift(at, end))
     }
 
-    /// Elements from a block to the next one.
-    pub fn block(&self) -> i64 {
-        self.tiles * self.lanes
+    /// Elements from a block of a group's matrix to the next one.
+    pub fn block(&self, group: &Group) -> i64 {
+        self.tiles * group.rows * self.lanes
     }
 
-    /// Where a tile of a block begins, for the first point.
-    pub fn at(&self, e: &Emitter<'c>, block: Val<'c>, tile: Val<'c>) -> Pointer<'c> {
-        e.advance(e.advance(self.pointer, block, self.block()), tile, self.lanes)
+    /// The groups, each with where its first matrix begins, and elements from one to the next.
+    pub fn groups(&self) -> impl Iterator<Item = (&'static Group, i64, i64)> + '_ {
+        self.groups
+            .iter()
+            .zip(&self.places)
+            .map(|(group, &(first, matrix))| (group, first, matrix))
     }
 
-    /// Writes all points of a tile of a block.
-    pub fn write(&self, e: &Emitter<'c>, to: Pointer<'c>, values: &[Vec<Val<'c>>]) {
-        for (i, row) in values.iter().enumerate() {
-            for (j, &value) in row.iter().enumerate() {
-                e.write(to, (i * POINTS + j) as i64 * self.point, value);
+    /// Addresses of all values `[row][column]` of a tile of a block.
+    fn addresses(
+        &self,
+        e: &Emitter<'c>,
+        block: Val<'c>,
+        tile: Val<'c>,
+        values: usize,
+    ) -> Vec<Vec<(Pointer<'c>, i64)>> {
+        let starts: Vec<Pointer<'c>> = self
+            .groups
+            .iter()
+            .map(|group| {
+                let start = e.advance(self.pointer, block, self.block(group));
+                e.advance(start, tile, group.rows * self.lanes)
+            })
+            .collect();
+        let address = |i: usize, j: usize| {
+            let found = self.groups.iter().enumerate().find_map(|(g, group)| {
+                let (matrix, row) = group.place([i, j])?;
+                let (first, step) = self.places[g];
+                Some((starts[g], first + matrix as i64 * step + row as i64 * self.lanes))
+            });
+            found.unwrap_or((self.pointer, 0))
+        };
+        (0..values)
+            .map(|i| (0..values).map(|j| address(i, j)).collect())
+            .collect()
+    }
+
+    /// Writes all values of a tile of a block.
+    pub fn write(&self, e: &Emitter<'c>, block: Val<'c>, tile: Val<'c>, values: &[Vec<Val<'c>>]) {
+        let addresses = self.addresses(e, block, tile, values.len());
+        for (row, addresses) in values.iter().zip(addresses) {
+            for (&value, (pointer, at)) in row.iter().zip(addresses) {
+                e.write(pointer, at, value);
             }
         }
     }
 
-    /// Reads all points of a tile of a block.
-    pub fn read(&self, e: &Emitter<'c>, from: Pointer<'c>) -> Vec<Vec<Val<'c>>> {
-        read_points(e, from, self.point, self.lanes as usize)
+    /// Reads all values of a tile of a block.
+    pub fn read(&self, e: &Emitter<'c>, block: Val<'c>, tile: Val<'c>, values: usize) -> Vec<Vec<Val<'c>>> {
+        let read = |(pointer, at): (Pointer<'c>, i64)| e.read(pointer, at, self.lanes as usize);
+        let row = |row: Vec<(Pointer<'c>, i64)>| row.into_iter().map(read).collect();
+        self.addresses(e, block, tile, values)
+            .into_iter()
+            .map(row)
+            .collect()
     }
 }
 
-/// Reads all points, `stride` elements apart.
+/// Reads the sums of transformed weights, whose matrices are `stride` elements apart.
 pub fn read_points<'c>(e: &Emitter<'c>, from: Pointer<'c>, stride: i64, lanes: usize) -> Vec<Vec<Val<'c>>> {
     let point = |i: usize, j: usize| e.read(from, (i * POINTS + j) as i64 * stride, lanes);
     (0..POINTS)
         .map(|i| (0..POINTS).map(|j| point(i, j)).collect())
         .collect()
+}
+
+/// The number of a matrix along the axes of its group.
+pub fn weights_of<'c>(e: &Emitter<'c>, group: &Group, matrix: Val<'c>) -> Val<'c> {
+    let columns = e.index(group.matrices[1] as i64);
+    let [i, j] = [e.div(matrix, columns), e.rem(matrix, columns)];
+    let [di, dj] = group.steps.map(|step| e.index(step as i64));
+    let steps = e.add(e.mul(i, di), e.mul(j, dj));
+    e.add(steps, e.index(group.weights as i64))
 }

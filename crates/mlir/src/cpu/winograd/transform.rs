@@ -2,27 +2,25 @@
 //! (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015), with common terms shared.
 //!
 //! A convolution's tile is `A'((G g G') * (B' d B))A` with `*` element by element; its gradient for the weights is the
-//! adjoint, `G'((B' d B) * (A dy A'))G`.
+//! adjoint, `G'((B' d B) * (A dy A'))G`. Those of stride 2 stand in [`super::polyphase`].
 
 use crate::emit::{Emitter, Val};
 
-/// Outputs of a tile along an axis.
-pub const OUTPUTS: usize = 4;
-/// Inputs of a tile along an axis, and points.
-pub const POINTS: usize = 6;
 /// Taps along an axis.
 pub const TAPS: usize = 3;
+/// Transformed taps along an axis.
+pub const POINTS: usize = 6;
 
 /// A transform of a vector.
 pub type Transform<'c> = fn(&Emitter<'c>, &[Val<'c>]) -> Vec<Val<'c>>;
 
 /// `c * a + b`
-fn times<'c>(e: &Emitter<'c>, c: f64, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+pub fn times<'c>(e: &Emitter<'c>, c: f64, a: Val<'c>, b: Val<'c>) -> Val<'c> {
     e.fma(e.float(a.elem, c), a, b)
 }
 
 /// `c * a`
-fn scaled<'c>(e: &Emitter<'c>, c: f64, a: Val<'c>) -> Val<'c> {
+pub fn scaled<'c>(e: &Emitter<'c>, c: f64, a: Val<'c>) -> Val<'c> {
     e.mul(a, e.float(a.elem, c))
 }
 

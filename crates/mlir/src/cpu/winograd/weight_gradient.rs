@@ -2,10 +2,10 @@
 
 use syncbn_ir::ops::ConvBackwardWeight;
 
-use super::tiles::{ALL, Image, Points, read_points, read_tile};
-use super::transform::{OUTPUTS, POINTS, TAPS, Transform, both_axes, filter_adjoint, input, output_adjoint};
+use super::tiles::{Image, Points, read_points, read_tile, weights_of};
+use super::transform::{self, TAPS, Transform, both_axes};
 use super::weights::Chunk;
-use super::{Blocking, chunks, zeros};
+use super::{Algorithm, Blocking, chunks, phases, polyphase, single, zeros};
 use crate::cpu::conv::filter::{Filter, ragged};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
@@ -23,19 +23,33 @@ pub fn backward_weight<'c>(b: &Blocking<'c>, op: &ConvBackwardWeight, k: &Kernel
         let sizes = spatial(&t.ty);
         [sizes[0], sizes[1]]
     };
-    let tiles = sizes(dy).map(|size| (size + OUTPUTS as i64 - 1) / OUTPUTS as i64);
-    let image = |t: &Tensor<'c>, start: [i64; 2], extent: usize| Image {
+    let (algorithm, output_adjoint, filter_adjoint): (Algorithm<'c>, Transform<'c>, Transform<'c>) =
+        match window.strides[0] {
+            1 => (single(), transform::output_adjoint, transform::filter_adjoint),
+            _ => (phases(), polyphase::output_adjoint, polyphase::filter_adjoint),
+        };
+    let made = algorithm.target as i64;
+    let tiles = sizes(dy).map(|size| (size + made - 1) / made);
+    let image = |t: &Tensor<'c>, start: [i64; 2], (extent, step): (usize, i64)| Image {
         pointer: Pointer::new(t.pointer, t.memory_elem()),
         channels: fixed(t.ty.shape.0[1]),
         sizes: sizes(t),
         start,
         extent,
+        step,
         tiles,
     };
     Gradient {
         blocking: *b,
-        x: image(x, [0, 1].map(|axis| -(window.pad_begin(axis) as i64)), POINTS),
-        dy: image(dy, [0, 0], OUTPUTS),
+        algorithm,
+        output_adjoint,
+        filter_adjoint,
+        x: image(
+            x,
+            [0, 1].map(|axis| -(window.pad_begin(axis) as i64)),
+            algorithm.source,
+        ),
+        dy: image(dy, [0, 0], (algorithm.target, made)),
         filter: Filter::of(dw, b.lanes, [1, TAPS as i64, TAPS as i64]),
     }
     .emit(e, k.n);
@@ -43,6 +57,9 @@ pub fn backward_weight<'c>(b: &Blocking<'c>, op: &ConvBackwardWeight, k: &Kernel
 
 struct Gradient<'c> {
     blocking: Blocking<'c>,
+    algorithm: Algorithm<'c>,
+    output_adjoint: Transform<'c>,
+    filter_adjoint: Transform<'c>,
     x: Image<'c>,
     dy: Image<'c>,
     filter: Filter<'c>,
@@ -61,17 +78,24 @@ impl<'c> Gradient<'c> {
         let b = &self.blocking;
         let start = Pointer::new(b.workspace, self.x.pointer.elem);
         let lanes = b.lanes as i64;
-        let row = POINTS as i64 * self.x.channels.max(self.dy.channels) + lanes;
+        let row = self.algorithm.source.0 as i64 * self.x.channels.max(self.dy.channels) + lanes;
+        let groups = self.algorithm.groups;
         let blocks = |channels: i64| (channels + lanes - 1) / lanes;
-        let (inputs, next) = Points::new(e, e.shift(start, row), blocks(self.x.channels), b.tiles, b.lanes);
+        let (inputs, next) = Points::new(
+            e,
+            e.shift(start, row),
+            groups,
+            [blocks(self.x.channels), b.tiles],
+            b.lanes,
+        );
         // A chunk may end inside the padded last vectors.
         let padded = blocks(self.dy.channels);
-        let (outputs, next) = Points::new(e, next, padded, b.tiles, b.lanes);
+        let (outputs, next) = Points::new(e, next, groups, [padded, b.tiles], b.lanes);
         Workspace {
             zeros: zeros(e, start, row, b.lanes),
             inputs,
             outputs,
-            weights: Chunk::new(next, self.x.channels, b.vectors, b.lanes),
+            weights: Chunk::new(next, self.algorithm.filter, [self.x.channels, b.vectors], b.lanes),
         }
     }
 
@@ -85,12 +109,19 @@ impl<'c> Gradient<'c> {
         let all = e.mul(n, e.index(self.x.count()));
         e.for_range(e.index(0), all, b.tiles, &[], |e, first, _| {
             let count = e.min(e.sub(all, first), e.index(b.tiles));
-            self.transform(e, &self.x, &work.inputs, (work.zeros, input), first, count);
+            self.transform(
+                e,
+                &self.x,
+                &work.inputs,
+                (work.zeros, self.algorithm.input),
+                first,
+                count,
+            );
             self.transform(
                 e,
                 &self.dy,
                 &work.outputs,
-                (work.zeros, output_adjoint),
+                (work.zeros, self.output_adjoint),
                 first,
                 count,
             );
@@ -103,7 +134,7 @@ impl<'c> Gradient<'c> {
                 };
                 self.multiply(e, &work, &weights, (i, vectors), count, begins);
                 if b.chunked {
-                    self.finish(e, &weights, i, vectors);
+                    self.finish(e, &weights, (i, vectors), Some(begins));
                 }
             });
             Vec::new()
@@ -112,7 +143,7 @@ impl<'c> Gradient<'c> {
             let some = e.compare(Compare::Ne, n, e.index(0));
             e.when(some, |e| {
                 chunks(e, self.dy.channels, b.chunk(), &|e, i, channels| {
-                    self.finish(e, &work.weights.number(e, i), i, b.vectors_of(channels));
+                    self.finish(e, &work.weights.number(e, i), (i, b.vectors_of(channels)), None);
                 });
             });
         }
@@ -138,7 +169,7 @@ impl<'c> Gradient<'c> {
                     .map(|&row| e.advance(row, block, lanes as i64))
                     .collect();
                 let d = read_tile(e, &at, &columns, image.channels, (lanes, active));
-                points.write(e, points.at(e, block, t), &both_axes(e, transform, &d));
+                points.write(e, block, t, &both_axes(e, transform, &d));
             });
         });
         // Sums go in whole steps: what is behind the last tile counts nothing.
@@ -148,7 +179,12 @@ impl<'c> Gradient<'c> {
         e.each_in(count, end, |e, t| {
             let blocks = (image.channels + lanes as i64 - 1) / lanes as i64;
             e.each_of(blocks, |e, block| {
-                points.write(e, points.at(e, block, t), &vec![vec![zero; POINTS]; POINTS]);
+                points.write(
+                    e,
+                    block,
+                    t,
+                    &vec![vec![zero; self.algorithm.values]; self.algorithm.values],
+                );
             });
         });
     }
@@ -165,80 +201,110 @@ impl<'c> Gradient<'c> {
     ) {
         let b = &self.blocking;
         let lanes = b.lanes as i64;
-        let steps = e.div(e.add(count, e.index(STEP - 1)), e.index(STEP));
-        e.each_of(ALL, |e, point| {
-            let left = e.advance(work.inputs.pointer, point, work.inputs.point);
-            let right = e.advance(work.outputs.pointer, point, work.outputs.point);
-            let right = e.advance(right, chunk, b.vectors * work.outputs.block());
-            let to = e.advance(weights.pointer, point, weights.point);
-            ragged(e, self.x.channels, lanes, &|e, block, active| {
-                let (left, to) = (
-                    e.advance(left, block, work.inputs.block()),
-                    e.advance(to, block, lanes * weights.row),
-                );
-                ragged(e, active as i64, b.pixels, &|e, part, rows| {
-                    let tile = Tile {
-                        left: e.advance(left, part, b.pixels),
-                        rows: (0..rows as i64).collect(),
-                        right,
-                        vectors: (0..vectors).map(|v| v * work.outputs.block()).collect(),
-                        lanes: b.lanes,
-                        last: b.lanes,
-                    };
-                    let loops = [
-                        Turns {
-                            count: Extent::Batch(steps),
-                            left: STEP * lanes,
-                            right: STEP * lanes,
-                        },
-                        Turns::fixed(STEP, lanes, lanes),
-                    ];
-                    let sums = tile.accumulate(e, &loops, &tile.zeros(e));
-                    let to = e.advance(to, part, b.pixels * weights.row);
-                    let place = |i: usize| {
-                        let (row, v) = (i as i64 / vectors, i as i64 % vectors);
-                        row * weights.row + v * lanes
-                    };
-                    if b.chunked {
-                        return sums
-                            .iter()
-                            .enumerate()
-                            .for_each(|(i, &sum)| e.write(to, place(i), sum));
-                    }
-                    e.either(
-                        begins,
-                        |e| {
-                            sums.iter()
-                                .enumerate()
-                                .for_each(|(i, &sum)| e.write(to, place(i), sum))
-                        },
-                        |e| {
-                            for (i, &sum) in sums.iter().enumerate() {
-                                e.write(to, place(i), e.add(e.read(to, place(i), b.lanes), sum));
-                            }
-                        },
-                    );
+        let end = e.mul(
+            e.div(e.add(count, e.index(STEP - 1)), e.index(STEP)),
+            e.index(STEP),
+        );
+        let outputs = work.outputs.groups();
+        for ((group, first, matrix), (_, right_first, right_matrix)) in work.inputs.groups().zip(outputs) {
+            let (block, right_block) = (work.inputs.block(group), work.outputs.block(group));
+            let steps = e.div(e.mul(end, e.index(group.rows)), e.index(STEP));
+            e.each_of((group.matrices[0] * group.matrices[1]) as i64, |e, point| {
+                let left = e.advance(e.shift(work.inputs.pointer, first), point, matrix);
+                let right = e.advance(e.shift(work.outputs.pointer, right_first), point, right_matrix);
+                let right = e.advance(right, chunk, b.vectors * right_block);
+                let to = e.advance(weights.pointer, weights_of(e, group, point), weights.point);
+                ragged(e, self.x.channels, lanes, &|e, i, active| {
+                    let (left, to) = (e.advance(left, i, block), e.advance(to, i, lanes * weights.row));
+                    ragged(e, active as i64, b.pixels, &|e, part, rows| {
+                        let tile = Tile {
+                            left: e.advance(left, part, b.pixels),
+                            rows: (0..rows as i64).collect(),
+                            right,
+                            vectors: (0..vectors).map(|v| v * right_block).collect(),
+                            lanes: b.lanes,
+                            last: b.lanes,
+                        };
+                        let to = e.advance(to, part, b.pixels * weights.row);
+                        self.add_products(e, &tile, to, weights.row, steps, begins);
+                    });
                 });
             });
+        }
+    }
+
+    /// Adds a tile's products of all rows to its sums.
+    fn add_products(
+        &self,
+        e: &Emitter<'c>,
+        tile: &Tile<'c>,
+        to: Pointer<'c>,
+        row: i64,
+        steps: Val<'c>,
+        begins: Val<'c>,
+    ) {
+        let lanes = tile.lanes as i64;
+        let vectors = tile.vectors.len() as i64;
+        let loops = [
+            Turns {
+                count: Extent::Batch(steps),
+                left: STEP * lanes,
+                right: STEP * lanes,
+            },
+            Turns::fixed(STEP, lanes, lanes),
+        ];
+        let sums = tile.accumulate(e, &loops, &tile.zeros(e));
+        let place = |i: usize| i as i64 / vectors * row + i as i64 % vectors * lanes;
+        let set = |e: &Emitter<'c>| {
+            for (i, &sum) in sums.iter().enumerate() {
+                e.write(to, place(i), sum);
+            }
+        };
+        if self.blocking.chunked {
+            return set(e);
+        }
+        e.either(begins, set, |e| {
+            for (i, &sum) in sums.iter().enumerate() {
+                e.write(to, place(i), e.add(e.read(to, place(i), tile.lanes), sum));
+            }
         });
     }
 
-    /// Transforms the sums of a chunk to gradients of taps.
-    fn finish(&self, e: &Emitter<'c>, weights: &Chunk<'c>, chunk: Val<'c>, vectors: i64) {
+    /// Transforms the sums of a chunk to gradients of taps. With `begins`, they are added to those of earlier blocks of
+    /// tiles unless it holds.
+    fn finish(
+        &self,
+        e: &Emitter<'c>,
+        weights: &Chunk<'c>,
+        (chunk, vectors): (Val<'c>, i64),
+        begins: Option<Val<'c>>,
+    ) {
         let (b, f) = (&self.blocking, &self.filter);
         let lanes = b.lanes as i64;
         let to = e.advance(f.pointer, chunk, b.vectors * f.vector());
-        e.each_of(vectors, |e, v| {
-            let (from, to) = (e.advance(weights.pointer, v, lanes), e.advance(to, v, f.vector()));
-            e.each_of(f.inputs, |e, c| {
-                let (from, to) = (e.advance(from, c, weights.row), e.advance(to, c, lanes));
-                let points = read_points(e, from, weights.point, b.lanes);
-                for (i, row) in both_axes(e, filter_adjoint, &points).into_iter().enumerate() {
-                    for (j, value) in row.into_iter().enumerate() {
-                        e.write(to, (i * TAPS + j) as i64 * f.tap(), value);
-                    }
-                }
-            });
-        });
+        let all = |add: bool| {
+            move |e: &Emitter<'c>| {
+                e.each_of(vectors, |e, v| {
+                    let (from, to) = (e.advance(weights.pointer, v, lanes), e.advance(to, v, f.vector()));
+                    e.each_of(f.inputs, |e, c| {
+                        let (from, to) = (e.advance(from, c, weights.row), e.advance(to, c, lanes));
+                        let points = read_points(e, from, weights.point, b.lanes);
+                        let taps = both_axes(e, self.filter_adjoint, &points);
+                        for (tap, &value) in taps.iter().flatten().enumerate() {
+                            let at = tap as i64 * f.tap();
+                            let value = match add {
+                                true => e.add(e.read(to, at, b.lanes), value),
+                                false => value,
+                            };
+                            e.write(to, at, value);
+                        }
+                    });
+                });
+            }
+        };
+        match begins {
+            Some(begins) => e.either(begins, all(false), all(true)),
+            None => all(false)(e),
+        }
     }
 }

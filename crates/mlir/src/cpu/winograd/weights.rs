@@ -3,8 +3,8 @@
 
 use syncbn_ir::schedule::gap;
 
-use super::tiles::ALL;
-use super::transform::{POINTS, TAPS, both_axes, filter};
+use super::tiles::WEIGHTS;
+use super::transform::{POINTS, TAPS, Transform, both_axes};
 use crate::cpu::conv::filter::{Filter, ragged, read_square, turned};
 use crate::emit::{Emitter, Pointer, Val};
 
@@ -17,22 +17,30 @@ pub struct Chunk<'c> {
     pub point: i64,
     /// Elements from one reduced channel to the next one.
     pub row: i64,
+    /// Transforms taps along an axis.
+    filter: Transform<'c>,
 }
 
 impl<'c> Chunk<'c> {
     /// For so many reduced channels and vectors of output channels.
-    pub fn new(pointer: Pointer<'c>, reduced: i64, vectors: i64, lanes: usize) -> Chunk<'c> {
+    pub fn new(
+        pointer: Pointer<'c>,
+        filter: Transform<'c>,
+        [reduced, vectors]: [i64; 2],
+        lanes: usize,
+    ) -> Chunk<'c> {
         let row = vectors * lanes as i64;
         Chunk {
             pointer,
             point: reduced * row + gap(lanes) as i64,
             row,
+            filter,
         }
     }
 
     /// Elements of it.
     pub fn elements(&self) -> i64 {
-        ALL * self.point
+        WEIGHTS * self.point
     }
 
     /// Chunk `i` of several.
@@ -44,7 +52,7 @@ impl<'c> Chunk<'c> {
     }
 
     fn write(&self, e: &Emitter<'c>, to: Pointer<'c>, taps: &[Vec<Val<'c>>]) {
-        for (i, row) in both_axes(e, filter, taps).into_iter().enumerate() {
+        for (i, row) in both_axes(e, self.filter, taps).into_iter().enumerate() {
             for (j, value) in row.into_iter().enumerate() {
                 e.write(to, (i * POINTS + j) as i64 * self.point, value);
             }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gpu::process::{Address, Member},
+    launcher::{Address, Member},
 };
 
 /// How long ranks may take to come together; a launcher may start them one after the other.

@@ -6,7 +6,7 @@ use syncbn_abi::{Image, Images};
 
 use crate::{
     error::{Error, Result},
-    program::GpuPart,
+    gpu::part::GpuPart,
 };
 
 /// The lowest compute capability that the compiler makes code for.

@@ -28,14 +28,30 @@ use self::{
     transfer::{Pinned, Transfer},
 };
 use super::{
+    Gpus,
     device::{Device, Replay},
     nccl::{self, Nccl},
-    stream::{self as streams, Backend, Communicator, Stream},
-    survey::{Found, Gpu, Library},
+    stream::{self as streams, Communicator, Stream},
+    survey::{self, Found, Gpu, Library},
 };
 use crate::{
     error::{Error, Result},
-    program::GpuPart,
+    gpu::part::GpuPart,
+};
+
+/// The GPUs of this machine.
+#[unsafe(export_name = "syncbn_rt_cuda")]
+pub static GPUS: Gpus = Gpus {
+    count,
+    open: |part, index| {
+        let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
+        Ok(Box::new(CudaDevice::open(
+            index,
+            kernels.unwrap_or_default(),
+            part,
+        )?))
+    },
+    survey: survey::survey,
 };
 
 /// The GPU of a rank.
@@ -57,7 +73,7 @@ pub fn count() -> Result<usize> {
 }
 
 /// The driver, and its GPUs with the code of `part` that each would take.
-pub(super) fn survey(part: &GpuPart) -> Result<(Library, Found<Vec<Found<Gpu>>>)> {
+pub(super) fn found(part: &GpuPart) -> Result<(Library, Found<Vec<Found<Gpu>>>)> {
     survey_of(Driver::locate()?, &images::of(part))
 }
 
@@ -145,9 +161,7 @@ impl CudaDevice {
         if !communicators.is_empty() {
             while !stream.is_idle()? {
                 for communicator in communicators.iter() {
-                    if let Communicator::Nccl(communicator) = &**communicator {
-                        communicator.check()?;
-                    }
+                    communicator.of::<nccl::Communicator>()?.check()?;
                 }
                 std::thread::yield_now();
             }
@@ -180,13 +194,13 @@ impl Device for CudaDevice {
         let stream = CudaStream::new(&self.context)?;
         Ok(streams::keep(
             &self.streams,
-            Stream::new(Backend::Cuda(stream), &self.collectives),
+            Stream::new(stream, &self.collectives),
         ))
     }
 
     fn synchronize(&self, stream: *mut c_void) -> Result<()> {
         let stream = streams::find(&self.streams, stream)?;
-        let outcome = self.await_stream(stream.cuda()?);
+        let outcome = self.await_stream(stream.of::<CudaStream>()?);
         stream.take_failure()?;
         outcome
     }
@@ -199,7 +213,7 @@ impl Device for CudaDevice {
         let communicator = nccl::Communicator::join(self.nccl()?, id, rank, peers)?;
         Ok(streams::keep(
             &self.communicators,
-            Communicator::Nccl(communicator),
+            Communicator::new(communicator),
         ))
     }
 
@@ -225,7 +239,7 @@ impl Device for CudaDevice {
         self.check_pinned(from, bytes)?;
         let stream = streams::find(&self.streams, stream)?;
         // SAFETY: the checks say that both lie in memory of the device; the caller answers for the rest.
-        unsafe { stream.cuda()?.upload(to, from, bytes) }
+        unsafe { stream.of::<CudaStream>()?.upload(to, from, bytes) }
     }
 
     unsafe fn copy_out(&self, stream: *mut c_void, from: *const u8, to: *mut u8, bytes: usize) -> Result<()> {
@@ -233,7 +247,7 @@ impl Device for CudaDevice {
         self.check_pinned(to, bytes)?;
         let stream = streams::find(&self.streams, stream)?;
         // SAFETY: as above.
-        unsafe { stream.cuda()?.download(from, to, bytes) }
+        unsafe { stream.of::<CudaStream>()?.download(from, to, bytes) }
     }
 
     fn capture(
@@ -243,7 +257,7 @@ impl Device for CudaDevice {
     ) -> Result<Box<dyn Replay>> {
         let stream = streams::find(&self.streams, stream)?;
         streams::capture(&self.streams, &self.collectives, || {
-            stream.cuda()?.capture(|| {
+            stream.of::<CudaStream>()?.capture(|| {
                 enqueue()?;
                 streams::take_failures(&self.streams)
             })
@@ -254,10 +268,8 @@ impl Device for CudaDevice {
         let communicators = self.communicators.borrow();
         let aborters: Vec<_> = communicators
             .iter()
-            .filter_map(|communicator| match &**communicator {
-                Communicator::Nccl(communicator) => Some(communicator.aborter()),
-                Communicator::Emulated(_) => None,
-            })
+            .filter_map(|communicator| communicator.of::<nccl::Communicator>().ok())
+            .map(nccl::Communicator::aborter)
             .collect();
         Box::new(move || aborters.iter().for_each(|abort| abort()))
     }

@@ -9,7 +9,14 @@ use super::{
     context::Context,
     driver::{Handle, NOT_READY},
 };
-use crate::{error::Result, gpu::device::Replay};
+use crate::{
+    error::Result,
+    gpu::{
+        device::Replay,
+        nccl,
+        stream::{AllReduce, Backend, Communicator, Stream},
+    },
+};
 
 /// `CU_STREAM_NON_BLOCKING`
 const NON_BLOCKING: c_uint = 1;
@@ -78,29 +85,6 @@ impl CudaStream {
         })
     }
 
-    /// The driver's handle.
-    pub fn handle(&self) -> Handle {
-        self.stream
-    }
-
-    /// Enqueues a kernel.
-    ///
-    /// # Safety
-    /// `parameters` points to the values of the kernel's parameters.
-    pub unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) -> Result<()> {
-        // SAFETY: passed on from the caller.
-        unsafe { self.context.launch(self.stream, kernel, grid, parameters) }
-    }
-
-    /// Lets later work wait for what `signalling` has been given so far.
-    pub fn wait_for(&self, signalling: &CudaStream) -> Result<()> {
-        signalling.event.record(signalling)?;
-        let driver = &self.context.driver;
-        // SAFETY: both are of this context.
-        let status = unsafe { (driver.wait_event)(self.stream, signalling.event.event, 0) };
-        driver.check(status, "cuStreamWaitEvent")
-    }
-
     /// Waits for all work.
     pub fn synchronize(&self) -> Result<()> {
         let driver = &self.context.driver;
@@ -139,14 +123,6 @@ impl CudaStream {
         // SAFETY: passed on from the caller.
         let status = unsafe { (driver.download)(to.cast(), from as u64, bytes, self.stream) };
         driver.check(status, "cuMemcpyDtoHAsync")
-    }
-
-    /// Copies from the device to any memory after all work of the stream, and waits.
-    pub fn fetch(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
-        self.context.check(from, to.len(), "a download")?;
-        // SAFETY: `check` says that the source is in an allocation. Until it has waited, nobody uses `to`.
-        unsafe { self.download(from, to.as_mut_ptr(), to.len())? };
-        self.synchronize()
     }
 
     /// Enqueues the zeroing of device memory.
@@ -197,6 +173,34 @@ impl CudaStream {
             // SAFETY: a graph of this context that nothing uses any more.
             unsafe { (self.context.driver.destroy_graph)(graph) };
         }
+    }
+}
+
+impl Backend for CudaStream {
+    unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) -> Result<()> {
+        // SAFETY: passed on from the caller.
+        unsafe { self.context.launch(self.stream, kernel, grid, parameters) }
+    }
+
+    fn wait_for(&self, signalling: &Stream) -> Result<()> {
+        let signalling: &CudaStream = signalling.of()?;
+        signalling.event.record(signalling)?;
+        let driver = &self.context.driver;
+        // SAFETY: both are of this context.
+        let status = unsafe { (driver.wait_event)(self.stream, signalling.event.event, 0) };
+        driver.check(status, "cuStreamWaitEvent")
+    }
+
+    fn all_reduce(&self, communicator: &Communicator, call: AllReduce) -> Result<()> {
+        let communicator: &nccl::Communicator = communicator.of()?;
+        communicator.all_reduce(self.stream, call)
+    }
+
+    fn fetch(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+        self.context.check(from, to.len(), "a download")?;
+        // SAFETY: `check` says that the source is in an allocation. Until it has waited, nobody uses `to`.
+        unsafe { self.download(from, to.as_mut_ptr(), to.len())? };
+        self.synchronize()
     }
 }
 

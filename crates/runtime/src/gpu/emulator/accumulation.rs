@@ -247,5 +247,4 @@ fn in_floats<const K: usize>(
 }
 
 #[cfg(test)]
-#[path = "accumulation_tests.rs"]
 mod tests;

@@ -10,14 +10,16 @@ use std::{
 use syncbn_abi::{GpuKernel, SHARED_LIMIT};
 
 use super::{
-    Accumulation, Communicator, EmulatedKernel, EmulatedStream, Emulator, communicator,
+    Accumulation, Communicator, EmulatedStream, Emulator, communicator,
     graph::{EmulatedGraph, Recording, Work},
 };
 use crate::{
     error::{Error, Result},
     gpu::{
+        EmulatedGpus,
         device::{Device, Replay},
-        stream::{self, Backend, Stream},
+        part::EmulatedKernel,
+        stream::{self, Stream},
     },
 };
 
@@ -26,6 +28,20 @@ pub const SEED_VARIABLE: &str = "SYNCBN_EMULATOR_SEED";
 
 /// Threads that a block may have.
 const MOST_THREADS: u32 = 1024;
+
+/// Emulated GPUs.
+#[unsafe(export_name = "syncbn_rt_emulator")]
+pub static GPUS: EmulatedGpus = EmulatedGpus {
+    open: |part| {
+        let kernels = part.model.gpu.as_ref().map(|gpu| gpu.kernels.clone());
+        let entries = part.emulated_kernels.to_vec();
+        Ok(Box::new(EmulatedDevice::new(
+            kernels.unwrap_or_default(),
+            entries,
+        )?))
+    },
+};
+
 /// The emulated GPU of a rank.
 pub struct EmulatedDevice {
     emulator: Rc<Emulator>,
@@ -126,13 +142,13 @@ impl Device for EmulatedDevice {
         };
         Ok(stream::keep(
             &self.streams,
-            Stream::new(Backend::Emulated(stream), &self.collectives),
+            Stream::new(stream, &self.collectives),
         ))
     }
 
     fn synchronize(&self, stream: *mut c_void) -> Result<()> {
         let stream = stream::find(&self.streams, stream)?;
-        stream.emulated()?.synchronize()?;
+        stream.of::<EmulatedStream>()?.synchronize()?;
         stream.take_failure()
     }
 
@@ -146,7 +162,9 @@ impl Device for EmulatedDevice {
         let stream = stream::find(&self.streams, stream)?;
         self.emulator.memory.check(to, bytes, "a copy to the device")?;
         self.emulator.memory.check_pinned(from, bytes)?;
-        stream.emulated()?.submit(Work::Upload { to, from, bytes })
+        stream
+            .of::<EmulatedStream>()?
+            .submit(Work::Upload { to, from, bytes })
     }
 
     unsafe fn copy_out(&self, stream: *mut c_void, from: *const u8, to: *mut u8, bytes: usize) -> Result<()> {
@@ -155,7 +173,9 @@ impl Device for EmulatedDevice {
             .memory
             .check(from, bytes, "a copy from the device")?;
         self.emulator.memory.check_pinned(to, bytes)?;
-        stream.emulated()?.submit(Work::Download { from, to, bytes })
+        stream
+            .of::<EmulatedStream>()?
+            .submit(Work::Download { from, to, bytes })
     }
 
     fn capture(
@@ -164,7 +184,7 @@ impl Device for EmulatedDevice {
         enqueue: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Box<dyn Replay>> {
         let origin = stream::find(&self.streams, stream)?;
-        let number = origin.emulated()?.number;
+        let number = origin.of::<EmulatedStream>()?.number;
         stream::capture(&self.streams, &self.collectives, || {
             let recording = Recording::new(number);
             self.emulator.recording.replace(Some(recording));
@@ -192,7 +212,7 @@ impl Device for EmulatedDevice {
         let communicator = Communicator::join(id, own, rank, peers)?;
         Ok(stream::keep(
             &self.communicators,
-            stream::Communicator::Emulated(Rc::new(communicator)),
+            stream::Communicator::new(Rc::new(communicator)),
         ))
     }
 
@@ -204,10 +224,7 @@ impl Device for EmulatedDevice {
         let communicators = self.communicators.borrow();
         let aborters: Vec<_> = communicators
             .iter()
-            .filter_map(|communicator| match &**communicator {
-                stream::Communicator::Emulated(communicator) => communicator.aborter(),
-                stream::Communicator::Nccl(_) => None,
-            })
+            .filter_map(|communicator| communicator.of::<Rc<Communicator>>().ok()?.aborter())
             .collect();
         Box::new(move || aborters.iter().for_each(|abort| abort()))
     }

@@ -4,8 +4,8 @@ use std::ffi::c_void;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder, stack::DefaultStack};
 
-use super::EmulatedKernel;
 use crate::error::{Error, Result};
+use crate::gpu::part::EmulatedKernel;
 
 /// Bytes of a fiber's stack. Below it lies a page that faults.
 const STACK: usize = 256 * 1024;

@@ -77,7 +77,7 @@ pub(in crate::gpu) struct Memory {
 impl Memory {
     /// Zeroed memory, aligned to pages.
     pub fn allocate(&self, bytes: u64, what: &str) -> Result<*mut u8> {
-        let arena = Arena::zeroed(bytes, what)?;
+        let arena = Arena::sparse(bytes, what)?;
         let start = arena.as_ptr();
         self.allocations.borrow_mut().push(arena);
         Ok(start)
@@ -85,7 +85,7 @@ impl Memory {
 
     /// Zeroed host memory.
     pub fn allocate_pinned(&self, bytes: u64, what: &str) -> Result<*mut u8> {
-        let arena = Arena::zeroed(bytes, what)?;
+        let arena = Arena::sparse(bytes, what)?;
         let start = arena.as_ptr();
         self.pinned.borrow_mut().push(arena);
         Ok(start)

@@ -44,26 +44,27 @@ use syncbn_abi::GpuKernel;
 pub use self::{
     accumulation::{ACCUMULATION_VARIABLE, Accumulation},
     banks::BANKS_VARIABLE,
-    device::{EmulatedDevice, SEED_VARIABLE},
+    device::{EmulatedDevice, GPUS, SEED_VARIABLE},
     shared::{SharedMemory, syncbn_emulated_shared},
 };
-pub(super) use self::{communicator::Communicator, stream::EmulatedStream};
 
 use self::{
     access::Bounds,
     banks::{Banks, Counts},
     block::Order,
+    communicator::Communicator,
     fiber::{Call, Stacks},
     graph::{Recording, Work},
     launch::Launch,
     memory::{Memory, Range},
     races::Races,
+    stream::EmulatedStream,
     timeline::Timeline,
 };
-use crate::error::{Error, Result};
-
-/// An emulated kernel: runs one thread, with pointers to the values of its parameters.
-pub type EmulatedKernel = unsafe extern "C" fn(*const *const c_void);
+use crate::{
+    error::{Error, Result},
+    gpu::part::EmulatedKernel,
+};
 
 /// Blocks that a grid may have along x, y and z.
 const MOST_BLOCKS: [i64; 3] = [0x7fff_ffff, 0xffff, 0xffff];

@@ -14,7 +14,7 @@ pub(super) struct Marks(Arena);
 
 impl Marks {
     fn new(pieces: usize) -> Result<Self> {
-        let arena = Arena::zeroed(
+        let arena = Arena::sparse(
             (pieces * size_of::<Mark>()) as u64,
             "the emulator's record of accesses",
         )?;

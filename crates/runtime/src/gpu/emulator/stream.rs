@@ -3,20 +3,20 @@
 use std::{ffi::c_void, rc::Rc};
 
 use super::{Communicator, Emulator, graph, graph::Work};
-use crate::{error::Result, gpu::stream::AllReduce};
+use crate::{
+    error::Result,
+    gpu::stream::{self, AllReduce, Backend, Stream},
+};
 
 /// A stream of an emulated device.
-pub(in crate::gpu) struct EmulatedStream {
+pub(super) struct EmulatedStream {
     pub(super) emulator: Rc<Emulator>,
     pub(super) number: usize,
 }
 
-impl EmulatedStream {
-    /// Runs a kernel, or keeps it for replays.
-    ///
-    /// # Safety
-    /// `parameters` points to the values of the kernel's parameters.
-    pub unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) -> Result<()> {
+impl Backend for EmulatedStream {
+    /// Runs the kernel, or keeps it for replays.
+    unsafe fn launch(&self, kernel: i64, grid: [i64; 3], parameters: *const *const c_void) -> Result<()> {
         let emulator = &self.emulator;
         if !emulator.is_recording() {
             // SAFETY: passed on from the caller.
@@ -28,24 +28,23 @@ impl EmulatedStream {
         self.submit(Work::Launch { kernel, grid, values })
     }
 
-    /// Lets later work wait for what `signalling` has been given so far.
-    pub fn wait_for(&self, signalling: &EmulatedStream) -> Result<()> {
-        let signalling = signalling.number;
+    fn wait_for(&self, signalling: &Stream) -> Result<()> {
+        let signalling = signalling.of::<EmulatedStream>()?.number;
         self.submit(Work::Wait { signalling })
     }
 
-    /// Sums over a communicator.
-    pub fn all_reduce(&self, communicator: &Rc<Communicator>, call: AllReduce) -> Result<()> {
-        let communicator = Rc::clone(communicator);
+    fn all_reduce(&self, communicator: &stream::Communicator, call: AllReduce) -> Result<()> {
+        let communicator = Rc::clone(communicator.of::<Rc<Communicator>>()?);
         self.submit(Work::AllReduce { communicator, call })
     }
 
-    /// Copies from the device after all work, and waits.
-    pub fn fetch(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
+    fn fetch(&self, from: *const u8, to: &mut [u8]) -> Result<()> {
         self.synchronize()?;
         self.emulator.download(from, to)
     }
+}
 
+impl EmulatedStream {
     pub(super) fn synchronize(&self) -> Result<()> {
         self.emulator.refuse_in_capture("a wait")?;
         self.emulator.timeline.borrow_mut().synchronize(self.number);

@@ -6,8 +6,8 @@ use super::{Call, GpuExecution, HostCopy, capture::Scope};
 use crate::{
     error::{Error, Result},
     execution::Batch,
+    gpu::part::{GpuFunction, GpuUpdates},
     optimizer::{Arguments, Slice, Update},
-    program::{GpuFunction, GpuUpdates},
 };
 
 impl GpuExecution {
@@ -18,6 +18,8 @@ impl GpuExecution {
         self.inputs.load(&*self.device, batch, rank)?;
         let entered = self.inputs.enter(&*self.device, self.stream);
         entered.map_err(|error| self.explain(error))?;
+        let trace = trace || self.trace.is_timing();
+        self.trace.start_clock();
         let call = Call {
             function,
             constants: self.memory.train_constants,
@@ -120,10 +122,11 @@ impl GpuExecution {
             n,
             total: n,
             ranks: 1,
-            trace: false,
+            trace: self.trace.is_timing(),
             what: "inference",
         };
-        if captured {
+        self.trace.start_clock();
+        if captured && !call.trace {
             let key = (n, self.inputs.current());
             self.call_captured(&self.inference_graphs, &key, Scope::Rank, &call)?;
         } else {

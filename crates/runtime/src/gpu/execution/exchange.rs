@@ -4,13 +4,14 @@ use std::sync::{Arc, atomic::Ordering};
 
 use syncbn_abi::Model;
 
-use super::{GpuExecution, layout, memory::Buffer};
+use super::{GpuExecution, memory::Buffer};
 use crate::{
-    data::Dataset,
     error::{Error, Kind, Result},
     execution::{Batch, Consume, Execution, Region, inference_share},
+    files::data::Dataset,
     gpu::control::Control,
     optimizer::Update,
+    order,
 };
 
 impl Execution for GpuExecution {
@@ -172,6 +173,14 @@ impl Execution for GpuExecution {
         Ok(())
     }
 
+    fn time_nodes(&self, nodes: usize) {
+        self.trace.time(nodes);
+    }
+
+    fn node_times(&self) -> Vec<f64> {
+        self.trace.take_times()
+    }
+
     fn collectives(&self) -> u64 {
         self.device.collectives()
     }
@@ -186,7 +195,7 @@ impl GpuExecution {
     fn fetch(&self, region: Region) -> Result<Vec<u8>> {
         let mut bytes = self.download(self.memory.region(region)?)?;
         if matches!(region, Region::Weights | Region::Gradients) {
-            layout::from_device(&self.part.model, &mut bytes);
+            order::to_rows(&self.part.model, &mut bytes);
         }
         Ok(bytes)
     }
@@ -196,7 +205,7 @@ impl GpuExecution {
         let tensors = self.part.model.outputs.iter().zip(&self.memory.outputs);
         tensors
             .map(|(tensor, buffer)| {
-                let bytes = n as u64 * crate::rank::sample_bytes(tensor);
+                let bytes = n as u64 * crate::sizes::sample_bytes(tensor);
                 self.download(Buffer { bytes, ..*buffer })
             })
             .collect()

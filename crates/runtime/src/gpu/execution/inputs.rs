@@ -18,11 +18,11 @@ use syncbn_abi::Model;
 
 use super::memory::Buffer;
 use crate::{
-    data::Dataset,
     error::{Error, Result},
     execution::Batch,
+    files::data::Dataset,
     gpu::device::Device,
-    rank::{sample_bytes, target_bytes},
+    sizes::{sample_bytes, target_bytes},
 };
 
 /// Buffers of one batch: one for each input, then one for the target.

@@ -2,14 +2,13 @@
 
 use syncbn_abi::{AdamWArguments, UpdateArguments};
 
-use super::layout;
 use crate::{
     error::{Error, Result},
     execution::{Purpose, Region, initialise},
-    gpu::device::Device,
+    gpu::{device::Device, part::GpuPart},
     optimizer::Optimizer,
-    program::GpuPart,
-    rank::sample_bytes,
+    order,
+    sizes::sample_bytes,
 };
 
 /// An allocation on the device.
@@ -99,7 +98,7 @@ impl Memory {
         let mut initial = vec![0; arenas.weights as usize];
         let mut statistics = vec![0; arenas.statistics as usize];
         initialise(model, part.data, weights, (&mut initial, &mut statistics))?;
-        layout::to_device(model, &mut initial);
+        order::from_rows(model, &mut initial);
         device.upload(memory.weights.start, &initial)?;
         device.upload(memory.statistics.start, &statistics)?;
         Ok(memory)

@@ -10,7 +10,6 @@ mod communicators;
 mod exchange;
 mod graphs;
 mod inputs;
-mod layout;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -30,25 +29,18 @@ use syncbn_abi::{GpuArguments, StepArguments};
 
 use super::{Kind, control::Control, device::Device, process::Seat};
 use crate::{
+    cli::Options,
     error::{Error, Result},
     execution::Purpose,
-    place,
-    place::Target,
-    program::{GpuFunction, GpuPart},
+    gpu::{
+        self,
+        part::{GpuFunction, GpuPart},
+    },
     trace::Trace,
 };
 use graphs::Graphs;
 use inputs::Inputs;
 use memory::{Buffer, Memory};
-
-/// How steps are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// Steps are captured as graphs and replayed.
-    pub graphs: bool,
-    /// The sums of gradients have a stream and communicators of their own.
-    pub overlap: bool,
-}
 
 /// What a training step's graph stands for: the counts of all ranks, so that all decide alike, and the set of input
 /// buffers.
@@ -125,10 +117,10 @@ impl GpuExecution {
         signalled: Arc<AtomicBool>,
     ) -> Result<Self> {
         let index = match kind {
-            Kind::Cuda => seat.local_rank % place::visible(&Target::Gpu(Arc::clone(part), kind))?,
+            Kind::Cuda => seat.local_rank % gpu::visible(part, kind)?,
             Kind::Emulated => seat.local_rank,
         };
-        let device = (part.devices.open)(part, kind, index)?;
+        let device = part.devices.open(part, kind, index)?;
         let memory = Memory::new(&*device, part, &purpose, weights)?;
         let inputs = Inputs::new(&*device, &part.model, purpose.capacity)?;
         let stream = device.stream()?;
@@ -201,6 +193,8 @@ impl GpuExecution {
                 total: call.total as i64,
                 ranks: call.ranks as i64,
                 trace: i64::from(call.trace),
+                thread: 0,
+                threads: 1,
             },
             constants: call.constants.start,
             update: call.update,

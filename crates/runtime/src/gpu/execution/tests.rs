@@ -7,15 +7,24 @@ use syncbn_abi::GpuArguments;
 
 use super::*;
 use crate::{
-    data::{Column, Dataset},
-    execution::{Batch, Execution},
+    execution::{Batch, Execution, Purpose, Threads},
+    files::data::{Column, Dataset},
     gpu::{
-        Devices,
-        cuda::fake::Fake,
+        Devices, Gpus,
+        cuda::{self, fake::Fake},
         symbols::{syncbn_rt_launch, syncbn_rt_stream_wait},
     },
     optimizer::{Optimizer, Update},
     sampler::Share,
+};
+
+static GPUS: Gpus = Gpus {
+    count: || Ok(1),
+    open: |_, _| {
+        let device = FAKE.with_borrow(|fake| fake.as_ref().unwrap().device())?;
+        Ok(Box::new(device))
+    },
+    survey: cuda::GPUS.survey,
 };
 
 thread_local! {
@@ -68,12 +77,8 @@ fn part() -> GpuPart {
         images: &[],
         emulated_kernels: &[],
         devices: Devices {
-            count: || Ok(1),
-            open: |_, _, _| {
-                let device = FAKE.with_borrow(|fake| fake.as_ref().unwrap().device())?;
-                Ok(Box::new(device))
-            },
-            ..crate::gpu::DEVICES
+            cuda: Some(&GPUS),
+            emulated: None,
         },
     }
 }
@@ -88,6 +93,10 @@ const SGD: Optimizer = Optimizer::Sgd {
 fn start(options: Options) -> (GpuExecution, [String; 3]) {
     FAKE.set(Some(Fake::new()));
     let purpose = Purpose {
+        threads: Threads {
+            per_rank: 1,
+            cores: 1,
+        },
         ranks: 1,
         capacity: 4,
         train: Some(SGD),

@@ -1,46 +1,19 @@
 //! Communicators of NCCL.
 
 use std::{
-    cell::RefCell,
     ffi::{c_int, c_void},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{Handle, IN_PROGRESS, Nccl, UniqueId};
+use super::{Handle, IN_PROGRESS, NCCL_FAILED, Nccl, UniqueId};
 use crate::{
     error::{Error, Kind, Result},
-    gpu::stream::{AllReduce, NCCL_FAILED, NCCL_SUCCESS},
+    gpu::{group, stream::AllReduce},
 };
 
 /// How long a call that a communicator has not finished is left alone before it is asked again.
 const POLL: Duration = Duration::from_micros(50);
-
-thread_local! {
-    /// The communicators that this thread's group has called so far, and whether one had not finished; None outside a
-    /// group.
-    static GROUP: RefCell<Option<(Vec<Arc<Inner>>, bool)>> = const { RefCell::new(None) };
-}
-
-/// Starts a group: what communicators have not finished is waited for at its end.
-pub(super) fn begin_group() {
-    GROUP.set(Some((Vec::new(), false)));
-}
-
-/// Waits for what the communicators of the group have not finished; `status` is that of the group's end. The first
-/// status that is not success.
-pub(super) fn end_group(status: c_int) -> c_int {
-    let (members, unfinished) = GROUP.take().unwrap_or_default();
-    if status != IN_PROGRESS && !(status == NCCL_SUCCESS && unfinished) {
-        return status;
-    }
-    let ends = members
-        .iter()
-        .map(|member| member.finish(IN_PROGRESS).unwrap_or(NCCL_FAILED));
-    ends.into_iter()
-        .find(|&end| end != NCCL_SUCCESS)
-        .unwrap_or(NCCL_SUCCESS)
-}
 
 /// A rank's part of a communicator.
 pub struct Communicator(Arc<Inner>);
@@ -108,15 +81,8 @@ impl Communicator {
                 stream,
             )
         };
-        let grouped = GROUP.with_borrow_mut(|group| {
-            let (members, unfinished) = group.as_mut()?;
-            *unfinished |= status == IN_PROGRESS;
-            if !members.iter().any(|member| Arc::ptr_eq(member, &self.0)) {
-                members.push(Arc::clone(&self.0));
-            }
-            Some(())
-        });
-        if grouped.is_some() && status == IN_PROGRESS {
+        let grouped = group::add(&self.0, status == IN_PROGRESS);
+        if grouped && status == IN_PROGRESS {
             return Ok(());
         }
         inner.settle(status, "ncclAllReduce")
@@ -139,6 +105,12 @@ impl Communicator {
     pub(in crate::gpu) fn aborter(&self) -> impl Fn() + Send + 'static {
         let inner = Arc::clone(&self.0);
         move || inner.abort()
+    }
+}
+
+impl group::Member for Inner {
+    fn finish(&self) -> c_int {
+        Inner::finish(self, IN_PROGRESS).unwrap_or(NCCL_FAILED)
     }
 }
 

@@ -3,7 +3,6 @@
 mod communicator;
 
 use std::{
-    cell::Cell,
     ffi::{CStr, c_char, c_int, c_void},
     path::Path,
     sync::{Arc, OnceLock},
@@ -12,8 +11,8 @@ use std::{
 pub use communicator::Communicator;
 
 use super::{
+    group::{self, Group},
     library,
-    stream::{NCCL_FAILED, NCCL_SUCCESS},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -34,6 +33,10 @@ const LIBRARY: library::Wanted = library::Wanted {
 };
 /// The oldest version whose communicators can be captured in graphs without limits: 2.11.0.
 const OLDEST: c_int = 21_100;
+/// `ncclSuccess`.
+pub(super) const NCCL_SUCCESS: c_int = 0;
+/// `ncclInternalError`: the status of a collective that failed for a reason that the stream knows.
+pub(super) const NCCL_FAILED: c_int = 3;
 /// `ncclRemoteError`: another rank has failed, or the network to it.
 const REMOTE_ERROR: c_int = 6;
 
@@ -191,27 +194,32 @@ fn missing(what: &str, notes: Vec<String>) -> Error {
     ))
 }
 
-thread_local! {
-    /// The first call of a group that has failed, and its status.
-    static FAILED_GROUP: Cell<Option<(&'static str, c_int)>> = const { Cell::new(None) };
-}
-
 /// Begins a group of calls, if there is a library: emulated collectives happen at once.
 pub(super) fn group_start() -> c_int {
-    communicator::begin_group();
+    group::begin();
     let status = in_library(|functions| functions.group_start);
-    FAILED_GROUP.set((status != NCCL_SUCCESS).then_some(("ncclGroupStart", status)));
+    group::note((status != NCCL_SUCCESS).then_some(("ncclGroupStart", status)));
     status
 }
 
 /// Ends a group of calls. One that could not begin has its status.
 pub(super) fn group_end() -> c_int {
-    if let Some((_, status)) = FAILED_GROUP.get() {
-        return communicator::end_group(status);
+    let group = group::end();
+    if let Some((_, status)) = group::failure() {
+        return settle(&group, status);
     }
-    let status = communicator::end_group(in_library(|functions| functions.group_end));
-    FAILED_GROUP.set((status != NCCL_SUCCESS).then_some(("ncclGroupEnd", status)));
+    let status = settle(&group, in_library(|functions| functions.group_end));
+    group::note((status != NCCL_SUCCESS).then_some(("ncclGroupEnd", status)));
     status
+}
+
+/// Waits for what the communicators of a group have not finished; `status` is that of the group's end. The first
+/// status that is not success.
+fn settle(group: &Group, status: c_int) -> c_int {
+    match status == IN_PROGRESS || (status == NCCL_SUCCESS && group.is_unfinished()) {
+        true => group.finish(NCCL_SUCCESS),
+        false => status,
+    }
 }
 
 fn in_library(function: impl FnOnce(&Functions) -> unsafe extern "C" fn() -> c_int) -> c_int {
@@ -224,7 +232,7 @@ fn in_library(function: impl FnOnce(&Functions) -> unsafe extern "C" fn() -> c_i
 
 /// The error of a status that generated code got.
 pub(super) fn error_of_status(status: c_int) -> Error {
-    let group = FAILED_GROUP.take().filter(|(_, of_group)| *of_group == status);
+    let group = group::take_failure().filter(|(_, of_group)| *of_group == status);
     let what = group.map_or("NCCL", |(call, _)| call);
     match OPENED.get().map(|nccl| nccl.check(status, what)) {
         Some(Err(error)) => error,

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    launcher,
-    place::{self, Target},
+    gpu::{self, part::GpuPart},
+    launcher::{self, Address, Member},
 };
 
 /// Set to 1, it allows several ranks on one GPU; NCCL 2.30 reads it.
@@ -39,33 +39,6 @@ pub enum Role {
     Launch(usize),
     /// One of several ranks.
     Member(Member),
-}
-
-/// One of several ranks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Which one.
-    pub rank: usize,
-    /// Of how many.
-    pub ranks: usize,
-    /// Number among the ranks of this machine.
-    pub local_rank: usize,
-    /// Where rank 0 listens.
-    pub address: Address,
-}
-
-/// Where rank 0 listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// The standard input of this process, rank 0, is the listening socket.
-    Inherited,
-    /// A port of a host.
-    At {
-        /// Name or number of the host.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
 }
 
 /// The place of this process among those of the run.
@@ -99,7 +72,8 @@ impl Seat {
 /// What this process does, by the number of ranks that the command line asks for and the variables of a
 /// launcher. `foreign` tells whether other launchers than our own count.
 pub fn role(
-    target: &Target,
+    part: &GpuPart,
+    kind: Kind,
     requested: Option<usize>,
     foreign: bool,
     variable: impl Fn(&str) -> Option<String>,
@@ -117,14 +91,14 @@ pub fn role(
             ))
             .help("leave --ranks away, or give --no-launcher-env to ignore the launcher's variables"));
         }
-        check_visible(target, member.local_rank + 1, multiple)?;
+        check_visible(part, kind, member.local_rank + 1, multiple)?;
         return Ok(Role::Member(member));
     }
     let ranks = match requested {
         Some(ranks) => ranks,
-        None => place::visible(target)?,
+        None => gpu::visible(part, kind)?,
     };
-    check_visible(target, ranks, multiple)?;
+    check_visible(part, kind, ranks, multiple)?;
     Ok(if ranks == 1 {
         Role::Alone
     } else {
@@ -133,11 +107,11 @@ pub fn role(
 }
 
 /// Refuses more local ranks than GPUs, unless `multiple` ranks may share one.
-fn check_visible(target: &Target, wanted: usize, multiple: bool) -> Result<()> {
-    let Target::Gpu(_, Kind::Cuda) = target else {
+fn check_visible(part: &GpuPart, kind: Kind, wanted: usize, multiple: bool) -> Result<()> {
+    if kind != Kind::Cuda {
         return Ok(());
-    };
-    let visible = place::visible(target)?;
+    }
+    let visible = gpu::visible(part, kind)?;
     if wanted <= visible || multiple {
         return Ok(());
     }

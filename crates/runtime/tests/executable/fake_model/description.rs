@@ -15,7 +15,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         name: name.into(),
         shape: shape.to_vec(),
         offset: offset as u64,
-        channels_last: false,
+        order: syncbn_abi::Order::Plain,
         trained,
         initial,
     };
@@ -35,6 +35,9 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
     let node = |name: &str, op: &str| Node {
         name: name.into(),
         op: op.into(),
+        flops: 0,
+        bytes: 8,
+        schedule: String::new(),
     };
     Model {
         compiler: "0.1.0".into(),
@@ -52,6 +55,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
         batch_bound: BOUND,
         train: true,
         infer: true,
+        threads: false,
         inputs: vec![io("x", features)],
         target: Some(Target::Classes {
             classes,

@@ -8,12 +8,14 @@ use syncbn_abi::{
 };
 use syncbn_runtime::{
     error::Error,
-    gpu::symbols::{
-        ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_launch,
-        syncbn_rt_nccl_check, syncbn_rt_stream_wait,
+    gpu::{
+        DEVICES, Gpus, Kind, cuda,
+        part::{EmulatedKernel, GpuPart},
+        symbols::{
+            ncclAllReduce, ncclGroupEnd, ncclGroupStart, syncbn_rt_gpu_trace, syncbn_rt_launch,
+            syncbn_rt_nccl_check, syncbn_rt_stream_wait,
+        },
     },
-    gpu::{DEVICES, Devices, Kind},
-    program::{EmulatedKernel, GpuPart},
 };
 
 use super::{
@@ -70,23 +72,23 @@ pub fn part<T: Element>(mode: &str, data: &'static [u8]) -> GpuPart {
 /// How many GPUs there are; without it, no driver.
 pub const GPUS: &str = "SYNCBN_TEST_GPUS";
 
+static EMULATED: Gpus = Gpus {
+    count: || match std::env::var(GPUS) {
+        Ok(count) => Ok(count.parse().unwrap()),
+        Err(_) => Err(Error::environment("the driver is absent")),
+    },
+    open: |part, index| {
+        let count: usize = std::env::var(GPUS).unwrap().parse().unwrap();
+        assert!(index < count);
+        DEVICES.open(part, Kind::Emulated, index)
+    },
+    survey: cuda::GPUS.survey,
+};
+
 /// Makes a part for CUDA of one for the emulator: the GPUs that [`GPUS`] counts are emulated ones.
 pub fn add_device_code(part: &mut GpuPart) {
     part.model.gpu.as_mut().unwrap().cuda = true;
-    part.devices = Devices {
-        count: || match std::env::var(GPUS) {
-            Ok(count) => Ok(count.parse().unwrap()),
-            Err(_) => Err(Error::environment("the driver is absent")),
-        },
-        open: |part, kind, index| {
-            if kind == Kind::Cuda {
-                let count: usize = std::env::var(GPUS).unwrap().parse().unwrap();
-                assert!(index < count);
-            }
-            (DEVICES.open)(part, Kind::Emulated, index)
-        },
-        ..DEVICES
-    };
+    part.devices.cuda = Some(&EMULATED);
 }
 
 /// A rank whose launcher's `RANK` is this waits for the GPU in its steps, which cannot be captured.
@@ -198,6 +200,8 @@ unsafe fn with<R>(parameters: *const *const c_void, body: impl FnOnce(&StepArgum
             total: (*parameters.add(11)).cast::<i64>().read(),
             ranks: 1,
             trace: 0,
+            thread: 0,
+            threads: 1,
         };
         body(&arguments, pointer(9))
     }

@@ -11,8 +11,11 @@ use std::{ffi::c_void, slice, sync::Arc};
 
 use syncbn_abi::{ElementType, Segment, StepArguments, StoredType, trace_output};
 use syncbn_runtime::{
-    collectives::{syncbn_rt_all_reduce, syncbn_rt_trace},
-    program::{CpuPart, Program},
+    cpu::{
+        collectives::{syncbn_rt_all_reduce, syncbn_rt_trace, syncbn_team_barrier},
+        part::CpuPart,
+    },
+    program::Program,
 };
 
 use description::model;
@@ -85,6 +88,38 @@ unsafe extern "C" fn train_step<T: Element>(arguments: *const StepArguments) -> 
             Phase::Rest => rest::<T>(a, EPSILON),
         };
         train::<T>(a, run, reduce, trace)
+    }
+}
+
+/// A training step of several threads: each stages its part of the samples, and the first one trains when all are there.
+/// Thread 1 fails where a sample is [`FAIL`], before it meets the others.
+unsafe extern "C" fn divided_step<T: Element>(arguments: *const StepArguments) -> i32 {
+    // SAFETY: the runtime passes arguments that match the description below; each thread writes elements of its own.
+    unsafe {
+        let a = &*arguments;
+        if a.thread == 1 && sees::<T>(a, FAIL) {
+            return 7;
+        }
+        let count = a.n as usize * FEATURES;
+        let (x, staged) = ((*a.inputs).cast::<T>(), a.step.add(XHAT).cast::<T>());
+        for i in (a.thread as usize..count).step_by(a.threads as usize) {
+            staged.add(i).write(x.add(i).read());
+        }
+        if syncbn_team_barrier(a.context) != 0 {
+            return 1;
+        }
+        let mut status = 0;
+        if a.thread == 0 {
+            let bytes = |start: *const T| slice::from_raw_parts(start.cast::<u8>(), count * size_of::<T>());
+            status = match bytes(x) == bytes(staged) {
+                true => train_step::<T>(arguments),
+                false => 9,
+            };
+        }
+        if status != 0 {
+            return status;
+        }
+        syncbn_team_barrier(a.context)
     }
 }
 
@@ -279,10 +314,10 @@ static BIAS64: [u8; 32] = {
 
 /// The program in an element type (`f32`, `f64`) and BatchNorm mode: `f64 sync` for the CPU, `gpu f64 sync` for
 /// emulated GPUs, `both f64 sync` for both. `other` instead of `gpu` has another schedule of collectives, `cuda`
-/// has device code too, and `all` is `cuda` with a CPU part.
+/// has device code too, and `all` is `cuda` with a CPU part; `threads` is for a CPU whose ranks have threads.
 pub fn program(description: &str) -> Program {
     let (parts, rest) = match description.split_once(' ').unwrap() {
-        (parts @ ("gpu" | "both" | "other" | "cuda" | "all"), rest) => (parts, rest),
+        (parts @ ("gpu" | "both" | "other" | "cuda" | "all" | "threads"), rest) => (parts, rest),
         _ => ("cpu", description),
     };
     let (element_type, mode) = rest.split_once(' ').unwrap();
@@ -290,15 +325,22 @@ pub fn program(description: &str) -> Program {
         "f32" => (cpu_part::<f32>(mode, &BIAS32), gpu::part::<f32>(mode, &BIAS32)),
         _ => (cpu_part::<f64>(mode, &BIAS64), gpu::part::<f64>(mode, &BIAS64)),
     };
-    let mut gpu = gpu;
+    let (mut cpu, mut gpu) = (cpu, gpu);
     match parts {
+        "threads" => {
+            cpu.model.threads = true;
+            cpu.train_step = Some(match element_type {
+                "f32" => divided_step::<f32>,
+                _ => divided_step::<f64>,
+            });
+        }
         "other" => gpu.model.schedule_hash += 1,
         "cuda" | "all" => gpu::add_device_code(&mut gpu),
         _ => {}
     }
     Program {
-        cpu: matches!(parts, "cpu" | "both" | "all").then(|| Arc::new(cpu)),
-        gpu: (parts != "cpu").then(|| Arc::new(gpu)),
+        cpu: matches!(parts, "cpu" | "both" | "all" | "threads").then(|| Arc::new(cpu)),
+        gpu: (!matches!(parts, "cpu" | "threads")).then(|| Arc::new(gpu)),
     }
 }
 

@@ -13,7 +13,8 @@ use std::ffi::c_void;
 
 use syncbn_abi::{BASE_UNKNOWN, GpuKernel, GpuParameter};
 
-use super::{EmulatedDevice, EmulatedKernel};
+use super::EmulatedDevice;
+use crate::gpu::part::EmulatedKernel;
 use crate::{
     error::{Kind, Result},
     gpu::{device::Device, symbols::syncbn_rt_launch},

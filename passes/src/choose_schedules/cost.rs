@@ -1,0 +1,119 @@
+//! What a candidate costs: cycles of arithmetic, and bytes that cross the second cache.
+
+use syncbn_ir::schedule::{Convolution, Direction};
+
+use super::machine::Machine;
+
+/// A prediction for one node, the batch being at its bound, on one core.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cost {
+    /// Cycles of arithmetic, if all operands were in the second cache.
+    pub cycles: f64,
+    /// Bytes that come from beyond it or go there.
+    pub bytes: f64,
+}
+
+impl Cost {
+    /// Seconds: arithmetic and transfers overlap, so that the longer counts.
+    pub fn seconds(&self, machine: &Machine) -> f64 {
+        let far = self.bytes > machine.l3 as f64;
+        let rate = if far {
+            machine.memory_bytes_per_cycle
+        } else {
+            machine.l3_bytes_per_cycle
+        };
+        self.cycles.max(self.bytes / rate) / (machine.ghz * 1e9)
+    }
+}
+
+/// A register tile of accumulators.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tile {
+    /// Positions, rows of a product, or input channels.
+    pub pixels: usize,
+    /// Rows of positions that these come from.
+    pub rows: usize,
+    /// Vectors of output channels or columns.
+    pub vectors: usize,
+}
+
+impl Tile {
+    /// Cycles of one multiply-add of vectors, loads included: the tile must hide the latency, and each term needs a
+    /// vector of weights and a broadcast of each pixel.
+    pub fn cycles_per_product(&self, machine: &Machine) -> f64 {
+        let accumulators = (self.pixels * self.vectors) as f64;
+        let loads = (self.pixels + self.vectors) as f64 / machine.loads_per_cycle;
+        let products = accumulators / machine.products_per_cycle;
+        // Loads and stores of the accumulators, and the loops around the tile.
+        let around = 1.0 + 1.0 / accumulators;
+        products.max(loads).max(machine.latency) / accumulators * around
+    }
+
+    /// The tile for rows of `width` positions, `height` of them, and so many vectors: the one with the fewest cycles.
+    pub fn for_positions(machine: &Machine, width: usize, height: usize, vectors: usize) -> Tile {
+        let most = (machine.accumulators() / vectors).max(1);
+        let mut best: Option<(f64, Tile)> = None;
+        for row in 1..=most.min(width.max(1)) {
+            let several = if row == width { most / row } else { 1 };
+            for rows in 1..=several.min(height.max(1)) {
+                let pixels = row * rows;
+                let tile = Tile {
+                    pixels,
+                    rows,
+                    vectors,
+                };
+                let computed = width.div_ceil(row) * row * height.div_ceil(rows) * rows;
+                let cycles = computed as f64 * tile.cycles_per_product(machine);
+                if best.is_none_or(|(least, _)| cycles <= least) {
+                    best = Some((cycles, tile));
+                }
+            }
+        }
+        let smallest = Tile {
+            pixels: 1,
+            rows: 1,
+            vectors,
+        };
+        best.map_or(smallest, |(_, tile)| tile)
+    }
+
+    /// The tile of backward weights: two thirds of the registers, for what input channels there are.
+    pub fn for_channels(machine: &Machine, channels: usize, vectors: usize) -> Tile {
+        let most = if machine.registers >= 32 { 16 } else { 8 };
+        Tile {
+            pixels: (most / vectors).min(channels).max(1),
+            rows: 1,
+            vectors,
+        }
+    }
+}
+
+/// Vectors of output channels of a register tile: as many as share a broadcast without a remainder.
+pub fn vectors(channels: usize, lanes: usize) -> usize {
+    match channels.div_ceil(lanes) {
+        0 | 1 => 1,
+        n if !n.is_multiple_of(2) && n.is_multiple_of(3) => 3,
+        _ => 2,
+    }
+}
+
+/// Output channels of a convolution's direction: along them lie the lanes. Of each group.
+pub fn lane_channels(conv: &Convolution) -> usize {
+    let channels = match conv.direction {
+        Direction::Forward | Direction::BackwardWeight => conv.k,
+        Direction::BackwardData => conv.c,
+    };
+    channels / conv.groups.max(1)
+}
+
+/// Bytes of the tensors that a convolution reads and writes once.
+pub fn tensor_bytes(conv: &Convolution, samples: usize) -> f64 {
+    let images = samples as f64 * (conv.c * conv.inputs() + conv.k * conv.outputs()) as f64;
+    let weights = (conv.k * conv.c / conv.groups.max(1) * conv.window.volume()) as f64;
+    (images + weights) * conv.dtype.bytes() as f64
+}
+
+/// How much more is computed because `size` is no multiple of `step`.
+pub fn waste(size: usize, step: usize) -> f64 {
+    size.next_multiple_of(step.max(1)) as f64 / size.max(1) as f64
+}

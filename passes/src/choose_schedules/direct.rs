@@ -1,0 +1,121 @@
+//! Direct convolution: register tiles of positions and output channels, over a copy of the input with its padding.
+//!
+//! It takes every convolution but those with one filter a channel: all directions, ranks, strides, dilations, paddings and
+//! groups. Few input channels, as in a first layer, are treated alike. It leaves alone nothing else.
+
+use syncbn_ir::Schedule;
+use syncbn_ir::schedule::{Convolution, Direct as Blocking, Direction};
+
+use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
+use super::{Candidate, Problem};
+
+/// The candidate.
+pub struct Direct;
+
+/// The share of the peak of multiply-adds that a register tile's loops leave, by measurement.
+const EFFICIENCY: f64 = 0.94;
+
+impl Candidate for Direct {
+    fn accepts(&self, problem: &Problem) -> Option<Schedule> {
+        let conv = problem.convolution()?;
+        if conv.is_depthwise() {
+            return None;
+        }
+        let lanes = problem.lanes();
+        let tile = tile(problem, conv);
+        Some(Schedule::Direct(Blocking {
+            lanes,
+            pixels: tile.pixels,
+            vectors: tile.vectors,
+            rows: rows(problem, conv),
+        }))
+    }
+
+    fn cost(&self, problem: &Problem, schedule: &Schedule) -> Option<Cost> {
+        let (conv, Schedule::Direct(s)) = (problem.convolution()?, schedule) else {
+            return None;
+        };
+        let tile = Tile {
+            pixels: s.pixels,
+            rows: 1,
+            vectors: s.vectors,
+        };
+        let bytes = tensor_bytes(conv, problem.samples);
+        // The copy of the input: a load and a store of each vector.
+        let copied = bytes / problem.machine.vector_bytes as f64;
+        Some(Cost {
+            cycles: products(problem, conv, tile, s.lanes) / EFFICIENCY + copied,
+            bytes,
+        })
+    }
+}
+
+/// Rows of results that are computed from one copy of the input: as many as leave the second cache room for the weights
+/// and for what is computed. Of backward weights, which sums over what is copied, all rows of several images.
+pub fn rows(problem: &Problem, conv: &Convolution) -> usize {
+    let channels = match conv.direction {
+        Direction::Forward | Direction::BackwardWeight => conv.c,
+        Direction::BackwardData => conv.k,
+    };
+    let (width, height) = row(conv);
+    let strides: usize = match conv.direction {
+        Direction::BackwardData => 1,
+        Direction::Forward | Direction::BackwardWeight => conv.window.strides.iter().rev().take(2).product(),
+    };
+    let row_bytes = channels.max(8) * width * strides * conv.dtype.bytes() as usize;
+    match conv.direction {
+        Direction::Forward | Direction::BackwardData => {
+            (problem.machine.l2 / 4 / row_bytes.max(1)).clamp(1, height.max(1))
+        }
+        Direction::BackwardWeight => {
+            let rows = (problem.machine.l2 / 8 / row_bytes.max(1)).clamp(1, height * problem.samples.max(1));
+            if rows > height {
+                rows / height * height
+            } else {
+                rows
+            }
+        }
+    }
+}
+
+/// The register tile of a convolution that slides a window.
+pub fn tile(problem: &Problem, conv: &Convolution) -> Tile {
+    let vectors = vectors(lane_channels(conv), problem.lanes());
+    if conv.direction == Direction::BackwardWeight {
+        let channels = conv.c / conv.groups.max(1);
+        return Tile::for_channels(&problem.machine, channels, vectors);
+    }
+    let (width, height) = row(conv);
+    Tile::for_positions(&problem.machine, width, height, vectors)
+}
+
+/// Positions of a row of what is computed, and rows; backward data computes each phase of the stride apart.
+fn row(conv: &Convolution) -> (usize, usize) {
+    let sizes: Vec<usize> = match conv.direction {
+        Direction::Forward | Direction::BackwardWeight => conv.output.clone(),
+        Direction::BackwardData => {
+            let phases = conv.input.iter().zip(&conv.window.strides);
+            phases.map(|(&size, &stride)| size.div_ceil(stride)).collect()
+        }
+    };
+    let width = sizes.last().copied().unwrap_or(1);
+    let height = sizes.iter().rev().nth(1).copied().unwrap_or(1);
+    (width, height)
+}
+
+/// Cycles of all multiply-adds in register tiles.
+pub fn products(problem: &Problem, conv: &Convolution, tile: Tile, lanes: usize) -> f64 {
+    let channels = lane_channels(conv);
+    let wasted = match conv.direction {
+        Direction::BackwardWeight => waste(conv.c / conv.groups.max(1), tile.pixels),
+        Direction::Forward | Direction::BackwardData => {
+            let (width, height) = row(conv);
+            let in_row = (tile.pixels / tile.rows.max(1)).max(1);
+            waste(width, in_row) * waste(height, tile.rows)
+        }
+    };
+    let products = problem.samples as f64 * conv.multiplications() as f64 / lanes as f64;
+    // Channels that fill no vector cost as much as those that do.
+    let wasted = wasted * waste(channels, lanes);
+    products * wasted * tile.cycles_per_product(&problem.machine)
+}

@@ -1,0 +1,185 @@
+//! `choose-schedules`: says of each convolution and matrix product how it is computed.
+//!
+//! Before:
+//! ```text
+//! %y = conv(%x, %w) {strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], groups = 1}
+//! ```
+//! After:
+//! ```text
+//! %y = conv(%x, %w) {..., groups = 1, schedule = winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 56, chunked = false)}
+//! ```
+//!
+//! Each of [`CANDIDATES`] says whether it takes a node, with which blocking, and what that costs on the machine; the one
+//! with the least predicted time is chosen, of equals the earlier. The choice depends on the node's types, the largest
+//! batch and the machine alone, so that training and inference, and all ranks, agree.
+//!
+//! It leaves alone other operators, convolutions of something without a batch, element types other than f32 and f64, nodes that have a schedule already (an edited text
+//! keeps its own), and everything where no [`Machine`] is given, as for GPUs. [`crate::Options::schedules`] overrides the
+//! choice by name, and [`crate::Options::winograd`] leaves out candidates.
+
+mod cost;
+mod depthwise;
+mod direct;
+mod machine;
+mod overrides;
+mod pointwise;
+mod polyphase;
+mod product;
+mod report;
+mod winograd;
+
+use syncbn_ir::schedule::{Convolution, product_sizes};
+use syncbn_ir::{DType, Dim, Graph, NodeId, Op, Schedule};
+
+use crate::error::PassError;
+use crate::pass::{Changes, Pass, PassContext};
+
+pub use cost::Cost;
+pub use machine::Machine;
+pub use overrides::Override;
+pub use report::schedule_report;
+
+/// The pass.
+pub struct ChooseSchedules;
+
+impl Pass for ChooseSchedules {
+    fn name(&self) -> &'static str {
+        "choose-schedules"
+    }
+
+    fn summary(&self) -> &'static str {
+        "says how convolutions and matrix products are computed, by a model of the processor"
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
+        let Some(machine) = cx.options.target.machine else {
+            return Ok(0);
+        };
+        let mut changes = overrides::apply(graph, &cx.options)?;
+        for id in graph.topological()? {
+            if graph.schedule(id).is_some() {
+                continue;
+            }
+            let Some(node) = Problem::of(graph, id, machine, cx.batch_bound()) else {
+                continue;
+            };
+            if let Some((schedule, _)) = node.best(cx.options.winograd) {
+                graph.set_schedule(id, Some(schedule));
+                changes += 1;
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// A way to compute a node.
+pub trait Candidate: Sync {
+    /// The schedule that computes the node so, with blocking for the machine; None where it cannot.
+    fn accepts(&self, problem: &Problem) -> Option<Schedule>;
+
+    /// What a schedule of this kind costs; None for another kind.
+    fn cost(&self, problem: &Problem, schedule: &Schedule) -> Option<Cost>;
+
+    /// Whether its rounding is that of Winograd's algorithms, which `--winograd off` does without.
+    fn is_winograd(&self) -> bool {
+        false
+    }
+}
+
+/// All candidates. Of equal predictions the earlier wins: the simpler form.
+pub const CANDIDATES: &[&dyn Candidate] = &[
+    &product::Product,
+    &depthwise::Depthwise,
+    &pointwise::Pointwise,
+    &direct::Direct,
+    &winograd::Winograd,
+    &polyphase::Polyphase,
+];
+
+/// What a node computes, in sizes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// A convolution.
+    Convolution(Convolution),
+    /// A matrix product: rows, columns, terms.
+    Product([usize; 3]),
+}
+
+/// A node to compute on a machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// What is to be computed.
+    pub work: Work,
+    /// Element type.
+    pub dtype: DType,
+    /// Samples, at most.
+    pub samples: usize,
+    /// The machine.
+    pub machine: Machine,
+}
+
+impl Problem {
+    /// The problem that a node is; None where only the general form is possible.
+    pub fn of(graph: &Graph, id: NodeId, machine: Machine, batch_bound: usize) -> Option<Problem> {
+        let (operands, results) = graph.types(id);
+        let dtype = operands.first()?.dtype;
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            return None;
+        }
+        let (work, samples) = match graph.op(id) {
+            Op::MatMul(op) => (
+                Work::Product(product_sizes(op, &operands, batch_bound)?),
+                batch_bound,
+            ),
+            op => {
+                let conv = Convolution::of(op, &operands, &results)?;
+                if conv.samples != Dim::Batch {
+                    return None;
+                }
+                let samples = batch_bound;
+                (Work::Convolution(conv), samples)
+            }
+        };
+        Some(Problem {
+            work,
+            dtype,
+            samples,
+            machine,
+        })
+    }
+
+    /// The convolution, if it is one.
+    pub fn convolution(&self) -> Option<&Convolution> {
+        match &self.work {
+            Work::Convolution(conv) => Some(conv),
+            Work::Product(_) => None,
+        }
+    }
+
+    /// Elements of a vector.
+    pub fn lanes(&self) -> usize {
+        self.machine.lanes(self.dtype)
+    }
+
+    /// All schedules that compute it, in the order of [`CANDIDATES`], and what they cost.
+    pub fn candidates(&self, winograd: bool) -> Vec<(Schedule, Cost)> {
+        let wanted = CANDIDATES.iter().filter(|c| winograd || !c.is_winograd());
+        let accepted = wanted.filter_map(|c| {
+            let schedule = c.accepts(self)?;
+            Some((schedule, c.cost(self, &schedule)?))
+        });
+        accepted.collect()
+    }
+
+    /// The schedule with the least predicted time.
+    pub fn best(&self, winograd: bool) -> Option<(Schedule, Cost)> {
+        let seconds = |cost: &Cost| cost.seconds(&self.machine);
+        let candidates = self.candidates(winograd).into_iter();
+        candidates.min_by(|(_, a), (_, b)| seconds(a).total_cmp(&seconds(b)))
+    }
+
+    /// What a schedule costs, which need not be a candidate's own; None for the general form.
+    pub fn cost(&self, schedule: &Schedule) -> Option<Cost> {
+        CANDIDATES.iter().find_map(|c| c.cost(self, schedule))
+    }
+}

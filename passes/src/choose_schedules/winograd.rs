@@ -1,0 +1,159 @@
+//! Winograd's F(4x4, 3x3): 36 products for 16 results of a 3x3 convolution, instead of 144.
+//!
+//! It takes all directions of 3x3 convolutions of images with stride 1 and at least 16 input and output channels. It leaves
+//! alone dilation and groups, whose tiles it has not; f64, whose users want the rounding of the direct form; and few channels, where
+//! transforming costs more than it saves.
+
+use syncbn_ir::schedule::{Convolution, Direction, Winograd as Blocking};
+use syncbn_ir::{DType, Schedule};
+
+use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
+use super::{Candidate, Problem};
+
+/// The candidate.
+pub struct Winograd;
+
+/// The least channels on either side.
+pub const LEAST_CHANNELS: usize = 16;
+
+/// The least tiles that are transformed at a time: with fewer, weights are read too often.
+const LEAST_TILES: usize = 8;
+
+/// The most tiles that are transformed at a time.
+const MOST_TILES: usize = 64;
+
+/// The share of the peak that the products of transformed tiles reach, by measurement.
+const EFFICIENCY: f64 = 0.7;
+
+/// An algorithm that multiplies transformed tiles of 4x4 results.
+pub struct Algorithm {
+    /// Values of a transformed tile.
+    pub values: usize,
+    /// Cycles of the transform of a tile's input of one vector of channels.
+    pub input: f64,
+    /// Cycles of the transform of its products.
+    pub output: f64,
+    /// Cycles of the transform of a vector of weights.
+    pub weight: f64,
+}
+
+/// F(4x4, 3x3).
+const F43: Algorithm = Algorithm {
+    values: 36,
+    input: 100.0,
+    output: 80.0,
+    weight: 60.0,
+};
+
+impl Candidate for Winograd {
+    fn accepts(&self, problem: &Problem) -> Option<Schedule> {
+        let conv = problem.convolution()?;
+        fits(conv, 1).then(|| Schedule::Winograd(F43.blocking(problem, conv)))
+    }
+
+    fn cost(&self, problem: &Problem, schedule: &Schedule) -> Option<Cost> {
+        let (conv, Schedule::Winograd(s)) = (problem.convolution()?, schedule) else {
+            return None;
+        };
+        Some(F43.cost(problem, conv, s))
+    }
+
+    fn is_winograd(&self) -> bool {
+        true
+    }
+}
+
+/// Whether a convolution is one of 3x3 elements with this stride that transforming pays for.
+pub fn fits(conv: &Convolution, stride: usize) -> bool {
+    conv.input.len() == 2
+        && conv.has_window(3, stride)
+        && conv.groups == 1
+        && conv.dtype == DType::F32
+        && conv.c.min(conv.k) >= LEAST_CHANNELS
+}
+
+/// Tiles of 4x4 results of one sample: of `y`, or of `dx` where its phases are as large.
+fn tiles(conv: &Convolution) -> usize {
+    let sizes = match (conv.direction, conv.window.strides[0]) {
+        (Direction::BackwardData, 1) => &conv.input,
+        _ => &conv.output,
+    };
+    sizes.iter().map(|size| size.div_ceil(4)).product()
+}
+
+impl Algorithm {
+    /// The blocking for a convolution.
+    pub fn blocking(&self, problem: &Problem, conv: &Convolution) -> Blocking {
+        let (machine, lanes) = (&problem.machine, problem.lanes());
+        let vectors = vectors(lane_channels(conv), lanes).min(2);
+        let all = (tiles(conv) * problem.samples).max(1);
+        let reduced = match conv.direction {
+            Direction::Forward | Direction::BackwardWeight => conv.c,
+            Direction::BackwardData => conv.k,
+        };
+        let bytes = self.values * reduced * conv.dtype.bytes() as usize;
+        let weights = 36 * conv.c * conv.k * conv.dtype.bytes() as usize;
+        // Where all tiles are few and transformed weights many, each weight is transformed, used for all tiles and left.
+        let single = all <= MOST_TILES && weights > machine.l2;
+        let in_cache = match single {
+            true => all,
+            false => (machine.l2 / 6 / bytes.max(1)).clamp(LEAST_TILES, MOST_TILES),
+        };
+        let most = machine.accumulators() / vectors;
+        let pixels = match conv.direction {
+            Direction::BackwardWeight => Tile::for_channels(machine, conv.c, vectors).pixels,
+            Direction::Forward | Direction::BackwardData => power_of_two(most).min(all.next_power_of_two()),
+        };
+        let step = match conv.direction {
+            Direction::BackwardWeight => 4,
+            Direction::Forward | Direction::BackwardData => pixels,
+        };
+        let blocks = all.div_ceil(in_cache);
+        let tiles = all.div_ceil(blocks).next_multiple_of(step);
+        Blocking {
+            lanes,
+            pixels,
+            vectors,
+            tiles,
+            chunked: single,
+        }
+    }
+
+    /// What a blocking costs.
+    pub fn cost(&self, problem: &Problem, conv: &Convolution, s: &Blocking) -> Cost {
+        let machine = &problem.machine;
+        let all = (tiles(conv) * problem.samples) as f64;
+        let blocks = (all / s.tiles as f64).ceil();
+        let of = |channels: usize| channels.div_ceil(s.lanes) as f64;
+        let (input, output) = match conv.direction {
+            Direction::Forward | Direction::BackwardWeight => (conv.c, conv.k),
+            Direction::BackwardData => (conv.k, conv.c),
+        };
+        let tile = Tile {
+            pixels: s.pixels,
+            rows: 1,
+            vectors: s.vectors,
+        };
+        let each = tile.cycles_per_product(machine) / EFFICIENCY;
+        let products = self.values as f64 * all * input as f64 * of(output) * waste(s.tiles, s.pixels);
+        let transforms = all * (of(input) * self.input + of(output) * self.output);
+        let times = if s.chunked { blocks } else { 1.0 };
+        let weights = times * input as f64 * of(output) * self.weight;
+        // Transformed weights that are not used at once are written, and read for every block of tiles.
+        let transformed = self.values as f64 * (conv.c * conv.k) as f64 * conv.dtype.bytes() as f64;
+        let stored = if s.chunked {
+            0.0
+        } else {
+            (1.0 + blocks) * transformed
+        };
+        Cost {
+            cycles: products * each + transforms + weights,
+            bytes: tensor_bytes(conv, problem.samples) + stored,
+        }
+    }
+}
+
+/// The largest power of two up to `n`.
+fn power_of_two(n: usize) -> usize {
+    1 << n.max(1).ilog2()
+}
