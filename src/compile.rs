@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::thread;
 
 use syncbn_abi::Model;
+use syncbn_abi::symbols::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 use syncbn_codegen::{Cpu, Emit, generate, generate_objects};
 use syncbn_ir::{DType, Graph, Warning};
-use syncbn_mlir::cpu::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 use syncbn_mlir::{Part, Program};
 use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
 

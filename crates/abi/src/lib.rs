@@ -49,6 +49,10 @@ pub mod symbols {
     pub const UPDATE_SGD: &str = "syncbn_update_sgd";
     /// `i32 (const AdamWArguments*)`: the AdamW update of elements `[begin, end)` of the trained weights.
     pub const UPDATE_ADAMW: &str = "syncbn_update_adamw";
+    /// `const u8[]`: constants of the training graph.
+    pub const TRAIN_CONSTANTS: &str = "syncbn_train_constants";
+    /// `const u8[]`: constants of the inference graph.
+    pub const INFER_CONSTANTS: &str = "syncbn_infer_constants";
     /// `const u8[]`: the JSON text of a list of [`crate::Model`]s: one for each of the CPU and the GPU part.
     pub const MODEL: &str = "syncbn_model";
     /// `u64`: the length of [`MODEL`] in bytes.

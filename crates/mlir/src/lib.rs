@@ -1,6 +1,6 @@
 //! Graph to MLIR, and MLIR down to its LLVM dialect. The only crate that names melior.
 
-pub mod cpu;
+mod cpu;
 mod emit;
 mod error;
 pub mod gpu;

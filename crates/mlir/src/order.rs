@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use syncbn_ir::ops::{Op, Scope};
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, OutputKind, Value};
 
-use crate::LowerError;
+use crate::error::LowerError;
 
 fn order(graph: &Graph) -> Result<Vec<NodeId>, LowerError> {
     graph.topological().map_err(|e| LowerError::Internal {

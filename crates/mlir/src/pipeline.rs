@@ -16,10 +16,10 @@ use melior::utility::{
     parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes,
 };
 
-use crate::LowerError;
 use crate::cpu::Lowering;
+use crate::error::LowerError;
 use crate::gpu::{self, Kernels, nccl};
-use crate::{KernelSource, Program};
+use crate::program::{KernelSource, Program};
 
 /// MLIR passes from the lowering's output to the LLVM dialect, for the CPU. Can be pasted into
 /// `mlir-opt-22 --pass-pipeline=...`.

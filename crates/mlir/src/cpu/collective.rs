@@ -7,8 +7,8 @@ use melior::ir::attribute::TypeAttribute;
 use syncbn_abi::{Segment, symbols};
 use syncbn_ir::{DType, NodeId};
 
-use crate::LowerError;
 use crate::emit::Elem;
+use crate::error::LowerError;
 use crate::host::Step;
 
 /// `if (ranks > 1) status = all_reduce(...)`, returning at once when the status is not 0. Neighbouring

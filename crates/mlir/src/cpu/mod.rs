@@ -7,9 +7,8 @@ mod conv;
 mod product;
 mod schedules;
 mod step;
+mod target;
 mod winograd;
-
-pub use step::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 
 use std::collections::HashMap;
 
@@ -18,10 +17,11 @@ use melior::ir::Module;
 use syncbn_ir::{DType, Layout};
 
 use crate::emit::{Elem, Emitter};
+use crate::error::LowerError;
 use crate::host::{Call, CallKey, Functions, Parameter, Sources, check};
 use crate::ops;
 use crate::ops::kernel::{Kernel, elem};
-use crate::{KernelSource, LowerError, Program};
+use crate::program::{KernelSource, Program};
 use schedules::Cpu;
 
 /// Builds the module.
@@ -94,7 +94,9 @@ impl<'c> Lowering<'c> {
             )
         };
         let e = Emitter::new(self.functions.context, location, block);
-        ops::lower(call.op, &Cpu, &kernel, &e)?;
+        for stage in ops::stages(call.op, &Cpu, &call.split().into())? {
+            stage.emit(&kernel, &e)?;
+        }
         e.op("llvm.return", &[], &[], &[]);
         self.functions
             .define(&name, &parameters, None, false, region, location);

@@ -8,13 +8,13 @@ use super::{conv, product, winograd};
 use crate::emit::{Emitter, Val};
 use crate::ops::kernel::Kernel;
 use crate::ops::moments::moments;
-use crate::ops::target::Target;
 
 /// The CPU.
 pub struct Cpu;
 
-impl Target for Cpu {
-    fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+impl Cpu {
+    /// The result, and its moments where the operator has them.
+    pub fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General | Schedule::Depthwise(_) => conv::general::forward(op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
@@ -30,7 +30,8 @@ impl Target for Cpu {
         Ok(())
     }
 
-    fn conv_backward_data<'c>(
+    /// The gradient for the input.
+    pub fn conv_backward_data<'c>(
         &self,
         op: &ConvBackwardData,
         k: &Kernel<'c>,
@@ -47,7 +48,8 @@ impl Target for Cpu {
         }
     }
 
-    fn conv_backward_weight<'c>(
+    /// The gradient for the weight.
+    pub fn conv_backward_weight<'c>(
         &self,
         op: &ConvBackwardWeight,
         k: &Kernel<'c>,
@@ -65,7 +67,8 @@ impl Target for Cpu {
         }
     }
 
-    fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+    /// The product of two matrices.
+    pub fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         product::general::lower(op, k, e);
         Ok(())
     }

@@ -6,17 +6,12 @@ use syncbn_ir::{Graph, NodeId};
 
 use super::collective::all_reduce;
 use super::{Lowering, update_width};
-use crate::LowerError;
-use crate::Part;
 use crate::emit::{Elem, Emitter};
+use crate::error::LowerError;
 use crate::host::{Call, Parameter, Step, places};
 use crate::ops::update;
 use crate::order::CollectiveNumbers;
-
-/// Constants of the training graph.
-pub const TRAIN_CONSTANTS: &str = "syncbn_train_constants";
-/// Constants of the inference graph.
-pub const INFER_CONSTANTS: &str = "syncbn_infer_constants";
+use crate::program::Part;
 
 /// Nodes that one function calls the kernels of; a longer step is several functions. LLVM's time grows faster than a
 /// function does.
@@ -25,17 +20,32 @@ const PART_NODES: usize = 64;
 impl<'c> Lowering<'c> {
     /// The training step and the updates.
     pub(super) fn training(&mut self, part: Part) -> Result<(), LowerError> {
-        self.functions.declare_constants(TRAIN_CONSTANTS);
-        self.step(symbols::TRAIN_STEP, TRAIN_CONSTANTS, part.graph, part.step)?;
+        self.functions.declare_constants(symbols::TRAIN_CONSTANTS);
+        self.step(
+            symbols::TRAIN_STEP,
+            symbols::TRAIN_CONSTANTS,
+            part.graph,
+            part.step,
+        )?;
         self.updates();
         Ok(())
     }
 
     /// Preparation and inference.
     pub(super) fn inference(&mut self, part: Part) -> Result<(), LowerError> {
-        self.functions.declare_constants(INFER_CONSTANTS);
-        self.step(symbols::INFER_PREPARE, INFER_CONSTANTS, part.graph, part.prepare)?;
-        self.step(symbols::INFER_STEP, INFER_CONSTANTS, part.graph, part.step)
+        self.functions.declare_constants(symbols::INFER_CONSTANTS);
+        self.step(
+            symbols::INFER_PREPARE,
+            symbols::INFER_CONSTANTS,
+            part.graph,
+            part.prepare,
+        )?;
+        self.step(
+            symbols::INFER_STEP,
+            symbols::INFER_CONSTANTS,
+            part.graph,
+            part.step,
+        )
     }
 
     /// The update of each optimiser.

@@ -71,18 +71,10 @@ pub struct Cost {
 }
 
 impl Emitter<'_> {
-    /// Notes what the kernel under construction costs, if what is emitted now belongs to it.
+    /// Notes what the kernel under construction costs.
     pub fn note_cost(&self, note: impl FnOnce(&mut Cost)) {
-        let current = self.is_current();
-        if let Some(mut device) = self.device_mut().filter(|_| current) {
-            note(&mut device.cost);
-        }
-    }
-
-    /// What follows, in this stage and the next ones, works on the operator's first result.
-    pub fn work_on_result(&self) {
-        if let Some(mut device) = self.device_mut().filter(|device| device.has_reached_stage()) {
-            device.cost.of_result = true;
+        if let Some(mut device) = self.device_mut() {
+            note(&mut device.footprint.cost);
         }
     }
 }

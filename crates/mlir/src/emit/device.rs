@@ -1,77 +1,85 @@
-//! The state of a GPU's kernel: its stages, and what they have to do.
-//!
-//! An operator may need several kernels, because nothing but the end of a kernel orders the writes of one block
-//! before the reads of another. Its lowering runs once for each of these *stages*; what belongs to another stage
-//! emits nothing.
+//! The state of a GPU's kernel under construction, and what is known of a kernel besides its code.
 
 use super::control::Extent;
 use super::cost::Cost;
 use super::grid::{Blocks, THREADS, Work};
-use super::numbers::Sharing;
-use super::threads::Trial;
 use super::{Buffer, Elem, Emitter, Index, Val};
+
+/// What a kernel has to do, needs and costs: all that is known of it besides its code.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Footprint {
+    /// What there is to do: the largest of its loops.
+    pub work: Work,
+    /// How its grid is made.
+    pub blocks: Blocks,
+    /// What it costs.
+    pub cost: Cost,
+    /// Bytes of scratch memory that are used.
+    pub scratch_bytes: i64,
+}
+
+/// What is found out about a body with lanes.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial {
+    /// Whether all its accesses are scalars or whole vectors.
+    pub(super) possible: bool,
+    /// Bytes of the widest element of a vector that is not prepared for several ones.
+    pub(super) widest: i64,
+}
 
 /// The state of a GPU kernel under construction.
 #[derive(Debug, Clone)]
 pub struct Device<'c> {
-    /// The stage that is being built.
-    stage: usize,
-    /// The stage that the lowering has reached.
-    position: usize,
     /// Largest batch.
     pub batch_bound: i64,
     /// Samples of this rank.
     n: Val<'c>,
     /// Memory for partial sums.
     pub scratch: Val<'c>,
-    /// Bytes of it that are used.
-    pub scratch_bytes: i64,
-    /// What the stage has to do: the largest of its loops.
-    pub work: Work,
-    /// How its grid is made.
-    pub blocks: Blocks,
-    /// What the stage costs.
-    pub cost: Cost,
-    /// How it is shared.
-    pub sharing: Sharing<'c>,
+    /// Whether it adds what another kernel of its stage left of a sum, and does nothing else.
+    pub(super) merges: bool,
+    /// Whether another kernel must add what it leaves of a sum.
+    pub leaves_parts: bool,
+    /// What it does and needs.
+    pub footprint: Footprint,
+    /// The open numbers of its launch.
+    pub(super) numbers: Vec<Val<'c>>,
     /// Present while lanes are tried.
     pub(super) trial: Option<Trial>,
 }
 
 impl<'c> Device<'c> {
-    /// For stage `stage` of a kernel with these arguments.
-    pub fn new(stage: usize, batch_bound: i64, n: Val<'c>, scratch: Val<'c>) -> Device<'c> {
+    /// For a kernel with these arguments, which adds what another one left of a sum if it `merges`.
+    pub fn new(batch_bound: i64, n: Val<'c>, scratch: Val<'c>, merges: bool) -> Device<'c> {
         Device {
-            stage,
-            position: 0,
             batch_bound,
             n,
             scratch,
-            scratch_bytes: 0,
-            work: Work::default(),
-            blocks: Blocks::of_threads(THREADS),
-            cost: Cost::default(),
-            sharing: Sharing::default(),
+            merges,
+            leaves_parts: false,
+            footprint: Footprint {
+                work: Work::default(),
+                blocks: Blocks::of_threads(THREADS),
+                cost: Cost::default(),
+                scratch_bytes: 0,
+            },
+            numbers: Vec::new(),
             trial: None,
         }
     }
 
-    /// Number of stages, once the lowering has run.
-    pub fn stages(&self) -> usize {
-        self.position + 1
-    }
-
-    /// Whether the lowering has not passed the stage that is being built.
-    pub(super) fn has_reached_stage(&self) -> bool {
-        self.position <= self.stage
-    }
-
     /// Takes account of a loop over this many threads: in all, or for each sample when there is a batch.
     pub(super) fn needs(&mut self, batch: bool, threads: i64) {
+        let work = &mut self.footprint.work;
         match batch {
-            true => self.work.per_sample = self.work.per_sample.max(threads),
-            false => self.work.fixed = self.work.fixed.max(threads),
+            true => work.per_sample = work.per_sample.max(threads),
+            false => work.fixed = work.fixed.max(threads),
         }
+    }
+
+    /// Takes account of scratch memory.
+    pub(super) fn uses_scratch(&mut self, bytes: i64) {
+        self.footprint.scratch_bytes = self.footprint.scratch_bytes.max(bytes);
     }
 }
 
@@ -89,23 +97,10 @@ pub(super) fn elements(extents: &[Extent]) -> (bool, i64) {
 }
 
 impl<'c> Emitter<'c> {
-    /// On a GPU, what follows sees what was written before; on the CPU that is always so.
-    pub fn then(&self) {
-        if let Some(mut device) = self.device_mut() {
-            device.position += 1;
-        }
-    }
-
-    /// Whether what is emitted now belongs to the kernel under construction.
-    pub fn is_current(&self) -> bool {
-        self.device().is_none_or(|d| d.stage == d.position)
-    }
-
     /// Leaves the threads of the kernel under construction the registers of so many blocks in a multiprocessor.
     pub fn bound_resident(&self, blocks: u32) {
-        let current = self.is_current();
-        if let Some(mut device) = self.device_mut().filter(|_| current) {
-            device.blocks.resident = Some(blocks);
+        if let Some(mut device) = self.device_mut() {
+            device.footprint.blocks.resident = Some(blocks);
         }
     }
 
@@ -114,20 +109,19 @@ impl<'c> Emitter<'c> {
         let Some(mut device) = self.device_mut() else {
             unreachable!("only kernels of a GPU have scratch memory");
         };
-        device.scratch_bytes = device.scratch_bytes.max(elements * elem.bytes());
+        device.uses_scratch(elements * elem.bytes());
         Buffer::new(device.scratch, elem, strides)
     }
 
-    /// Runs `body` once: on a GPU in one thread.
+    /// Runs `body` once: on a GPU in one thread, and before the parts of a sum are added.
     pub fn once(&self, body: impl FnOnce(&Self)) {
         if !self.is_device() {
             return body(self);
         }
-        if !self.is_current() {
-            return;
-        }
-        if let Some(mut device) = self.device_mut() {
-            device.needs(false, 1);
+        match self.device_mut() {
+            Some(device) if device.merges => return,
+            Some(mut device) => device.needs(false, 1),
+            None => {}
         }
         let (id, zero) = (self.thread()[0], self.index(0));
         let first = self.compare(super::Compare::Eq, id, zero);

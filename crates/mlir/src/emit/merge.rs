@@ -1,4 +1,4 @@
-//! The second stage of sums on a GPU: partial sums are added in f64, in an order that is fixed by the shapes.
+//! The second kernel of sums on a GPU: partial sums are added in f64, in an order that is fixed by the shapes.
 
 use super::control::Extent;
 use super::cost::{Share, UNROLLED};
@@ -46,7 +46,7 @@ impl<'c> Emitter<'c> {
             .collect()
     }
 
-    /// The second stage where there are few parts: one thread adds them.
+    /// The second kernel where there are few parts: one thread adds them.
     fn merge_in_threads(&self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
         self.map_threads(sum.kept, LANES, &|e, at| {
             let result = e.flatten(sum.kept, at);
@@ -60,7 +60,7 @@ impl<'c> Emitter<'c> {
         self.note_cost(|cost| cost.scratch_at_once = cost.lanes * parts * sum.result_bytes());
     }
 
-    /// The second stage where there are many parts: the threads of a block share them, and add what they have in a
+    /// The second kernel where there are many parts: the threads of a block share them, and add what they have in a
     /// tree.
     fn merge_in_blocks(&self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
         let merged = match sum.inner {
@@ -72,7 +72,7 @@ impl<'c> Emitter<'c> {
         let (batch, per) = elements(sum.kept);
         if let Some(mut device) = self.device_mut() {
             device.needs(batch, per);
-            device.blocks = Blocks {
+            device.footprint.blocks = Blocks {
                 takes: merged,
                 shared: (buffers.len() as i64 * threads * Elem::F64.bytes()) as u32,
                 cooperative: true,

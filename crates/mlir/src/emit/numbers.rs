@@ -3,10 +3,7 @@
 //! A kernel is planned with [`Number`]s before anything is emitted. The plan decides what the code is; two launches
 //! with one plan and different values of its open numbers share a kernel.
 
-use std::collections::HashMap;
-use std::rc::Rc;
-
-use super::{Elem, Emitter, Index, Key, Val};
+use super::{Elem, Emitter, Index, Val};
 
 /// A number in the plan of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,74 +97,13 @@ fn reciprocal(size: i64) -> (i64, i64) {
     ((((1 << shift) - size) << 32) / size + 1, i64::from(shift))
 }
 
-/// What the code of a kernel depends on besides its plan.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Signature {
-    /// Name of its operator.
-    pub op: &'static str,
-    /// Number of operands among its tensors.
-    pub operands: usize,
-    /// Whether each tensor may overlap another one.
-    pub overlaps: Vec<bool>,
-}
-
-/// Names of kernels by what decides their code.
-pub type Planned = HashMap<(Signature, Key), String>;
-
-/// How the kernel under construction is shared.
-#[derive(Debug, Clone, Default)]
-pub struct Sharing<'c> {
-    known: Rc<Planned>,
-    signature: Signature,
-    /// What decides the code of this kernel, where it is shared.
-    pub plan: Option<(Signature, Key)>,
-    /// The kernel that has the code for this plan already.
-    pub kernel: Option<String>,
-    /// The open numbers of this launch.
-    pub numbers: Numbers,
-    /// Their values in the kernel.
-    values: Vec<Val<'c>>,
-}
-
-impl Sharing<'_> {
-    /// For a kernel of this signature, where there are the kernels in `known`.
-    pub fn new(known: &Rc<Planned>, signature: Signature) -> Self {
-        Sharing {
-            known: Rc::clone(known),
-            signature,
-            ..Sharing::default()
-        }
-    }
-
-    /// Lets go of the names of other kernels, once the code is there.
-    pub fn close(&mut self) {
-        self.known = Rc::default();
-    }
-}
-
 impl<'c> Emitter<'c> {
-    /// Shares the kernel under construction with all launches of this plan, which must say all that its code depends
-    /// on besides `numbers`, of which there is at least one. Whether its code is wanted: it is not where there is such a
-    /// kernel.
-    pub fn share(&self, plan: Key, numbers: Numbers) -> bool {
-        let count = numbers.values().len();
-        let Some(mut device) = self.device_mut() else {
-            return true;
-        };
-        let sharing = &mut device.sharing;
-        let plan = (sharing.signature.clone(), plan);
-        sharing.kernel = sharing.known.get(&plan).cloned();
-        let wanted = sharing.kernel.is_none();
-        sharing.plan = Some(plan);
-        sharing.numbers = numbers;
-        drop(device);
-        if wanted {
-            let values = self.by_value(count);
-            if let Some(mut device) = self.device_mut() {
-                device.sharing.values = values;
-            }
+    /// Leaves so many numbers of the kernel under construction open.
+    pub fn open_numbers(&self, count: usize) {
+        let values = self.by_value(count);
+        if let Some(mut device) = self.device_mut() {
+            device.numbers = values;
         }
-        wanted
     }
 
     /// The words of a further parameter, which is passed by value.
@@ -186,7 +122,7 @@ impl<'c> Emitter<'c> {
     pub fn number(&self, number: Number) -> Index<'c> {
         match (number, self.device()) {
             (Number::Fixed(value), _) => Index::constant(value),
-            (Number::Open(i), Some(device)) => Index::uniform(device.sharing.values[i]),
+            (Number::Open(i), Some(device)) => Index::uniform(device.numbers[i]),
             (Number::Open(_), None) => unreachable!("only kernels of a device have open numbers"),
         }
     }

@@ -1,4 +1,4 @@
-//! Sums on a GPU, in two stages: partial sums of many threads, and their sum in a fixed order.
+//! Sums on a GPU, in two kernels: partial sums of many threads, and their sum in a fixed order.
 
 use super::control::{Accumulate, Extent};
 use super::cost::Share;
@@ -11,7 +11,7 @@ const SUM_THREADS: i64 = 1 << 16;
 /// Terms that a thread adds at least, if so many threads have work then.
 const LEAST_TERMS: i64 = 16;
 const LEAST_THREADS: i64 = 1 << 10;
-/// Fewer parts are not worth a second stage.
+/// Fewer parts are not worth a second kernel.
 const LEAST_PARTS: i64 = 4;
 /// Partial sums of one result.
 const MOST_PARTS: i64 = 1 << 14;
@@ -69,9 +69,9 @@ impl Sum<'_, '_> {
 }
 
 impl<'c> Emitter<'c> {
-    /// Sums over `summed` for every index of `kept`: partial sums of many threads, and in the next stage their sum in
-    /// f64, in a fixed order. `body` gets the indices of `kept` and then those of `summed`; `store` gets an index of
-    /// `kept` and its sums. Where one thread is enough for a result there is one stage.
+    /// Sums over `summed` for every index of `kept`: partial sums of many threads, and in a second kernel of the stage
+    /// their sum in f64, in a fixed order. The stage has no other loops, but for [`Emitter::once`]. `body` gets the indices of `kept` and then those of `summed`; `store` gets an index of
+    /// `kept` and its sums. Where one thread is enough for a result there is one kernel.
     pub fn sum_in_threads(
         &self,
         kept: &[Extent<'c>],
@@ -81,7 +81,8 @@ impl<'c> Emitter<'c> {
         body: Accumulate<'c, '_>,
         store: Finish<'c, '_>,
     ) {
-        let Some(batch_bound) = self.device().map(|device| device.batch_bound) else {
+        let Some((batch_bound, merges)) = self.device().map(|device| (device.batch_bound, device.merges))
+        else {
             return;
         };
         let bound = |extents: &[Extent<'c>]| match elements(extents) {
@@ -102,20 +103,16 @@ impl<'c> Emitter<'c> {
         };
         let lanes = self.lanes_of_sum(&sum, MOST_PARTS);
         let parts = sum.parts(lanes);
-        if parts == 1 {
-            if self.is_current() {
+        match (parts, merges) {
+            (1, _) => {
                 let lanes = self.lanes_of_sum(&sum, 1);
                 self.add_in_threads(&sum, lanes, 1);
             }
-            return;
-        }
-        if self.is_current() {
-            self.add_in_threads(&sum, lanes, parts);
-        }
-        self.then();
-        if self.is_current() {
-            let buffers = self.partial_sums(&sum, parts);
-            self.merge(&sum, parts, &buffers);
+            (_, false) => self.add_in_threads(&sum, lanes, parts),
+            (_, true) => {
+                let buffers = self.partial_sums(&sum, parts);
+                self.merge(&sum, parts, &buffers);
+            }
         }
     }
 
@@ -129,11 +126,12 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    /// The first stage.
+    /// The first kernel.
     fn add_in_threads(&self, sum: &Sum<'c, '_>, lanes: usize, parts: i64) {
         let (batch, per) = elements(sum.kept);
         if let Some(mut device) = self.device_mut() {
             device.needs(batch, per * parts / lanes as i64);
+            device.leaves_parts = parts > 1;
         }
         self.note_cost(|cost| {
             cost.lanes = lanes as i64;
@@ -220,7 +218,7 @@ impl<'c> Emitter<'c> {
             used = offset + sum.results * parts * elem.bytes();
         }
         if parts > 1 && device.trial.is_none() {
-            device.scratch_bytes = device.scratch_bytes.max(used);
+            device.uses_scratch(used);
         }
         let buffer = |(offset, &elem): (i64, &Elem)| {
             let mut buffer = Buffer::new(scratch, elem, &strides);

@@ -6,7 +6,7 @@
 use melior::ir::Block;
 
 use super::control::Extent;
-use super::device::elements;
+use super::device::{Trial, elements};
 use super::grid::ceil;
 use super::lanes::Each;
 use super::{COPY_BYTES, Elem, Emitter, Index, Val};
@@ -17,15 +17,6 @@ const LANES: usize = 4;
 const RESIDENT: i64 = 132 * 1024;
 /// Rows that a thread takes at most.
 const MOST_ROWS: i64 = 16;
-
-/// What is found out about a body with lanes.
-#[derive(Debug, Clone, Copy)]
-pub struct Trial {
-    /// Whether all its accesses are scalars or whole vectors.
-    possible: bool,
-    /// Bytes of the widest element of a vector that is not prepared for several ones.
-    widest: i64,
-}
 
 impl<'c> Emitter<'c> {
     /// Whether neighbours from here on are one vector of memory, as all tensors begin at a multiple of 16 bytes.
@@ -109,9 +100,6 @@ impl<'c> Emitter<'c> {
     /// `body` for every index of the axes, one thread for each or, where `width` is not 1, for several neighbours along
     /// the last axis.
     pub(super) fn map_threads(&self, extents: &[Extent<'c>], width: usize, body: Each<'c, '_>) {
-        if !self.is_current() {
-            return;
-        }
         let each = |e: &Self| e.each_in_threads(extents, body);
         let lanes = match extents.last() {
             Some(&Extent::Fixed(size)) if width > 1 => self.lanes_for_threads(size, usize::MAX, &each),
@@ -151,9 +139,6 @@ impl<'c> Emitter<'c> {
         prepare: &dyn Fn(&Self, Index<'c>) -> P,
         body: &dyn Fn(&Self, &P, &[Index<'c>]),
     ) {
-        if !self.is_current() {
-            return;
-        }
         let (batch, per) = elements(rows);
         let bound = self.device().map_or(1, |device| device.batch_bound);
         let bound = if batch { per * bound } else { per };

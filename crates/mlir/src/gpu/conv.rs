@@ -1,14 +1,19 @@
 //! Convolution in its three directions: on tensor cores where [`Shape::of_conv`] says so, else in the plain form that
 //! takes every attribute, where a thread takes one element or neighbouring channels.
 
+use std::rc::Rc;
+
+use syncbn_ir::TensorType;
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
-use super::implicit_gemm::{Finish, Problem, Shape};
-use crate::Products;
+use super::implicit_gemm::{Epilogue, Problem, Shape};
+use super::machine::Gpu;
 use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Share, Val, in_place};
 use crate::ops::convolution::{Geometry, extents, in_group};
-use crate::ops::kernel::{Kernel, Tensor};
+use crate::ops::kernel::{Kernel, Tensor, elem, strides};
 use crate::ops::moments::moments;
+use crate::ops::stage::Stage;
+use crate::ops::target::{Stages, Types};
 
 /// The group that a channel belongs to.
 fn group_of<'c>(e: &Emitter<'c>, g: &Geometry, channel: Index<'c>, per_group: i64) -> Index<'c> {
@@ -30,97 +35,111 @@ fn leave_registers(e: &Emitter, g: &Geometry) {
 }
 
 /// Whether neighbours in memory are channels.
-fn channels_are_innermost(image: &Buffer) -> bool {
-    image.strides[1] == 1
+fn channels_are_innermost(image: &TensorType) -> bool {
+    strides(image)[1] == 1
 }
 
 /// A copy of a weight in scratch memory with its output channels innermost, so that a thread reads those of several
-/// channels at once. The kernel that makes it is a stage of its own.
+/// channels at once.
 fn with_channels_innermost<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>) -> Buffer<'c> {
-    let from = g.w_buffer(w);
-    let channels = g.groups * g.k;
-    let inner = [&[g.c], &g.slide.kernel()[..]].concat();
     let mut strides = vec![1];
-    let mut elements = channels;
-    for &size in inner.iter().rev() {
+    let mut elements = g.groups * g.k;
+    for &size in inner_sizes(g).iter().rev() {
         strides.insert(1, elements);
         elements *= size;
     }
-    let to = e.scratch(w.memory_elem(), &strides, elements);
-    e.map(&extents(&[&inner[..], &[channels]].concat()), 1, &|e, at| {
-        let own: Vec<Index<'c>> = [&at[inner.len()..], &at[..inner.len()]].concat();
-        let v = e.load(&from, &own, None);
-        e.store(&to, &own, v);
-    });
-    e.note_cost(|cost| {
-        cost.share = Share::Weights;
-        cost.scratch_written = elements * w.memory_elem().bytes();
-    });
-    e.then();
-    to
+    e.scratch(w.memory_elem(), &strides, elements)
+}
+
+/// Sizes of a weight after its output channels.
+fn inner_sizes(g: &Geometry) -> Vec<i64> {
+    [&[g.c], &g.slide.kernel()[..]].concat()
+}
+
+/// The stage that makes [`with_channels_innermost`], of operand 1 of a convolution.
+fn copy_weight<'a>(g: &Rc<Geometry>) -> Stage<'a> {
+    let g = Rc::clone(g);
+    Stage::new(move |k, e| {
+        let w = &k.operands[1];
+        let (from, to) = (g.w_buffer(w), with_channels_innermost(e, &g, w));
+        let (inner, channels) = (inner_sizes(&g), g.groups * g.k);
+        e.map(&extents(&[&inner[..], &[channels]].concat()), 1, &|e, at| {
+            let own: Vec<Index> = [&at[inner.len()..], &at[..inner.len()]].concat();
+            let v = e.load(&from, &own, None);
+            e.store(&to, &own, v);
+        });
+        let elements = channels * inner.iter().product::<i64>();
+        e.note_cost(|cost| {
+            cost.share = Share::Weights;
+            cost.scratch_written = elements * w.memory_elem().bytes();
+        });
+    })
+}
+
+/// The weight as the plain form reads it.
+fn weight<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>, is_copied: bool) -> Buffer<'c> {
+    match is_copied {
+        true => with_channels_innermost(e, g, w),
+        false => g.w_buffer(w),
+    }
 }
 
 /// The convolution from x to y with weights w, if it is for tensor cores.
-fn on_tensor_cores<'c>(
-    products: Products,
-    k: &Kernel<'c>,
+fn on_tensor_cores(
+    gpu: &Gpu,
+    types: &Types,
     window: &Window,
     groups: usize,
-    tensors: [&Tensor<'c>; 3],
-) -> Option<Problem<'c>> {
-    let operands = k.operands.iter().take(2);
-    if operands
-        .into_iter()
-        .any(|operand| operand.ty.dtype != products.operand())
-    {
+    tensors: [&TensorType; 3],
+) -> Option<Problem> {
+    let mut operands = types.operands.iter().take(2);
+    if operands.any(|operand| operand.dtype != gpu.products.operand()) {
         return None;
     }
-    let shape = Shape::of_conv(products, window, groups, tensors.map(|tensor| &tensor.ty))?;
     Some(Problem {
-        shape,
-        products,
-        result: k.results[0].memory_elem(),
-        n: k.n,
+        shape: Shape::of_conv(gpu.products, window, groups, tensors)?,
+        gpu: *gpu,
+        result: elem(types.results[0].dtype),
     })
 }
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`,
 /// and the moments of y where the operator has them.
-pub fn forward<'c>(op: &Conv, products: Products, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
-    let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    let window = op.window(&w.ty)?;
+pub fn forward<'a>(op: &'a Conv, gpu: &Gpu, types: &Types) -> Stages<'a> {
+    let (x, w, y) = (types.operands[0], types.operands[1], types.results[0]);
+    let window = op.window(w)?;
     // The epilogue reads a residual where it writes the result.
-    let residual_lies_alike = k.operands.get(3).is_none_or(|residual| residual.ty == y.ty);
-    let problem = on_tensor_cores(products, k, &window, op.groups, [x, w, y]);
+    let residual_lies_alike = types.operands.get(3).is_none_or(|&residual| residual == y);
+    let problem = on_tensor_cores(gpu, types, &window, op.groups, [x, w, y]);
     if let Some(problem) = problem.filter(|_| residual_lies_alike) {
-        let finish = Finish {
-            bias: k.operands.get(2).map(|bias| bias.pointer),
-            residual: k.operands.get(3).map(|residual| residual.pointer),
+        return Ok(problem.forward(&Epilogue {
+            bias: types.operands.len() > 2,
+            residual: types.operands.len() > 3,
             activation: op.activation,
-        };
-        let moments = op.moments.then(|| k.results[1].pointer);
-        problem.forward(e, [x, w, y].map(|tensor| tensor.pointer), finish, moments);
-        return Ok(());
+            moments: op.moments,
+        }));
     }
-    plain_forward(op, k, window, e);
+    let g = Rc::new(Geometry::new(window, op.groups, x, y));
+    let lanes = g.k % 2 == 0 || (g.k == 1 && g.c == 1);
+    let is_copied = lanes && channels_are_innermost(y);
+    let mut stages = Vec::new();
+    if is_copied {
+        stages.push(copy_weight(&g));
+    }
+    stages.push(Stage::new(move |k, e| plain_forward(op, k, (&g, is_copied), e)));
     if op.moments {
-        e.then();
-        e.work_on_result();
-        moments(k, y, &k.results[1], e);
+        stages.push(Stage::new(|k, e| {
+            e.note_cost(|cost| cost.of_result = true);
+            moments(k, &k.results[0], &k.results[1], e);
+        }));
     }
-    Ok(())
+    Ok(stages)
 }
 
 /// [`forward`] for every attribute, without the moments.
-fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &Emitter<'c>) {
+fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, (g, is_copied): (&Geometry, bool), e: &Emitter<'c>) {
     let (x, w, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    let g = Geometry::new(window, op.groups, &x.ty, &y.ty);
-    let (xb, yb) = (g.x_buffer(x), g.y_buffer(y));
-    let lanes = g.k % 2 == 0 || (g.k == 1 && g.c == 1);
-    let wb = match lanes && channels_are_innermost(&yb) {
-        true => with_channels_innermost(e, &g, w),
-        false => g.w_buffer(w),
-    };
+    let (xb, yb, wb) = (g.x_buffer(x), g.y_buffer(y), weight(e, g, w, is_copied));
     let bias = k.operands.get(2).map(Tensor::flat);
     let residual = k.operands.get(3).map(|r| g.y_buffer(r));
     let elem = y.elem();
@@ -130,10 +149,10 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &Emitter<'c>)
     ]
     .concat();
     let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
-    leave_registers(e, &g);
+    leave_registers(e, g);
     e.map_along(&axes, &yb.strides, k.width(elem), &|e, at| {
         let (n, channel, out) = (at[0], at[1], &at[2..]);
-        let group = group_of(e, &g, channel, g.k);
+        let group = group_of(e, g, channel, g.k);
         let start = match &bias {
             Some(bias) => e.load(bias, &[channel], None),
             None => e.zero(elem),
@@ -159,25 +178,27 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, window: Window, e: &Emitter<'c>)
 }
 
 /// `dx[n, c, i] = sum over k, t of dy[n, k, o] * w[k, c, t]` where `o*stride = i + pad - t*dilation`
-pub fn backward_data<'c>(
-    op: &ConvBackwardData,
-    products: Products,
-    k: &Kernel<'c>,
-    e: &Emitter<'c>,
-) -> Result<(), String> {
-    let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    let window = op.window(&w.ty)?;
-    if let Some(problem) = on_tensor_cores(products, k, &window, op.groups, [dx, w, dy]) {
-        problem.backward_data(e, [dy, w, dx].map(|tensor| tensor.pointer));
-        return Ok(());
+pub fn backward_data<'a>(op: &'a ConvBackwardData, gpu: &Gpu, types: &Types) -> Stages<'a> {
+    let (dy, w, dx) = (types.operands[0], types.operands[1], types.results[0]);
+    let window = op.window(w)?;
+    if let Some(problem) = on_tensor_cores(gpu, types, &window, op.groups, [dx, w, dy]) {
+        return Ok(problem.backward_data());
     }
-    let g = Geometry::new(window, op.groups, &dx.ty, &dy.ty);
-    let (dyb, dxb) = (g.y_buffer(dy), g.x_buffer(dx));
+    let g = Rc::new(Geometry::new(window, op.groups, dx, dy));
     // Otherwise neighbouring channels are in one group, and neighbours in the weight as it is.
-    let wb = match g.k == 1 && g.c == 1 && channels_are_innermost(&dxb) {
-        true => with_channels_innermost(e, &g, w),
-        false => g.w_buffer(w),
-    };
+    let is_copied = g.k == 1 && g.c == 1 && channels_are_innermost(dx);
+    let mut stages = Vec::new();
+    if is_copied {
+        stages.push(copy_weight(&g));
+    }
+    stages.push(Stage::new(move |k, e| plain_backward_data(k, (&g, is_copied), e)));
+    Ok(stages)
+}
+
+/// [`backward_data`] for every attribute.
+fn plain_backward_data<'c>(k: &Kernel<'c>, (g, is_copied): (&Geometry, bool), e: &Emitter<'c>) {
+    let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
+    let (dyb, dxb, wb) = (g.y_buffer(dy), g.x_buffer(dx), weight(e, g, w, is_copied));
     let elem = dx.elem();
     let axes = [
         &[k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups * g.c)],
@@ -185,10 +206,10 @@ pub fn backward_data<'c>(
     ]
     .concat();
     let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
-    leave_registers(e, &g);
+    leave_registers(e, g);
     e.map_along(&axes, &dxb.strides, k.width(elem), &|e, at| {
         let (n, channel, input) = (at[0], at[1], &at[2..]);
-        let group = group_of(e, &g, channel, g.c);
+        let group = group_of(e, g, channel, g.c);
         let first = e.index_scale(group, -g.c);
         let c = e.index_add(channel, first);
         let zero = e.zero(elem);
@@ -202,28 +223,27 @@ pub fn backward_data<'c>(
         });
         e.store(&dxb, at, sum[0]);
     });
-    Ok(())
 }
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
-pub fn backward_weight<'c>(
-    op: &ConvBackwardWeight,
-    products: Products,
-    k: &Kernel<'c>,
-    e: &Emitter<'c>,
-) -> Result<(), String> {
-    let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    if let Some(problem) = on_tensor_cores(products, k, &op.window(), op.groups, [x, dw, dy]) {
-        problem.backward_weight(e, [x, dy, dw].map(|tensor| tensor.pointer));
-        return Ok(());
+pub fn backward_weight<'a>(op: &'a ConvBackwardWeight, gpu: &Gpu, types: &Types) -> Stages<'a> {
+    let (x, dy, dw) = (types.operands[0], types.operands[1], types.results[0]);
+    if let Some(problem) = on_tensor_cores(gpu, types, &op.window(), op.groups, [x, dw, dy]) {
+        return Ok(problem.backward_weight([0, 1]));
     }
-    let g = Geometry::new(op.window(), op.groups, &x.ty, &dy.ty);
+    let g = Geometry::new(op.window(), op.groups, x, dy);
+    Ok(vec![Stage::new(move |k, e| plain_backward_weight(k, &g, e))])
+}
+
+/// [`backward_weight`] for every attribute.
+fn plain_backward_weight<'c>(k: &Kernel<'c>, g: &Geometry, e: &Emitter<'c>) {
+    let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let (xb, dyb, dwb) = (g.x_buffer(x), g.y_buffer(dy), g.w_buffer(dw));
     let elem = dw.elem();
     // Neighbouring threads take neighbouring channels: those of a group, or the groups where they have one.
     let sizes = [&[g.groups * g.k, g.c], &g.slide.kernel()[..]].concat();
     let mut order: Vec<usize> = (0..sizes.len()).collect();
-    if channels_are_innermost(&xb) {
+    if channels_are_innermost(&x.ty) {
         order.rotate_left(1);
         if g.c > 1 {
             order = [&[0], &(2..sizes.len()).collect::<Vec<usize>>()[..], &[1]].concat();
@@ -234,7 +254,7 @@ pub fn backward_weight<'c>(
     let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (own, rest) = at.split_at(kept.len());
         let (own, n, out) = (in_place(&order, own), rest[0], &rest[1..]);
-        let group = group_of(e, &g, own[0], g.k);
+        let group = group_of(e, g, own[0], g.k);
         let c = in_group(e, group, g.c, own[1]);
         let (xi, guard) = g.slide.read_by(e, [n, c], out, &own[2..]);
         let xv = e.load(&xb, &xi, guard);
@@ -245,5 +265,4 @@ pub fn backward_weight<'c>(
         let sum = e.convert(sums[0], elem);
         e.store(&dwb, &in_place(&order, at), sum);
     });
-    Ok(())
 }

@@ -33,8 +33,8 @@ use melior::ir::operation::{OperationLike, OperationRef};
 use melior::ir::{Attribute, BlockRef, Module, ValueLike};
 use syncbn_abi::{NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM, gpu_symbols};
 
-use crate::LowerError;
 use crate::emit::{Elem, Emitter, Val};
+use crate::error::LowerError;
 use crate::handle;
 use crate::host::{Functions, Parameter};
 

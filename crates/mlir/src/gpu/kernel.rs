@@ -1,34 +1,47 @@
 //! Kernels: one or more for each distinct operator, or for all whose plan or code is alike.
 
-use std::rc::Rc;
-
 use syncbn_abi::{GpuKernel, GpuParameter};
 use syncbn_ir::TensorType;
 
 use super::Lowering;
 use super::join_kernels::{Definition, join};
-use super::launches::Traffic;
-use super::schedules::Gpu;
+use super::launches::Launch;
+use super::machine::Gpu;
 use super::traffic::traffic;
-use crate::LowerError;
-use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Emitter, Sharing, Signature, Work};
+use crate::emit::{COPY_BYTES, Device, Emitter, Footprint, Key, Numbers, Work};
+use crate::error::LowerError;
 use crate::host::{Call, Parameter};
 use crate::ops;
 use crate::ops::kernel::Kernel;
+use crate::ops::stage::{Plan, Stage};
 
-/// A launch that an operator needs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Launch {
-    /// What there is to do.
-    pub work: Work,
-    /// The blocks that do it.
-    pub blocks: Blocks,
-    /// Index of its kernel's description.
-    pub index: i64,
-    /// What it moves and computes.
-    pub traffic: Traffic,
-    /// What its lowering knows of that.
-    pub cost: Cost,
+/// All that decides the code of a planned kernel.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Planned {
+    op: &'static str,
+    operands: usize,
+    overlaps: Vec<bool>,
+    key: Key,
+}
+
+impl Planned {
+    fn new(call: &Call, plan: &Plan) -> Planned {
+        Planned {
+            op: call.op.name(),
+            operands: call.operands,
+            overlaps: call.overlaps.to_vec(),
+            key: plan.key.clone(),
+        }
+    }
+}
+
+/// A kernel that was built, or would have been if there were not one of its code.
+struct Built<'c> {
+    name: String,
+    numbers: Numbers,
+    footprint: Footprint,
+    leaves_parts: bool,
+    definition: Option<Definition<'c>>,
 }
 
 /// Symbol of the open numbers of the kernel of this index, in host code.
@@ -72,38 +85,50 @@ impl<'c> Lowering<'c> {
         }
         self.check_size(call)?;
         let number = self.launches.len();
+        let target = Gpu {
+            products: self.products,
+            batch_bound: self.batch_bound,
+        };
+        let mut names = (0..).map(|made| match made {
+            0 => format!("{}_{number}", call.op.name()),
+            _ => format!("{}_{number}_{made}", call.op.name()),
+        });
         let mut launches = Vec::new();
-        let (mut stage, mut stages) = (0, 1);
-        while stage < stages {
-            let name = match stage {
-                0 => format!("{}_{number}", call.op.name()),
-                _ => format!("{}_{number}_{stage}", call.op.name()),
-            };
-            let (device, definition) = self.build(&name, stage, call)?;
-            stages = device.stages();
-            stage += 1;
-            if device.work == Work::default() {
-                continue;
+        for stage in ops::stages(call.op, &target, &call.split().into())? {
+            let first = self.build(names.by_ref(), &stage, false, call)?;
+            let leaves_parts = first.leaves_parts;
+            launches.extend(self.launch_of(first, call));
+            if leaves_parts {
+                let second = self.build(names.by_ref(), &stage, true, call)?;
+                launches.extend(self.launch_of(second, call));
             }
-            let index = self.describe(name, &device, call);
-            self.separate
-                .extend(definition.map(|definition| (index, definition)));
-            launches.push(Launch {
-                work: device.work,
-                blocks: device.blocks,
-                index: index as i64,
-                traffic: traffic(call, &device.cost, self.batch_bound as usize),
-                cost: device.cost,
-            });
         }
         self.launches.insert(key, launches);
         Ok(())
     }
 
-    /// Describes the kernel of one stage of an operator, whose symbol is `name` unless it shares another one's code: its
-    /// index.
-    fn describe(&mut self, name: String, device: &Device<'c>, call: &Call) -> usize {
-        let scratch = device.scratch_bytes as u64;
+    /// The launch of a kernel, which it describes; None of one that has nothing to do.
+    fn launch_of(&mut self, built: Built<'c>, call: &Call) -> Option<Launch> {
+        let footprint = built.footprint;
+        if footprint.work == Work::default() {
+            return None;
+        }
+        let index = self.describe(built.name, &footprint, call);
+        self.give_numbers(index, built.numbers.values());
+        let definition = built.definition.map(|definition| (index, definition));
+        self.separate.extend(definition);
+        Some(Launch {
+            work: footprint.work,
+            blocks: footprint.blocks,
+            index: index as i64,
+            traffic: traffic(call, &footprint.cost, self.batch_bound as usize),
+            cost: footprint.cost,
+        })
+    }
+
+    /// Describes a kernel of this symbol: the index of the description.
+    fn describe(&mut self, name: String, footprint: &Footprint, call: &Call) -> usize {
+        let scratch = footprint.scratch_bytes as u64;
         self.lowered.scratch = self.lowered.scratch.max(scratch);
         let tensors = call.types.iter().enumerate();
         let mut parameters: Vec<GpuParameter> =
@@ -113,18 +138,16 @@ impl<'c> Lowering<'c> {
             bytes_per_sample: 0,
             written: true,
         });
-        let index = self.lowered.kernels.len();
         self.lowered.kernels.push(GpuKernel {
-            name: device.sharing.kernel.clone().unwrap_or(name),
-            block: device.blocks.threads,
-            shared: device.blocks.shared,
-            cooperative: device.blocks.cooperative,
+            name,
+            block: footprint.blocks.threads,
+            shared: footprint.blocks.shared,
+            cooperative: footprint.blocks.cooperative,
             parameters: Some(parameters),
             numbers: 0,
             nodes: Vec::new(),
         });
-        self.give_numbers(index, device.sharing.numbers.values());
-        index
+        self.lowered.kernels.len() - 1
     }
 
     /// Has launches of the kernel of this index come with open numbers.
@@ -156,7 +179,7 @@ impl<'c> Lowering<'c> {
         let fits = |ty: &&TensorType| elements(ty).is_some_and(|n| n < 1 << 30);
         match call.types.iter().all(fits) && self.trained_elements < 1 << 30 {
             true => Ok(()),
-            false => Err(LowerError::Unsupported(vec![crate::Unsupported {
+            false => Err(LowerError::Unsupported(vec![crate::error::Unsupported {
                 node: call.label.to_string(),
                 op: call.op.name().to_string(),
                 message: "a tensor has 2^30 elements or more at this batch".to_string(),
@@ -165,14 +188,29 @@ impl<'c> Lowering<'c> {
         }
     }
 
-    /// Builds the kernel of one stage of an operator. There is none where the stage has nothing to do, or where it shares
-    /// the code of another one.
+    /// Builds the kernel of a stage, or the second one, which merges what the first one left of a sum. It has the next of
+    /// `names`, unless its plan says that there is such a kernel.
     fn build(
         &mut self,
-        name: &str,
-        stage: usize,
+        names: &mut dyn Iterator<Item = String>,
+        stage: &Stage,
+        merges: bool,
         call: &Call,
-    ) -> Result<(Device<'c>, Option<Definition<'c>>), LowerError> {
+    ) -> Result<Built<'c>, LowerError> {
+        let name = names.next().unwrap_or_default();
+        if let Some(plan) = &stage.plan {
+            let planned = Planned::new(call, plan);
+            if let Some(known) = self.planned.get(&planned) {
+                return Ok(Built {
+                    name: known.clone(),
+                    numbers: plan.numbers.clone(),
+                    footprint: plan.footprint,
+                    leaves_parts: false,
+                    definition: None,
+                });
+            }
+            self.planned.insert(planned, name.clone());
+        }
         let mut parameters = call.parameters();
         parameters.extend([Parameter::Exclusive, Parameter::Index, Parameter::Size]);
         let location = self.functions.location(call.label);
@@ -186,43 +224,39 @@ impl<'c> Lowering<'c> {
             [n, total],
             COPY_BYTES as usize,
         );
-        let mut device = Device::new(stage, self.batch_bound, n, scratch);
-        let signature = Signature {
-            op: call.op.name(),
-            operands: call.operands,
-            overlaps: call.overlaps.to_vec(),
-        };
-        device.sharing = Sharing::new(&self.planned, signature);
+        let device = Device::new(self.batch_bound, n, scratch, merges);
         let e = Emitter::of_device(self.functions.context, location, block, device);
-        ops::lower(call.op, &Gpu(self.products), &kernel, &e)?;
+        if let Some(plan) = &stage.plan {
+            let count = plan.numbers.values().len();
+            parameters.push(Parameter::Numbers(count));
+            e.open_numbers(count);
+        }
+        stage.emit(&kernel, &e)?;
         e.op("llvm.return", &[], &[], &[]);
-        let Some(mut device) = e.into_device() else {
+        let Some(device) = e.into_device() else {
             return Err(LowerError::Internal {
                 message: "a kernel lost its state".to_string(),
             });
         };
-        device.sharing.close();
-        let sharing = &device.sharing;
-        if let Some(plan) = &sharing.plan {
-            parameters.push(Parameter::Numbers(sharing.numbers.values().len()));
-            if sharing.kernel.is_none() {
-                Rc::make_mut(&mut self.planned).insert(plan.clone(), name.to_string());
-            }
-        }
-        if device.work == Work::default() || sharing.kernel.is_some() {
-            return Ok((device, None));
-        }
+        let plan = stage.plan.as_ref();
+        let footprint = plan.map_or(device.footprint, |plan| plan.footprint);
         let definition = Definition {
-            name: name.to_string(),
+            name: name.clone(),
             op: call.op.name(),
             readonly: (0..parameters.len())
                 .map(|i| i < call.operands && !call.overlaps[i])
                 .collect(),
             parameters,
-            blocks: device.blocks,
+            blocks: footprint.blocks,
             location,
             region,
         };
-        Ok((device, Some(definition)))
+        Ok(Built {
+            name,
+            numbers: plan.map(|plan| plan.numbers.clone()).unwrap_or_default(),
+            footprint,
+            leaves_parts: device.leaves_parts,
+            definition: Some(definition),
+        })
     }
 }

@@ -1,8 +1,23 @@
 //! What a step enqueues, recorded as its host function is made: so a report of it is of what the executable does.
 
 use super::Lowering;
-use super::kernel::Launch;
+pub use super::traffic::Traffic;
 use crate::emit::{Blocks, Cost, Work, ceil};
+
+/// A launch that an operator needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Launch {
+    /// What there is to do.
+    pub work: Work,
+    /// The blocks that do it.
+    pub blocks: Blocks,
+    /// Index of its kernel's description.
+    pub index: i64,
+    /// What it moves and computes.
+    pub traffic: Traffic,
+    /// What its lowering knows of that.
+    pub cost: Cost,
+}
 
 /// What an entry point of a program enqueues on one rank at the largest batch, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,21 +61,6 @@ pub struct Launched {
     pub traffic: Traffic,
     /// What its lowering knows of that.
     pub cost: Cost,
-}
-
-/// What a launch moves and computes.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Traffic {
-    /// Bytes that it reads, each once.
-    pub read: u64,
-    /// Bytes that it writes.
-    pub written: u64,
-    /// Bytes that it could not do without: of operands and results, each once for the operator, and of nothing else.
-    pub least: u64,
-    /// Additions, multiplications, divisions and evaluations of functions; a multiply-add is two.
-    pub flop: u64,
-    /// Bytes that a thread asks for at once; 0 where [`Cost::tiles`] says what a block does.
-    pub at_once: u64,
 }
 
 /// Blocks along x and z for `n` samples, as the host function finds them.

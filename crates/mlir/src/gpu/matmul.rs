@@ -3,32 +3,38 @@
 use syncbn_ir::Dim;
 use syncbn_ir::ops::MatMul;
 
-use super::implicit_gemm::{Finish, Linear, Problem, of_matmul};
-use crate::Products;
+use super::implicit_gemm::{Epilogue, Linear, Problem, of_matmul};
+use super::machine::Gpu;
 use crate::emit::{Emitter, Index, Inner, Val};
-use crate::ops::kernel::{Kernel, matrix};
+use crate::ops::kernel::{Kernel, elem, matrix};
+use crate::ops::stage::Stage;
+use crate::ops::target::Types;
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
-pub fn lower<'c>(op: &MatMul, products: Products, k: &Kernel<'c>, e: &Emitter<'c>) {
-    let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
-    if let Some((direction, shape)) = of_matmul(products, op, [&a.ty, &b.ty]) {
-        let problem = Problem {
-            shape,
-            products,
-            result: y.memory_elem(),
-            n: k.n,
-        };
-        let (a, b, y) = (a.pointer, b.pointer, y.pointer);
-        return match direction {
-            Linear::Forward => problem.forward(e, [a, b, y], Finish::default(), None),
-            Linear::BackwardData => problem.backward_data(e, [a, b, y]),
-            Linear::BackwardWeight => problem.backward_weight(e, [b, a, y]),
-        };
+pub fn lower<'a>(op: &'a MatMul, gpu: &Gpu, types: &Types) -> Vec<Stage<'a>> {
+    let [a, b] = [types.operands[0], types.operands[1]];
+    let Some((direction, shape)) = of_matmul(gpu.products, op, [a, b]) else {
+        return vec![Stage::new(|k, e| plain(op, k, e))];
+    };
+    let problem = Problem {
+        shape,
+        gpu: *gpu,
+        result: elem(types.results[0].dtype),
+    };
+    match direction {
+        Linear::Forward => problem.forward(&Epilogue::default()),
+        Linear::BackwardData => problem.backward_data(),
+        Linear::BackwardWeight => problem.backward_weight([1, 0]),
     }
+}
+
+/// [`lower`] for all matrices.
+fn plain<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
+    let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let (m, inner, am, ak) = matrix(&a.ty, op.transpose_a);
     let (_, n, bk, bn) = matrix(&b.ty, op.transpose_b);
     let (ab, bb, yb) = (a.view(&[am, ak]), b.view(&[bk, bn]), y.buffer());
-    let elem = y.elem();
+    let of = y.elem();
     let outputs = [k.extent(m), k.extent(n)];
     let summed = k.extent(inner);
     let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
@@ -41,17 +47,17 @@ pub fn lower<'c>(op: &MatMul, products: Products, k: &Kernel<'c>, e: &Emitter<'c
             &outputs,
             &[summed],
             Inner::Kept,
-            &[elem],
+            &[of],
             &mut add,
             &|e, at, sums| {
-                let sum = e.convert(sums[0], elem);
+                let sum = e.convert(sums[0], of);
                 e.store(&yb, at, sum);
             },
         );
     }
     let add = std::cell::RefCell::new(add);
     e.map(&outputs, 1, &|e, at| {
-        let zero = e.zero(elem);
+        let zero = e.zero(of);
         let sum = e.fold(summed, &[zero], |e, i, sum| {
             (add.borrow_mut())(e, &[at[0], at[1], i], sum)
         });

@@ -11,6 +11,7 @@ mod implicit_gemm;
 mod join_kernels;
 mod kernel;
 pub mod launches;
+mod machine;
 mod matmul;
 pub mod nccl;
 mod schedules;
@@ -19,19 +20,18 @@ mod traffic;
 mod update;
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 
 use melior::Context;
 use melior::ir::Module;
 use syncbn_abi::{GpuKernel, gpu_symbols};
 use syncbn_ir::{DType, Layout};
 
-use crate::emit::Planned;
+use crate::error::LowerError;
 use crate::host::{CallKey, Functions, Parameter, Sources, check};
-use crate::{KernelSource, LowerError, Products, Program};
+use crate::program::{KernelSource, Products, Program};
 use join_kernels::Definition;
-use kernel::Launch;
-use launches::{Enqueued, Schedule};
+use kernel::Planned;
+use launches::{Enqueued, Launch, Schedule};
 
 pub use crate::emit::{Cost, Direction, Share, Tiles};
 
@@ -63,7 +63,7 @@ pub struct Lowering<'c> {
     /// Kernels that are not in the module yet, with the indices of their launches.
     separate: Vec<(usize, Definition<'c>)>,
     /// Names of the kernels that were planned.
-    planned: Rc<Planned>,
+    planned: HashMap<Planned, String>,
     sources: Sources,
     /// The nodes that the descriptions of kernels, by their indices, name.
     noted: HashSet<(i64, String)>,
@@ -97,7 +97,7 @@ impl<'c> Lowering<'c> {
             trained_elements: program.trained_elements as i64,
             launches: HashMap::new(),
             separate: Vec::new(),
-            planned: Rc::default(),
+            planned: HashMap::new(),
             sources: Sources::default(),
             noted: HashSet::new(),
             lowered: Kernels::default(),

@@ -10,8 +10,8 @@ use melior::ir::{Attribute, Module, Type};
 use melior::utility::load_irdl_dialects;
 use syncbn_ir::DType;
 
-use crate::LowerError;
 use crate::emit::{Elem, Emitter, Val};
+use crate::error::LowerError;
 
 /// The dialect's definition.
 pub const DEFINITION: &str = include_str!("nccl.irdl.mlir");

@@ -2,40 +2,24 @@
 
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 
+use super::machine::Gpu;
 use super::{conv, matmul};
-use crate::Products;
-use crate::emit::Emitter;
-use crate::ops::kernel::Kernel;
-use crate::ops::target::Target;
-
-/// A GPU that multiplies matrices so.
-pub struct Gpu(pub Products);
+use crate::ops::target::{Stages, Target, Types};
 
 impl Target for Gpu {
-    fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
-        conv::forward(op, self.0, k, e)
+    fn conv<'a>(&self, op: &'a Conv, types: &Types) -> Stages<'a> {
+        conv::forward(op, self, types)
     }
 
-    fn conv_backward_data<'c>(
-        &self,
-        op: &ConvBackwardData,
-        k: &Kernel<'c>,
-        e: &Emitter<'c>,
-    ) -> Result<(), String> {
-        conv::backward_data(op, self.0, k, e)
+    fn conv_backward_data<'a>(&self, op: &'a ConvBackwardData, types: &Types) -> Stages<'a> {
+        conv::backward_data(op, self, types)
     }
 
-    fn conv_backward_weight<'c>(
-        &self,
-        op: &ConvBackwardWeight,
-        k: &Kernel<'c>,
-        e: &Emitter<'c>,
-    ) -> Result<(), String> {
-        conv::backward_weight(op, self.0, k, e)
+    fn conv_backward_weight<'a>(&self, op: &'a ConvBackwardWeight, types: &Types) -> Stages<'a> {
+        conv::backward_weight(op, self, types)
     }
 
-    fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
-        matmul::lower(op, self.0, k, e);
-        Ok(())
+    fn matmul<'a>(&self, op: &'a MatMul, types: &Types) -> Stages<'a> {
+        Ok(matmul::lower(op, self, types))
     }
 }

@@ -8,24 +8,14 @@ use syncbn_ir::ops::{Identity, Op};
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, TensorType};
 
 use super::host::{BY_VALUE, INDEX};
-use super::kernel::{Launch, numbers_symbol};
-use super::launches::Enqueued;
+use super::kernel::numbers_symbol;
+use super::launches::{Enqueued, Launch};
 use super::{KERNELS, Lowering, nccl};
-use crate::LowerError;
-use crate::Part;
-use crate::emit::{Blocks, Elem, Emitter, Val, ceil};
+use crate::emit::{Blocks, Elem, Emitter, Val, ceil, fields};
+use crate::error::LowerError;
 use crate::host::{Call, Step, places};
 use crate::order::{CollectiveNumbers, Piece};
-
-/// Reads a field of [`GpuArguments`].
-macro_rules! field {
-    ($e:expr, $arguments:expr, $name:ident) => {{
-        let offset = $e.index(offset_of!(GpuArguments, $name) as i64);
-        let address = $e.address($arguments, Elem::I8, offset);
-        $e.load_scalar(address, Elem::Ptr)
-    }};
-}
-pub(super) use field;
+use crate::program::Part;
 
 /// What a step launches with.
 struct Queue<'c> {
@@ -79,13 +69,19 @@ impl<'c> Lowering<'c> {
     pub(super) fn step(&mut self, name: &str, part: Part, nodes: &[NodeId]) -> Result<(), LowerError> {
         let functions = self.functions;
         let mut step = Step::new(&functions, part.graph, |e, arguments| {
-            field!(e, arguments, constants)
+            e.field(arguments, offset_of!(GpuArguments, constants), Elem::Ptr)
         });
-        let arguments = step.arguments;
+        let [stream, gradient_stream, communicators] = fields!(
+            step.e,
+            step.arguments,
+            GpuArguments,
+            Ptr,
+            [stream, gradient_stream, communicators]
+        );
         let queue = Queue {
-            stream: field!(step.e, arguments, stream),
-            gradient_stream: field!(step.e, arguments, gradient_stream),
-            communicators: field!(step.e, arguments, communicators),
+            stream,
+            gradient_stream,
+            communicators,
             scratch: step.pointer(Location {
                 arena: Arena::Step,
                 offset: part.step_bytes,

@@ -8,10 +8,9 @@ use syncbn_ir::Graph;
 
 use super::Lowering;
 use super::join_kernels::Definition;
-use super::kernel::Launch;
-use super::launches::Traffic;
-use super::step::{field, launch_kernel};
-use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Elem, Emitter, THREADS, Work, ceil};
+use super::launches::{Launch, Traffic};
+use super::step::launch_kernel;
+use crate::emit::{Blocks, COPY_BYTES, Cost, Device, Elem, Emitter, THREADS, Work, ceil, fields};
 use crate::host::{Parameter, Step};
 use crate::ops;
 
@@ -50,7 +49,7 @@ impl<'c> Lowering<'c> {
             let parameters = [Parameter::Shared];
             let location = self.functions.unknown();
             let (region, block, arguments) = self.device.body(&parameters, location);
-            let device = Device::new(0, 1, arguments[0], arguments[0]);
+            let device = Device::new(1, arguments[0], arguments[0], false);
             let e = Emitter::of_device(self.functions.context, location, block, device);
             let elem = ops::kernel::elem(self.dtype);
             build(&e, arguments[0], elem, (COPY_BYTES / elem.bytes()) as usize);
@@ -96,12 +95,10 @@ impl<'c> Lowering<'c> {
     fn update_function(&mut self, function: &str, index: i64, costs: &PerElement) {
         let functions = self.functions;
         let empty = Graph::new("update");
-        let step = Step::new(&functions, &empty, |e, arguments| field!(e, arguments, constants));
-        let arguments = step.arguments;
-        let (stream, update) = (
-            field!(step.e, arguments, stream),
-            field!(step.e, arguments, update),
-        );
+        let step = Step::new(&functions, &empty, |e, arguments| {
+            e.field(arguments, offset_of!(GpuArguments, constants), Elem::Ptr)
+        });
+        let [stream, update] = fields!(step.e, step.arguments, GpuArguments, Ptr, [stream, update]);
         let launch = Launch {
             work: Work {
                 fixed: ceil(self.trained_elements * self.dtype.bytes() as i64, COPY_BYTES),

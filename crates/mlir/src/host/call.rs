@@ -6,7 +6,7 @@ use syncbn_ir::ops::Op;
 use syncbn_ir::{Graph, NodeId, Schedule, TensorType};
 
 use super::{Parameter, Places};
-use crate::KernelSource;
+use crate::program::KernelSource;
 
 /// An operator on tensors: what kernels are made for.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,11 @@ impl<'a> Call<'a> {
             schedule: self.schedule,
             has_workspace: self.has_workspace,
         }
+    }
+
+    /// Types of its operands, and of its results.
+    pub fn split(&self) -> (&'a [&'a TensorType], &'a [&'a TensorType]) {
+        self.types.split_at(self.operands)
     }
 
     /// The parameters of a kernel for its tensors.

@@ -3,8 +3,8 @@
 use syncbn_ir::ops::Op;
 use syncbn_ir::{DType, Graph, Layout, NodeId, TensorType};
 
-use crate::{LowerError, Unsupported};
-use crate::{Part, Program};
+use crate::error::{LowerError, Unsupported};
+use crate::program::{Part, Program};
 
 /// Refuses a program that has nodes without a lowering, or in other layouts or element types than these, and names all
 /// of them.

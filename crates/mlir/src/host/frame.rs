@@ -1,15 +1,13 @@
 //! A step function under construction: what it reads from its arguments, calls, places, traces.
 
-use std::mem::offset_of;
-
 use melior::ir::{Block, BlockRef, Region, RegionLike};
 use syncbn_abi::{StepArguments, StoredType};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Arena, DType, Graph, Location, NodeId, TensorType, Value};
 
 use super::function::{Functions, Parameter};
-use crate::LowerError;
-use crate::emit::{Compare, Elem, Emitter, Val};
+use crate::emit::{Compare, Elem, Emitter, Val, fields};
+use crate::error::LowerError;
 use crate::handle;
 use crate::order::overlap;
 
@@ -49,35 +47,37 @@ pub struct Places<'g> {
     pub overlaps: Vec<bool>,
 }
 
-macro_rules! field {
-    ($e:expr, $arguments:expr, $name:ident, $elem:expr) => {{
-        let offset = $e.index(offset_of!(StepArguments, $name) as i64);
-        let address = $e.address($arguments, Elem::I8, offset);
-        $e.load_scalar(address, $elem)
-    }};
-}
-
 impl<'c> Frame<'c> {
     /// Reads what `arguments`, a [`StepArguments`], holds. `constants` is the address of the graph's constants.
     fn new(e: &Emitter<'c>, arguments: Val<'c>, constants: Val<'c>) -> Frame<'c> {
-        let ranks = field!(e, arguments, ranks, Elem::I64);
+        type Of = StepArguments;
+        let [ranks] = fields!(e, arguments, Of, I64, [ranks]);
         let one = e.index(1);
+        let [context, weights, gradients, statistics, prepared, step] = fields!(
+            e,
+            arguments,
+            Of,
+            Ptr,
+            [context, weights, gradients, statistics, prepared, step]
+        );
+        let [inputs, outputs, loss] = fields!(e, arguments, Of, Ptr, [inputs, outputs, loss]);
+        let [n, total, trace] = fields!(e, arguments, Of, I64, [n, total, trace]);
         Frame {
-            context: field!(e, arguments, context, Elem::Ptr),
+            context,
             arenas: vec![
-                (Arena::Weights, field!(e, arguments, weights, Elem::Ptr)),
-                (Arena::Gradients, field!(e, arguments, gradients, Elem::Ptr)),
-                (Arena::Statistics, field!(e, arguments, statistics, Elem::Ptr)),
-                (Arena::Prepared, field!(e, arguments, prepared, Elem::Ptr)),
-                (Arena::Step, field!(e, arguments, step, Elem::Ptr)),
+                (Arena::Weights, weights),
+                (Arena::Gradients, gradients),
+                (Arena::Statistics, statistics),
+                (Arena::Prepared, prepared),
+                (Arena::Step, step),
                 (Arena::Constants, constants),
             ],
-            inputs: field!(e, arguments, inputs, Elem::Ptr),
-            outputs: field!(e, arguments, outputs, Elem::Ptr),
-            loss: field!(e, arguments, loss, Elem::Ptr),
-            n: field!(e, arguments, n, Elem::I64),
-            total: field!(e, arguments, total, Elem::I64),
-            trace: field!(e, arguments, trace, Elem::I64),
+            inputs,
+            outputs,
+            loss,
+            n,
+            total,
+            trace,
             several: e.compare(Compare::Gt, ranks, one),
         }
     }

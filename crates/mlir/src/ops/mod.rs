@@ -13,58 +13,63 @@ pub mod pool;
 pub mod reduce;
 pub mod resize;
 mod rows;
+pub mod stage;
 pub mod target;
 pub mod update;
 pub mod window;
 
 use syncbn_ir::ops::Op;
 
-use crate::LowerError;
 use crate::emit::Emitter;
+use crate::error::LowerError;
 use kernel::Kernel;
-use target::Target;
+use stage::Stage;
+use target::{Target, Types};
 
-/// Builds the body of one kernel. Sources and collectives have none: a step reads the former in place and
-/// calls the runtime for the latter.
-pub fn lower<'c>(op: &Op, target: &dyn Target, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), LowerError> {
+fn one<'a>(emit: impl for<'c> Fn(&Kernel<'c>, &Emitter<'c>) + 'a) -> Vec<Stage<'a>> {
+    vec![Stage::new(emit)]
+}
+
+/// The stages of an operator. Sources and collectives have none: a step reads the former in place and calls the runtime
+/// for the latter.
+pub fn stages<'a>(op: &'a Op, target: &dyn Target, types: &Types) -> Result<Vec<Stage<'a>>, LowerError> {
     let bug = |message: String| LowerError::Internal { message };
-    match op {
-        Op::Conv(c) => target.conv(c, k, e).map_err(bug)?,
-        Op::ConvBackwardData(c) => target.conv_backward_data(c, k, e).map_err(bug)?,
-        Op::ConvBackwardWeight(c) => target.conv_backward_weight(c, k, e).map_err(bug)?,
-        Op::MatMul(m) => target.matmul(m, k, e).map_err(bug)?,
-        Op::BatchNorm(b) if !b.training => batch_norm::inference(b, k, e),
+    Ok(match op {
+        Op::Conv(c) => target.conv(c, types).map_err(bug)?,
+        Op::ConvBackwardData(c) => target.conv_backward_data(c, types).map_err(bug)?,
+        Op::ConvBackwardWeight(c) => target.conv_backward_weight(c, types).map_err(bug)?,
+        Op::MatMul(m) => target.matmul(m, types).map_err(bug)?,
+        Op::BatchNorm(b) if !b.training => one(move |k, e| batch_norm::inference(b, k, e)),
         Op::BatchNorm(_) | Op::BatchNormBackward(_) => {
             return Err(bug(format!("{} passed the checks", op.name())));
         }
-        Op::Moments(_) => moments::moments(k, &k.operands[0], &k.results[0], e),
-        Op::BatchNormFinalize(b) => moments::finalize(b, k, e),
-        Op::Normalize(b) => batch_norm::normalize(b, k, e),
-        Op::BatchNormBackwardReduce(b) => batch_norm_backward::reduce(b, k, e),
-        Op::BatchNormBackwardData(b) => batch_norm_backward::data(b, k, e),
-        Op::Unary(u) => elementwise::unary(u, k, e),
-        Op::UnaryBackward(u) => elementwise::unary_backward(u, k, e),
-        Op::Binary(b) => elementwise::binary(b, k, e),
-        Op::Reduce(r) => reduce::lower(r, k, e),
-        Op::Expand(_) | Op::Cast(_) => elementwise::copy(k, e),
-        Op::Reshape(_) | Op::Identity(_) | Op::Dropout(_) => elementwise::reshape(k, e),
-        Op::Transpose(t) => elementwise::transpose(t, k, e),
-        Op::Concat(c) => elementwise::concat(c, k, e),
-        Op::Slice(s) => elementwise::slice(s, k, e),
-        Op::Pad(p) => elementwise::pad(p, k, e),
-        Op::MaxPool(p) => pool::max_forward(p, k, e),
-        Op::MaxPoolBackward(p) => pool::max_backward(p, k, e),
-        Op::AveragePool(p) => pool::average_forward(p, k, e),
-        Op::AveragePoolBackward(p) => pool::average_backward(p, k, e),
-        Op::Resize(r) => resize::forward(r, k, e),
-        Op::ResizeBackward(r) => resize::backward(r, k, e),
-        Op::SoftmaxCrossEntropy(_) => loss::cross_entropy(k, e),
-        Op::SoftmaxCrossEntropyBackward(_) => loss::cross_entropy_backward(k, e),
-        Op::MeanSquaredError(_) => loss::squared_error(k, e),
-        Op::MeanSquaredErrorBackward(_) => loss::squared_error_backward(k, e),
+        Op::Moments(_) => one(move |k, e| moments::moments(k, &k.operands[0], &k.results[0], e)),
+        Op::BatchNormFinalize(b) => one(move |k, e| moments::finalize(b, k, e)),
+        Op::Normalize(b) => one(move |k, e| batch_norm::normalize(b, k, e)),
+        Op::BatchNormBackwardReduce(b) => one(move |k, e| batch_norm_backward::reduce(b, k, e)),
+        Op::BatchNormBackwardData(b) => one(move |k, e| batch_norm_backward::data(b, k, e)),
+        Op::Unary(u) => one(move |k, e| elementwise::unary(u, k, e)),
+        Op::UnaryBackward(u) => one(move |k, e| elementwise::unary_backward(u, k, e)),
+        Op::Binary(b) => one(move |k, e| elementwise::binary(b, k, e)),
+        Op::Reduce(r) => one(move |k, e| reduce::lower(r, k, e)),
+        Op::Expand(_) | Op::Cast(_) => one(elementwise::copy),
+        Op::Reshape(_) | Op::Identity(_) | Op::Dropout(_) => one(elementwise::reshape),
+        Op::Transpose(t) => one(move |k, e| elementwise::transpose(t, k, e)),
+        Op::Concat(c) => one(move |k, e| elementwise::concat(c, k, e)),
+        Op::Slice(s) => one(move |k, e| elementwise::slice(s, k, e)),
+        Op::Pad(p) => one(move |k, e| elementwise::pad(p, k, e)),
+        Op::MaxPool(p) => one(move |k, e| pool::max_forward(p, k, e)),
+        Op::MaxPoolBackward(p) => one(move |k, e| pool::max_backward(p, k, e)),
+        Op::AveragePool(p) => one(move |k, e| pool::average_forward(p, k, e)),
+        Op::AveragePoolBackward(p) => one(move |k, e| pool::average_backward(p, k, e)),
+        Op::Resize(r) => one(move |k, e| resize::forward(r, k, e)),
+        Op::ResizeBackward(r) => one(move |k, e| resize::backward(r, k, e)),
+        Op::SoftmaxCrossEntropy(_) => one(loss::cross_entropy),
+        Op::SoftmaxCrossEntropyBackward(_) => one(loss::cross_entropy_backward),
+        Op::MeanSquaredError(_) => one(loss::squared_error),
+        Op::MeanSquaredErrorBackward(_) => one(loss::squared_error_backward),
         Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) | Op::AllReduce(_) => {
             return Err(bug(format!("{} has no kernel", op.name())));
         }
-    }
-    Ok(())
+    })
 }

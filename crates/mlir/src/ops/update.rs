@@ -2,25 +2,11 @@
 
 use syncbn_abi::{AdamWArguments, UpdateArguments};
 
-use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
+use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val, fields};
 
 /// Builds the body of an update from the pointer to its arguments, the parameters' type and the number of
 /// them that fit in a vector.
 pub type Build<'c> = fn(&Emitter<'c>, Val<'c>, Elem, usize);
-
-/// Reads a field of the argument structure.
-fn field<'c>(e: &Emitter<'c>, arguments: Val<'c>, offset: usize, elem: Elem) -> Val<'c> {
-    let offset = e.index(offset as i64);
-    let address = e.address(arguments, Elem::I8, offset);
-    e.load_scalar(address, elem)
-}
-
-/// Reads fields of one type: `fields!(e, arguments, Struct, F64, [lr, momentum])`.
-macro_rules! fields {
-    ($e:expr, $arguments:expr, $structure:ty, $elem:ident, [$($name:ident),+]) => {
-        [$(field($e, $arguments, std::mem::offset_of!($structure, $name), Elem::$elem)),+]
-    };
-}
 
 /// Builds the body of `syncbn_update_sgd`: `d = g + weight_decay*p`, `v = first ? d : momentum*v + d`,
 /// `p -= lr * (nesterov ? d + momentum*v : v)`.

@@ -4,12 +4,39 @@ use syncbn_ir::ops::UnaryFunction;
 
 use super::main_loop::{Lane, Sums};
 use super::operands::Place;
+use super::staging::{accesses, column_byte};
 use super::statistics::{self, Statistics};
 use super::tile::{BYTES, INSTRUCTION, Tile};
 use crate::emit::{COPY_BYTES, Compare, Elem, Emitter, Index, Val};
+use crate::ops::kernel::Kernel;
 
 /// Rows of a thread that are stored in one turn of a loop.
 const UNROLLED: i64 = 4;
+
+/// What is made of a result besides storing it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epilogue {
+    /// Whether operand 2 is added, by the result's column.
+    pub bias: bool,
+    /// Whether operand 3 is added, which lies as the result does.
+    pub residual: bool,
+    /// Applied in the end.
+    pub activation: Option<UnaryFunction>,
+    /// Whether result 1 are its moments.
+    pub moments: bool,
+}
+
+impl Epilogue {
+    /// What it works with in a kernel.
+    pub fn finish<'c>(&self, k: &Kernel<'c>) -> Finish<'c> {
+        let operand = |i: usize| k.operands.get(i).map(|tensor| tensor.pointer);
+        Finish {
+            bias: operand(2).filter(|_| self.bias),
+            residual: operand(3).filter(|_| self.residual),
+            activation: self.activation,
+        }
+    }
+}
 
 /// What is made of a result before it is stored.
 #[derive(Default, Clone, Copy)]
@@ -20,13 +47,6 @@ pub struct Finish<'c> {
     pub residual: Option<Val<'c>>,
     /// Applied in the end.
     pub activation: Option<UnaryFunction>,
-}
-
-impl Finish<'_> {
-    /// What decides the code.
-    pub fn plan(&self) -> (bool, bool, Option<UnaryFunction>) {
-        (self.bias.is_some(), self.residual.is_some(), self.activation)
-    }
 }
 
 /// Where results go.
@@ -86,39 +106,6 @@ pub fn store<'c>(e: &Emitter<'c>, at: &Lane<'c>, tile: &Tile, sums: &Sums<'c>, t
     if let Some(statistics) = &to.statistics {
         statistics.store(e, at, (tile, at_a_time), [first, column, to.column], &seen);
     }
-}
-
-/// The byte of a column of f32 in its row of shared memory, where threads take `stored` neighbouring columns at once.
-///
-/// Where that is more than one access of shared memory has, they take them in two, and the threads of one access lie
-/// two accesses apart. So every other 32 columns, and every other row (or what stands for it), have their halves of
-/// 8 columns in the other order: then each bank is needed once.
-pub fn column_byte<'c>(e: &Emitter<'c>, stored: i64, row: Index<'c>, column: Index<'c>) -> Index<'c> {
-    let byte = e.index_scale(column, BYTES);
-    if stored * BYTES <= COPY_BYTES {
-        return byte;
-    }
-    let block = e.index_quotient(column, 32);
-    let turn = e.index_add(block, row);
-    let turn = e.index_remainder(turn, 2);
-    let turn = e.index_scale(turn, COPY_BYTES);
-    e.index_xor(byte, turn)
-}
-
-/// Addresses of what a thread takes at once from byte `byte` of the row that begins at byte `begin`, and their lanes.
-pub fn accesses<'c>(
-    e: &Emitter<'c>,
-    memory: Val<'c>,
-    stored: i64,
-    [begin, byte]: [Index<'c>; 2],
-) -> (Vec<Val<'c>>, usize) {
-    let lanes = stored.min(COPY_BYTES / BYTES);
-    let addresses = (0..stored / lanes).map(|i| {
-        let byte = e.index_xor(byte, Index::constant(i * COPY_BYTES));
-        let byte = e.index_add(begin, byte);
-        e.address_at(memory, Elem::I8, byte)
-    });
-    (addresses.collect(), lanes as usize)
 }
 
 /// `stored` staged sums from (row, column) on.

@@ -9,8 +9,9 @@ use super::spatial::{Space, Spatial};
 use super::statistics::Statistics;
 use super::tile::Tile;
 use super::weights::{WeightColumns, WeightRows};
-use crate::Products;
 use crate::emit::{Compare, Divisor, Elem, Emitter, Index, Number, Numbers, Val, ceil};
+use crate::ops::kernel::Kernel;
+use crate::program::Products;
 
 /// Which direction, and what it needs to know of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +94,20 @@ pub struct Arguments<'c> {
     pub workspace: Option<Val<'c>>,
     /// Samples of this rank, i32.
     pub n: Val<'c>,
+}
+
+impl<'c> Arguments<'c> {
+    /// Of a kernel with these operands: image, then weights.
+    pub fn new(k: &Kernel<'c>, finish: Finish<'c>, workspace: Option<Val<'c>>) -> Arguments<'c> {
+        Arguments {
+            source: k.operands[0].pointer,
+            weights: k.operands[1].pointer,
+            result: k.results[0].pointer,
+            finish,
+            workspace,
+            n: k.n,
+        }
+    }
 }
 
 impl Plan {

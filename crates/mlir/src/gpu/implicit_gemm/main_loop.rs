@@ -3,8 +3,8 @@
 use super::operands::Operand;
 use super::shared::{SharedTile, Side, before};
 use super::tile::{INSTRUCTION, INSTRUCTION_BYTES, Tile};
-use crate::Products;
 use crate::emit::{Elem, Emitter, Index, Val};
+use crate::program::Products;
 
 /// The current thread's place in its block.
 pub struct Lane<'c> {

@@ -26,128 +26,102 @@ mod epilogue;
 mod gather;
 mod images;
 mod main_loop;
+mod merge_tiles;
 mod operands;
 mod shape;
 mod shared;
 mod spatial;
+mod staging;
 mod statistics;
 mod tile;
 mod weight_gradient;
 mod weights;
 
-pub use epilogue::Finish;
+pub use epilogue::Epilogue;
 pub use shape::{Linear, Shape, of_matmul};
 
-use crate::Products;
-use crate::emit::{Blocks, Elem, Emitter, Key, Numbers, Val, Work, ceil};
+use super::machine::Gpu;
+use crate::emit::{Blocks, Cost, Elem, Footprint, Key, Numbers, Work, ceil};
+use crate::ops::stage::{self, Stage};
 use axis::Axis;
+use epilogue::Finish;
 use gather::{Arguments, Plan};
 use tile::{Size, Tile, choose};
 
 /// What the three directions have in common.
 #[derive(Clone, Copy)]
-pub struct Problem<'c> {
+pub struct Problem {
     /// The convolution.
     pub shape: Shape,
-    /// How to multiply.
-    pub products: Products,
+    /// The GPU.
+    pub gpu: Gpu,
     /// Element type in memory of what the first two directions make.
     pub result: Elem,
-    /// Samples of this rank, i32.
-    pub n: Val<'c>,
 }
 
-impl<'c> Problem<'c> {
-    /// The forward pass: `x` and `w` to `y`, and to its moments where those have a place, which needs two stages.
-    pub fn forward(
-        &self,
-        e: &Emitter<'c>,
-        [x, w, y]: [Val<'c>; 3],
-        finish: Finish<'c>,
-        moments: Option<Val<'c>>,
-    ) {
-        let Shape { c, k, .. } = self.shape;
+impl Problem {
+    /// The forward pass: operands 0 and 1, the input and the weights, to result 0, and to its moments, which are result 1
+    /// and take a second stage.
+    pub fn forward<'a>(&self, epilogue: &Epilogue) -> Vec<Stage<'a>> {
+        let (Shape { c, k, .. }, epilogue) = (self.shape, *epilogue);
         let size = Size {
-            rows: self.batch_bound(e) * self.shape.positions(),
+            rows: self.gpu.batch_bound * self.shape.positions(),
             columns: k,
             reduced: self.shape.taps() * c,
         };
-        let tile = choose(&size, self.products);
-        let workspace = moments.map(|_| {
-            let elements = statistics::workspace_elements(&tile, size.rows, k);
-            e.scratch(Elem::F32, &[1], elements).pointer
-        });
-        if e.is_current() {
-            let mut numbers = Numbers::default();
-            let plan = Plan::forward(&self.shape, (tile, self.products, self.result), &mut numbers);
-            self.set_grid(e, &tile, self.shape.positions(), k, 1);
-            self.note_forward(e, &tile, size.rows, workspace.is_some());
-            if e.share(
-                Key::new((plan.clone(), finish.plan(), workspace.is_some())),
-                numbers,
-            ) {
-                let arguments = self.arguments([x, w, y], finish, workspace);
-                plan.emit(e, &arguments);
-            }
+        let tile = choose(&size, self.gpu.products);
+        let workspace = match epilogue.moments {
+            true => statistics::workspace_elements(&tile, size.rows, k),
+            false => 0,
+        };
+        let mut numbers = Numbers::default();
+        let plan = Plan::forward(&self.shape, (tile, self.gpu.products, self.result), &mut numbers);
+        let planned = stage::Plan {
+            key: Key::new((plan.clone(), epilogue)),
+            numbers,
+            footprint: Footprint {
+                cost: self.cost_of_forward(&tile, size.rows, epilogue.moments),
+                scratch_bytes: workspace * Elem::F32.bytes(),
+                ..gather_footprint(&tile, self.shape.positions(), k, 1)
+            },
+        };
+        let mut stages = vec![Stage::planned(planned, move |k, e| {
+            let workspace = epilogue
+                .moments
+                .then(|| e.scratch(Elem::F32, &[1], workspace).pointer);
+            plan.emit(e, &Arguments::new(k, epilogue.finish(k), workspace));
+        })];
+        if epilogue.moments {
+            stages.push(self.merge_tiles(&tile, workspace));
         }
-        if let (Some(workspace), Some(moments)) = (workspace, moments) {
-            e.then();
-            self.merge_tiles(e, &tile, workspace, moments);
-        }
+        stages
     }
 
-    /// The gradient for the input: `dy` and `w` to `dx`.
-    pub fn backward_data(&self, e: &Emitter<'c>, [dy, w, dx]: [Val<'c>; 3]) {
-        if !e.is_current() {
-            return;
-        }
+    /// The gradient for the input: operands 0 and 1, the gradient of the result and the weights, to result 0.
+    pub fn backward_data<'a>(&self) -> Vec<Stage<'a>> {
         let Shape { c, k, .. } = self.shape;
         let phases = self.shape.backward();
         let counts = |of: fn(&[Axis; 2]) -> i64| phases.iter().map(of);
         let size = Size {
-            rows: self.batch_bound(e) * counts(taken).sum::<i64>(),
+            rows: self.gpu.batch_bound * counts(taken).sum::<i64>(),
             columns: c,
             reduced: counts(taps).max().unwrap_or(1) * k,
         };
-        let tile = choose(&size, self.products);
+        let tile = choose(&size, self.gpu.products);
         let mut numbers = Numbers::default();
-        let plan = Plan::backward(&self.shape, (tile, self.products, self.result), &mut numbers);
+        let plan = Plan::backward(&self.shape, (tile, self.gpu.products, self.result), &mut numbers);
         let most = counts(taken).max().unwrap_or(0);
-        self.set_grid(e, &tile, most, c, phases.len() as i64);
-        self.note_backward_data(e, &tile, self.batch_bound(e), &phases);
-        if e.share(Key::new(plan.clone()), numbers) {
-            let arguments = self.arguments([dy, w, dx], Finish::default(), None);
-            plan.emit(e, &arguments);
-        }
-    }
-
-    fn arguments(
-        &self,
-        [source, weights, result]: [Val<'c>; 3],
-        finish: Finish<'c>,
-        workspace: Option<Val<'c>>,
-    ) -> Arguments<'c> {
-        Arguments {
-            source,
-            weights,
-            result,
-            finish,
-            workspace,
-            n: self.n,
-        }
-    }
-
-    /// The grid of a gather that makes `outputs` pixels of `columns` channels of each sample in each plane.
-    fn set_grid(&self, e: &Emitter<'c>, tile: &Tile, outputs: i64, columns: i64, planes: i64) {
-        let work = Work {
-            fixed: 0,
-            per_sample: outputs,
+        let planned = stage::Plan {
+            key: Key::new(plan.clone()),
+            numbers,
+            footprint: Footprint {
+                cost: self.cost_of_backward_data(&tile, &phases),
+                ..gather_footprint(&tile, most, c, phases.len() as i64)
+            },
         };
-        set_grid(e, tile, work, ceil(columns, tile.columns), planes);
-    }
-
-    fn batch_bound(&self, e: &Emitter<'c>) -> i64 {
-        e.device().map_or(1, |device| device.batch_bound)
+        vec![Stage::planned(planned, move |k, e| {
+            plan.emit(e, &Arguments::new(k, Finish::default(), None));
+        })]
     }
 }
 
@@ -161,11 +135,20 @@ fn taps([h, w]: &[Axis; 2]) -> i64 {
     h.taps * w.taps
 }
 
-/// Sets how the kernel under construction is launched.
-fn set_grid(e: &Emitter, tile: &Tile, work: Work, columns: i64, planes: i64) {
-    if let Some(mut device) = e.device_mut() {
-        device.work = work;
-        device.blocks = Blocks {
+/// What a gather needs that makes `outputs` pixels of `columns` channels of each sample in each plane.
+fn gather_footprint(tile: &Tile, outputs: i64, columns: i64, planes: i64) -> Footprint {
+    let work = Work {
+        fixed: 0,
+        per_sample: outputs,
+    };
+    footprint(tile, work, ceil(columns, tile.columns), planes)
+}
+
+/// What a product needs in blocks of a tile.
+fn footprint(tile: &Tile, work: Work, columns: i64, planes: i64) -> Footprint {
+    Footprint {
+        work,
+        blocks: Blocks {
             threads: tile.threads() as u32,
             takes: tile.rows,
             columns,
@@ -173,6 +156,8 @@ fn set_grid(e: &Emitter, tile: &Tile, work: Work, columns: i64, planes: i64) {
             shared: tile.shared() as u32,
             cooperative: true,
             resident: Some(tile.resident),
-        };
+        },
+        cost: Cost::default(),
+        scratch_bytes: 0,
     }
 }

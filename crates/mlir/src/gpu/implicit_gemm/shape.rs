@@ -4,8 +4,8 @@ use syncbn_ir::ops::{MatMul, Window};
 use syncbn_ir::{Dim, Layout, TensorType};
 
 use super::axis::{Axis, Slide};
-use crate::Products;
 use crate::ops::kernel::fixed;
+use crate::program::Products;
 
 /// A 2-D convolution of NHWC images with KRSC weights, without groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

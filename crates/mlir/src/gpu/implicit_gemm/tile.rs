@@ -1,7 +1,7 @@
 //! Tiles of the matrix product, and which one suits a shape.
 
-use crate::Products;
 use crate::emit::{Elem, ceil};
+use crate::program::Products;
 
 /// Bytes of a sum.
 pub const BYTES: i64 = 4;

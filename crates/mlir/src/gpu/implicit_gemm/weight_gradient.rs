@@ -7,74 +7,51 @@ use super::main_loop::{Lane, product};
 use super::shape::Shape;
 use super::spatial::Spatial;
 use super::tile::{Size, Tile, choose_split};
-use super::{Problem, set_grid};
-use crate::Products;
+use super::{Problem, footprint};
 use crate::emit::{
-    Buffer, Compare, Divisor, Elem, Emitter, Extent, Index, Key, Number, Numbers, Val, Work, ceil,
+    Buffer, Compare, Divisor, Elem, Emitter, Extent, Footprint, Index, Key, Number, Numbers, Val, Work, ceil,
 };
+use crate::ops::kernel::Kernel;
+use crate::ops::stage::{self, Stage};
+use crate::program::Products;
 
-impl<'c> Problem<'c> {
-    /// The gradient for the weights: `x` and `dy` to `dw`. Needs two stages.
-    pub fn backward_weight(&self, e: &Emitter<'c>, [x, dy, dw]: [Val<'c>; 3]) {
+impl Problem {
+    /// The gradient for the weights, result 0, of the operands in these slots: the input, and the gradient of the result.
+    /// Needs two stages where the outputs are summed in parts.
+    pub fn backward_weight<'a>(&self, slots: [usize; 2]) -> Vec<Stage<'a>> {
         let Shape { c, k, .. } = self.shape;
         let columns = self.shape.taps() * c;
-        let batch_bound = self.batch_bound(e);
         let size = Size {
             rows: k,
             columns,
-            reduced: batch_bound * self.shape.positions(),
+            reduced: self.gpu.batch_bound * self.shape.positions(),
         };
-        let (tile, splits) = choose_split(&size, self.products);
-        let elements = k * columns;
-        let partial = match splits {
-            1 => dw,
-            _ => e.scratch(Elem::F32, &[1], splits * elements).pointer,
-        };
-        if e.is_current() {
-            self.partial_weights(e, (&tile, splits), &size, [x, dy, partial]);
+        let (tile, splits) = choose_split(&size, self.gpu.products);
+        let parts = [splits, k * columns];
+        let (plan, planned) = self.partial_weights(&tile, splits, &size);
+        let mut stages = vec![Stage::planned(planned, move |k, e| {
+            let [x, dy] = slots.map(|slot| k.operands[slot].pointer);
+            plan.emit(e, k.n, [x, dy, partial(k, e, parts)]);
+        })];
+        if splits > 1 {
+            stages.push(Stage::new(move |k, e| merge(k, e, parts)));
         }
-        if splits == 1 {
-            return;
-        }
-        e.then();
-        let (from, to) = (
-            Buffer::new(partial, Elem::F32, &[elements, 1]),
-            Buffer::new(dw, Elem::F32, &[1]),
-        );
-        // Loops over few parts are unrolled, which with more lanes would take more registers than there are.
-        e.map(&[Extent::Fixed(elements)], 1, &|e, at| {
-            let zero = e.zero(Elem::F64);
-            let sum = e.fold(Extent::Fixed(splits), &[zero], |e, split, sum| {
-                let part = e.load(&from, &[split, at[0]], None);
-                let part = e.convert(part, Elem::F64);
-                vec![e.add(sum[0], part)]
-            });
-            let sum = e.convert(sum[0], Elem::F32);
-            e.store(&to, at, sum);
-        });
-        note_merge_of_parts(e, [splits, elements]);
+        stages
     }
 
     /// The sums over one part of the outputs in each plane.
-    fn partial_weights(
-        &self,
-        e: &Emitter<'c>,
-        (tile, splits): (&Tile, i64),
-        size: &Size,
-        pointers: [Val<'c>; 3],
-    ) {
+    fn partial_weights(&self, tile: &Tile, splits: i64, size: &Size) -> (Plan, stage::Plan) {
         let across = ceil(size.columns, tile.columns);
         let work = Work {
             fixed: size.rows,
             per_sample: 0,
         };
-        set_grid(e, tile, work, across, splits);
         let steps = ceil(ceil(size.reduced, tile.depth), splits).max(1);
-        self.note_backward_weight(e, tile, steps, [splits, size.rows * size.columns]);
+        let elements = size.rows * size.columns;
         let mut numbers = Numbers::default();
         let plan = Plan {
             tile: *tile,
-            products: self.products,
+            products: self.gpu.products,
             axes: self
                 .shape
                 .slides
@@ -88,10 +65,48 @@ impl<'c> Problem<'c> {
             has_planes: splits > 1,
             whole: [size.rows % tile.rows == 0, size.columns % tile.columns == 0],
         };
-        if e.share(Key::new(plan), numbers) {
-            plan.emit(e, self.n, pointers);
-        }
+        let planned = stage::Plan {
+            key: Key::new(plan),
+            numbers,
+            footprint: Footprint {
+                cost: self.cost_of_backward_weight(tile, steps, [splits, elements]),
+                scratch_bytes: match splits {
+                    1 => 0,
+                    _ => splits * elements * Elem::F32.bytes(),
+                },
+                ..footprint(tile, work, across, splits)
+            },
+        };
+        (plan, planned)
     }
+}
+
+/// Where the sums of `splits` parts of so many elements go: to the result where there is one.
+fn partial<'c>(k: &Kernel<'c>, e: &Emitter<'c>, [splits, elements]: [i64; 2]) -> Val<'c> {
+    match splits {
+        1 => k.results[0].pointer,
+        _ => e.scratch(Elem::F32, &[1], splits * elements).pointer,
+    }
+}
+
+/// Adds the parts of every element, in order.
+fn merge<'c>(k: &Kernel<'c>, e: &Emitter<'c>, [splits, elements]: [i64; 2]) {
+    let (from, to) = (
+        Buffer::new(partial(k, e, [splits, elements]), Elem::F32, &[elements, 1]),
+        Buffer::new(k.results[0].pointer, Elem::F32, &[1]),
+    );
+    // Loops over few parts are unrolled, which with more lanes would take more registers than there are.
+    e.map(&[Extent::Fixed(elements)], 1, &|e, at| {
+        let zero = e.zero(Elem::F64);
+        let sum = e.fold(Extent::Fixed(splits), &[zero], |e, split, sum| {
+            let part = e.load(&from, &[split, at[0]], None);
+            let part = e.convert(part, Elem::F64);
+            vec![e.add(sum[0], part)]
+        });
+        let sum = e.convert(sum[0], Elem::F32);
+        e.store(&to, at, sum);
+    });
+    note_merge_of_parts(e, [splits, elements]);
 }
 
 /// What decides the code of the kernel that sums parts.

@@ -9,10 +9,24 @@ mod sizes;
 use syncbn_ir::ops::{Op, Window};
 use syncbn_ir::{Layout, TensorType};
 
-use super::launches::Traffic;
 use crate::emit::{Cost, Share, UNROLLED};
 use crate::host::Call;
 use sizes::Sizes;
+
+/// What a launch moves and computes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Traffic {
+    /// Bytes that it reads, each once.
+    pub read: u64,
+    /// Bytes that it writes.
+    pub written: u64,
+    /// Bytes that it could not do without: of operands and results, each once for the operator, and of nothing else.
+    pub least: u64,
+    /// Additions, multiplications, divisions and evaluations of functions; a multiply-add is two.
+    pub flop: u64,
+    /// Bytes that a thread asks for at once; 0 where [`Cost::tiles`] says what a block does.
+    pub at_once: u64,
+}
 
 /// Operations for an element: mean in two parts and deviation, then scale and bias.
 const STANDARDISE: u64 = 3;
