@@ -45,6 +45,14 @@ impl Schedule {
                 return Err(format!("{name} is {number}, which is not in 1 to {LARGEST}"));
             }
         }
+        let (rows, pixels) = match self {
+            Schedule::Direct(s) => (s.rows, s.pixels),
+            Schedule::Pointwise(s) => (s.rows, s.pixels),
+            _ => (1, 1),
+        };
+        if !pixels.is_multiple_of(rows) {
+            return Err(format!("{rows} rows do not divide {pixels} pixels"));
+        }
         match self.lanes() {
             Some(lanes) if !lanes.is_power_of_two() => {
                 Err(format!("lanes is {lanes}, which is no power of two"))

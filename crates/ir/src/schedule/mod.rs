@@ -42,7 +42,7 @@ blocking! {
         pixels: usize,
         /// Vectors of output channels of a register tile.
         vectors: usize,
-        /// Rows of output positions that are computed before the next channels are.
+        /// Rows of positions that a register tile spans, with `pixels` / `rows` positions of each.
         rows: usize,
     }
 }
@@ -56,7 +56,7 @@ blocking! {
         pixels: usize,
         /// Vectors of output channels of a register tile.
         vectors: usize,
-        /// Rows of output positions that are computed before the next channels are.
+        /// Rows of positions that a register tile spans, with `pixels` / `rows` positions of each.
         rows: usize,
     }
 }

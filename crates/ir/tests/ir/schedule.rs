@@ -7,7 +7,7 @@ use syncbn_ir::{DType, Graph, Layout, NodeId, Schedule, TensorType, parse, parse
 const ALL: [&str; 7] = [
     "general",
     "direct(lanes = 16, pixels = 14, vectors = 2, rows = 1)",
-    "pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)",
+    "pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 2)",
     "depthwise(lanes = 4, pixels = 8)",
     "winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 16, chunked = true)",
     "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 8, chunked = false)",
@@ -166,6 +166,12 @@ fn a_schedule_fits_its_operators() {
             .contains("no power of two")
     );
     let zero = "direct(lanes = 4, pixels = 0, vectors = 1, rows = 1)";
+    let odd = "direct(lanes = 4, pixels = 6, vectors = 1, rows = 4)";
+    assert!(
+        fits((3, 1, 1, 1), "conv", odd)
+            .unwrap()
+            .contains("4 rows do not divide 6 pixels")
+    );
     assert!(fits((3, 1, 1, 1), "conv", zero).unwrap().contains("pixels is 0"));
 }
 
