@@ -13,6 +13,7 @@ pub mod pool;
 pub mod reduce;
 pub mod resize;
 mod rows;
+mod tiles;
 pub mod update;
 mod window;
 
