@@ -56,6 +56,56 @@ fn no_function_of_a_step_is_long() {
 }
 
 #[test]
+fn schedules_are_listed_with_what_else_there_is() {
+    let text = emit("schedule", "f32");
+    has(
+        &text,
+        &[
+            "schedules of main_graph.train, batch 32",
+            "schedules of main_graph.infer, batch 32",
+            "conv_backward_weight \"",
+            ":filter8 -> f32[batch, ",
+            "  * ",
+            " us ",
+            "direct(lanes = 8, ",
+            "pointwise(lanes = 8, ",
+            "predicted in all: ",
+        ],
+    );
+    assert!(emit("schedule", "f64").contains("direct(lanes = 4, "));
+}
+
+#[test]
+fn schedules_are_overridden_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("dev/syncbnnet_w4.onnx");
+    let report = |more: &[&str]| {
+        let given = [model.to_str().unwrap(), "--emit", "schedule", "-o", "-"];
+        compile(folder.path(), &[&given, more].concat())
+    };
+    let text = report(&["--cpu", "x86-64-v3"]).ok().text().to_string();
+    let stem = text.split('"').nth(1).unwrap().to_string();
+    let wanted = "direct(lanes = 8, pixels = 3, vectors = 1, rows = 1)";
+    let asked = format!("{stem}={wanted}");
+    let text = report(&["--schedule", &asked]).ok().text().to_string();
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("  * ") && line.ends_with(wanted)),
+        "{text}"
+    );
+    for (more, expected) in [
+        (
+            ["--schedule", "no-such=general"],
+            "no convolution and no matrix product has this name",
+        ),
+        (["--schedule", "stem"], "expected NODE=SCHEDULE"),
+        (["--target", "cuda"], "the CPU is no target"),
+    ] {
+        report(&more).exits(2).says(&[expected]);
+    }
+}
+
+#[test]
 fn graphs_parse_back_to_the_same_text() {
     let graph = emit("graph", "f32");
     has(

@@ -16,6 +16,7 @@ mod gpu;
 mod hostile;
 mod modes;
 mod networks;
+mod per_layer;
 mod random;
 mod recipes;
 mod support;

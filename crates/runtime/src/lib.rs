@@ -4,11 +4,11 @@
 //! # How a step runs
 //!
 //! Ranks are threads ([`cpu::crew`]) that share weights and have private statistics, gradients and step arenas
-//! ([`cpu::rank`]). The caller is rank 0. One phase at a time runs on all ranks: a training step, in which
-//! generated code calls back for collectives ([`cpu::collectives`], [`cpu::all_reduce`],
-//! [`cpu::barrier`]), then the update,
-//! each rank its own slice. Between phases nobody works, so the loop ([`commands::train`]) looks at losses, logs,
-//! validates and saves without locks that anyone waits for.
+//! ([`cpu::rank`]); a rank may have more threads ([`cpu::threads`]), which divide the work of its kernels. The caller is
+//! rank 0. One phase at a time runs on all ranks: a training step, in which generated code calls back for collectives
+//! ([`cpu::collectives`], [`cpu::all_reduce`], [`cpu::barrier`]), then the update, each thread its own slice. Between
+//! phases nobody works, so the loop ([`commands::train`]) looks at losses, logs, validates and saves without locks that
+//! anyone waits for.
 //!
 //! A GPU rank is a process with memory of its own ([`gpu`]). The loop is the same: it sees an
 //! [`execution::Execution`], which is all ranks of the CPU or one GPU rank, and [`place`] chooses which.
@@ -38,7 +38,8 @@
 //!
 //! With `lto = "fat"` the stripped archive has 6 MiB (1.6 MiB under gzip), without it 23 MiB, and it builds
 //! no slower. Panics must stay `unwind` (the default): they are caught and become errors. Nothing may be
-//! compiled for more than the baseline x86-64, as the executable checks the processor itself.
+//! compiled for more than the baseline x86-64, as the executable checks the processor itself; what has a form for
+//! wider vectors asks the processor before it takes it ([`cpu::all_reduce`]).
 //!
 //! Tests are never built with `entry`: its `main` would meet theirs.
 //!

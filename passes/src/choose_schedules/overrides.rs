@@ -105,9 +105,12 @@ fn refusal(graph: &Graph, wanted: &Override, reason: Option<String>) -> Fault {
             .help("--emit schedule lists what fits");
     }
     let nodes = graph.nodes().filter(|&id| is_scheduled(graph.op(id)));
-    let mut names: Vec<String> = nodes.map(|id| format!("\"{}\"", graph.node(id).name)).collect();
-    names.dedup();
-    names.truncate(8);
+    let mut names: Vec<String> = Vec::new();
+    for name in nodes.map(|id| format!("\"{}\"", graph.node(id).name)) {
+        if names.len() < 8 && !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let message = "no convolution and no matrix product has this name";
     let known = format!("--emit schedule lists all; the first are {}", names.join(", "));
     Fault::user(message).at(place).help(known)

@@ -116,6 +116,17 @@ impl<'c> Emitter<'c> {
         self.binary("arith.divf", "arith.divui", a, b)
     }
 
+    /// `a / b` of finite numbers, with an error of up to two units in the last place: on the CPU, where a division takes
+    /// as long as ten multiplications, vectors of f32 multiply by a refined estimate of the inverse.
+    pub fn div_nearly(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        if self.is_device() {
+            return self.div(a, b);
+        }
+        let (operands, lanes) = self.same_lanes([a, b]);
+        let fast = self.parse_attribute("#arith.fastmath<ninf,arcp>");
+        self.op1("arith.divf", &operands, (a.elem, lanes), &[("fastmath", fast)])
+    }
+
     /// `a mod b`, unsigned.
     pub fn rem(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.remf", "arith.remui", a, b)
@@ -227,10 +238,19 @@ impl<'c> Emitter<'c> {
 
     /// The sum of all lanes, in a fixed order.
     pub fn reduce_add(&self, v: Val<'c>) -> Val<'c> {
+        self.reduce(v, "add")
+    }
+
+    /// The largest of all lanes; NaN if one is NaN.
+    pub fn reduce_max(&self, v: Val<'c>) -> Val<'c> {
+        self.reduce(v, "maximumf")
+    }
+
+    fn reduce(&self, v: Val<'c>, kind: &str) -> Val<'c> {
         if v.lanes == 1 {
             return v;
         }
-        let kind = self.parse_attribute("#vector.kind<add>");
+        let kind = self.parse_attribute(&format!("#vector.kind<{kind}>"));
         let fast = self.parse_attribute("#arith.fastmath<reassoc>");
         self.op1(
             "vector.reduction",

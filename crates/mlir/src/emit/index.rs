@@ -67,7 +67,8 @@ impl<'c> Index<'c> {
         stride == 1 && self.divisor() % lanes as i64 == 0
     }
 
-    fn is_uniform(self) -> bool {
+    /// Whether all lanes have the same value.
+    pub fn is_uniform(self) -> bool {
         matches!(
             self,
             Index::Const { stride: 0, .. } | Index::Scalar { stride: 0, .. }

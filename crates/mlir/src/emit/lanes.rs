@@ -34,44 +34,39 @@ impl<'c> Emitter<'c> {
         self.lanes.set(outer);
     }
 
-    /// [`Emitter::map`] of axes that have these strides in memory: on a GPU neighbouring threads take neighbours
-    /// in memory.
+    /// [`Emitter::map`] of axes that have these strides in memory: lanes, or neighbouring threads, take neighbours in
+    /// memory.
     pub fn map_along(&self, extents: &[Extent<'c>], strides: &[i64], width: usize, body: Each<'c, '_>) {
         // The batch stays outermost.
         let mut order: Vec<usize> = (0..extents.len()).collect();
         let batch = |i: usize| matches!(extents[i], Extent::Batch(_));
         order.sort_by_key(|&i| (!batch(i), std::cmp::Reverse(strides[i])));
-        if !self.is_device() || order.is_sorted() {
+        if order.is_sorted() {
             return self.map(extents, width, body);
         }
         let sorted: Vec<Extent<'c>> = order.iter().map(|&i| extents[i]).collect();
         self.map(&sorted, width, &|e, at| body(e, &in_place(&order, at)));
     }
 
-    /// `0..n` in lanes, then the rest in scalars.
+    /// `0..n` in lanes, of which the rest takes half as many and so on, and the last few are scalars.
     fn row(&self, n: i64, width: usize, body: &dyn Fn(&Self, Index<'c>)) {
-        let lanes = lanes_for(n, width);
-        let whole = n / lanes as i64 * lanes as i64;
-        if lanes > 1 {
+        for (lanes, first, chunks) in steps(n, width) {
             self.lanes.set(lanes);
-            self.for_each(Extent::Fixed(whole / lanes as i64), |e, chunk| {
-                let first = e.index_scale(chunk, lanes as i64);
-                let at = e.index_add(first, Index::Const { base: 0, stride: 1 });
-                body(e, at);
-            });
-            self.lanes.set(1);
-        }
-        let done = if lanes > 1 { whole } else { 0 };
-        if n > done {
-            self.for_each(Extent::Fixed(n - done), |e, i| {
-                let at = e.index_offset(i, done);
+            self.for_each(Extent::Fixed(chunks), |e, chunk| {
+                let at = e.lanes_from(chunk, first);
                 body(e, at);
             });
         }
+        self.lanes.set(1);
+    }
+
+    /// The lanes of chunk `chunk` of an axis, counted from element `first`.
+    fn lanes_from(&self, chunk: Index<'c>, first: i64) -> Index<'c> {
+        self.index_offset(self.lanes_of(chunk), first)
     }
 
     /// Sums over all indices of `outer` and of the last axis `row`, with lanes along `row`: vector accumulators
-    /// over everything, summed up once, then the rest of the row in scalars. Returns scalars.
+    /// over everything, summed up once, then the rest of the row in fewer. Returns scalars.
     pub fn sum_over(
         &self,
         outer: &[Extent<'c>],
@@ -81,41 +76,60 @@ impl<'c> Emitter<'c> {
         body: Accumulate<'c, '_>,
     ) -> Vec<Val<'c>> {
         let saved = self.lanes();
-        let lanes = lanes_for(row, width);
-        let whole = row / lanes as i64;
-        let rest = row % lanes as i64;
         let mut sums: Vec<Val<'c>> = elems.iter().map(|&elem| self.zero(elem)).collect();
-        self.lanes.set(lanes);
-        let start: Vec<Val<'c>> = sums.iter().map(|&v| self.splat(v, lanes)).collect();
-        let chunks = [outer, &[Extent::Fixed(whole)]].concat();
-        let last = self.fold_nest(&chunks, &start, &mut |e, at, inner| {
-            let (&chunk, at) = at
-                .split_last()
-                .unwrap_or((&Index::Const { base: 0, stride: 0 }, &[]));
-            let first = e.index_scale(chunk, lanes as i64);
-            let step = Index::Const {
-                base: 0,
-                stride: if lanes > 1 { 1 } else { 0 },
+        for (lanes, first, chunks) in steps(row, width) {
+            self.lanes.set(lanes);
+            let start: Vec<Val<'c>> = match lanes {
+                1 => sums.clone(),
+                _ => elems
+                    .iter()
+                    .map(|&elem| self.splat(self.zero(elem), lanes))
+                    .collect(),
             };
-            let column = e.index_add(first, step);
-            body(e, &[at, &[column]].concat(), inner)
-        });
-        for (sum, v) in sums.iter_mut().zip(last) {
-            *sum = self.reduce_add(v);
-        }
-        if rest > 0 {
-            self.lanes.set(1);
-            let tail = [outer, &[Extent::Fixed(rest)]].concat();
-            sums = self.fold_nest(&tail, &sums, &mut |e, at, inner| {
-                let (&column, at) = at
-                    .split_last()
-                    .unwrap_or((&Index::Const { base: 0, stride: 0 }, &[]));
-                let column = e.index_offset(column, whole * lanes as i64);
-                body(e, &[at, &[column]].concat(), inner)
+            let axes = [outer, &[Extent::Fixed(chunks)]].concat();
+            let last = self.fold_nest(&axes, &start, &mut |e, at, inner| {
+                let mut at = at.to_vec();
+                if let Some(chunk) = at.last_mut() {
+                    *chunk = e.lanes_from(*chunk, first);
+                }
+                body(e, &at, inner)
             });
+            sums = match lanes {
+                1 => last,
+                _ => sums
+                    .iter()
+                    .zip(last)
+                    .map(|(&sum, v)| self.add(sum, self.reduce_add(v)))
+                    .collect(),
+            };
         }
         self.lanes.set(saved);
         sums
+    }
+}
+
+impl<'c> Emitter<'c> {
+    /// The largest value along a row, with lanes along it; NaN if one is NaN. Returns a scalar.
+    pub fn largest_over(
+        &self,
+        row: i64,
+        width: usize,
+        elem: Elem,
+        value: &dyn Fn(&Self, Index<'c>) -> Val<'c>,
+    ) -> Val<'c> {
+        let saved = self.lanes();
+        let mut largest = self.float(elem, f64::NEG_INFINITY);
+        for (lanes, first, chunks) in steps(row, width) {
+            self.lanes.set(lanes);
+            let last = self.fold(
+                Extent::Fixed(chunks),
+                &[self.splat(largest, lanes)],
+                |e, chunk, best| vec![e.max(value(e, e.lanes_from(chunk, first)), best[0])],
+            );
+            largest = self.reduce_max(last[0]);
+        }
+        self.lanes.set(saved);
+        largest
     }
 }
 
@@ -128,7 +142,22 @@ pub fn in_place<'c>(order: &[usize], at: &[Index<'c>]) -> Vec<Index<'c>> {
     own
 }
 
-/// The largest power of two that neither the row nor the vector register falls short of.
-fn lanes_for(row: i64, width: usize) -> usize {
-    if row >= 2 { width.min(1 << row.ilog2()) } else { 1 }
+/// Fewer lanes than this are not worth code of their own.
+const FEWEST_LANES: usize = 4;
+
+/// How a row is walked through: lanes, first element and number of turns, from full vectors to scalars.
+fn steps(row: i64, width: usize) -> Vec<(usize, i64, i64)> {
+    let (mut lanes, mut first, mut steps) = (width, 0, Vec::new());
+    while first < row {
+        let turns = (row - first) / lanes as i64;
+        if turns > 0 {
+            steps.push((lanes, first, turns));
+            first += turns * lanes as i64;
+        }
+        lanes = match lanes / 2 {
+            half if half >= FEWEST_LANES || first == 0 && half > 1 => half,
+            _ => 1,
+        };
+    }
+    steps
 }

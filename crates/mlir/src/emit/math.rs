@@ -15,28 +15,21 @@ impl<'c> Emitter<'c> {
             Elem::F32 => (-87.0, 88.0, 7, Elem::I32, 127, 23),
             _ => (-708.0, 709.0, 13, Elem::I64, 1023, 52),
         };
-        let (low, high) = (self.float(elem, low), self.float(elem, high));
-        let x = self.max(x, low);
-        let x = self.min(x, high);
-        let log2e = self.float(elem, std::f64::consts::LOG2_E);
-        let scaled = self.mul(x, log2e);
-        let k = self.op1("math.roundeven", &[scaled], (elem, x.lanes), &[]);
+        let x = self.min(self.max(x, self.float(elem, low)), self.float(elem, high));
+        // In a sum with this number the last bits are those of an integer: of k, and of the exponent that 2^k has.
+        let shift = self.float(elem, 1.5 * 2f64.powi(mantissa) + f64::from(bias));
+        let shifted = self.fma(x, self.float(elem, std::f64::consts::LOG2_E), shift);
+        let k = self.sub(shifted, shift);
         // ln 2 in two parts: the first has few enough bits that its product with k is exact.
         let (ln2_high, ln2_low) = match elem {
             Elem::F32 => (0.693_359_375, -2.121_944_400_546_905_8e-4),
             _ => (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10),
         };
-        let (ln2_high, ln2_low) = (self.float(elem, -ln2_high), self.float(elem, -ln2_low));
-        let r = self.fma(k, ln2_high, x);
-        let r = self.fma(k, ln2_low, r);
+        let r = self.fma(k, self.float(elem, -ln2_high), x);
+        let r = self.fma(k, self.float(elem, -ln2_low), r);
         let p = self.taylor(r, 0, degree);
-        let k = self.convert(k, bits);
-        let bias = self.int(bits, bias);
-        let mantissa = self.int(bits, mantissa);
-        let exponent = self.add(k, bias);
-        let power = self.shift_left(exponent, mantissa);
-        let power = self.bitcast(power, elem);
-        self.mul(p, power)
+        let power = self.shift_left(self.bitcast(shifted, bits), self.int(bits, i64::from(mantissa)));
+        self.mul(p, self.bitcast(power, elem))
     }
 
     /// The sum of `r^(i - least) / i!` for `i` in `least..=degree`.
@@ -82,17 +75,9 @@ impl<'c> Emitter<'c> {
         self.select(below, low, y)
     }
 
-    /// `ln(x)` of a scalar: by the C library, and on a GPU by [`Emitter::log_by_series`].
-    pub fn log(&self, x: Val<'c>) -> Val<'c> {
-        if self.is_device() {
-            return self.log_by_series(x);
-        }
-        self.op1("math.log", &[x], (x.elem, x.lanes), &[])
-    }
-
     /// `ln(x)` of a normal positive f64: `k ln 2 + 2 artanh(s)` with `x = 2^k m`, `m` in `[3/4, 3/2)` and
     /// `s = (m - 1)/(m + 1)`, at most 1/5 in size, whose series is taken to `s^23`.
-    fn log_by_series(&self, x: Val<'c>) -> Val<'c> {
+    pub fn log(&self, x: Val<'c>) -> Val<'c> {
         let elem = Elem::F64;
         let (three_quarters, one) = (0x3fe8_0000_0000_0000_u64, 0x3ff0_0000_0000_0000_u64);
         let bits = self.bitcast(x, Elem::I64);
@@ -130,10 +115,8 @@ impl<'c> Emitter<'c> {
     /// `1 / (1 + exp(-x))`
     pub fn sigmoid(&self, x: Val<'c>) -> Val<'c> {
         let one = self.float(x.elem, 1.0);
-        let minus = self.neg(x);
-        let e = self.exp(minus);
-        let sum = self.add(e, one);
-        self.div(one, sum)
+        let sum = self.add(self.exp(self.neg(x)), one);
+        self.div_nearly(one, sum)
     }
 
     /// A function of one number.

@@ -2,8 +2,10 @@
 
 use melior::ir::Attribute;
 use melior::ir::attribute::{FlatSymbolRefAttribute, TypeAttribute};
+use melior::ir::block::BlockLike;
 
 use super::{Elem, Emitter, Index, Val};
+use crate::handle;
 
 /// A tensor in memory: the map from logical indices to elements.
 #[derive(Debug, Clone)]
@@ -59,6 +61,26 @@ impl<'c> Emitter<'c> {
             (pointer.elem, offset.lanes),
             &[("elem_type", ty), ("rawConstantIndices", dynamic)],
         )
+    }
+
+    /// Memory of the function's own for `count` elements, aligned for every vector. It may be asked for in a loop, and is
+    /// the same in every turn.
+    pub fn local(&self, elem: Elem, count: i64) -> Buffer<'c> {
+        let outer = (self.block.replace(self.entry), self.before.get());
+        self.before
+            .set(self.entry.first_operation().map(handle::operation));
+        let count = self.op1(
+            "arith.constant",
+            &[],
+            (Elem::I64, 1),
+            &[("value", self.i64_attribute(count))],
+        );
+        let ty: Attribute<'c> = TypeAttribute::new(self.ty(elem, 1)).into();
+        let attributes = [("elem_type", ty), ("alignment", self.i64_attribute(64))];
+        let pointer = self.op1("llvm.alloca", &[count], (Elem::Ptr, 1), &attributes);
+        self.block.set(outer.0);
+        self.before.set(outer.1);
+        Buffer::new(pointer, elem, &[1])
     }
 
     /// The address of data of the module, of type `elem`.
@@ -139,8 +161,9 @@ impl<'c> Emitter<'c> {
 
     fn load_lanes(&self, buffer: &Buffer<'c>, flat: Index<'c>, guard: Option<Val<'c>>) -> Val<'c> {
         let (elem, lanes) = (buffer.elem, self.lanes());
+        let whole = guard.is_none_or(|g| g.lanes == 1);
         if self.is_device() {
-            if guard.is_none_or(|g| g.lanes == 1) && self.is_whole_vector(flat, elem) {
+            if whole && self.is_whole_vector(flat, elem) {
                 return self.load_together(buffer, flat, guard, lanes);
             }
             self.refuse_lanes();
@@ -149,18 +172,11 @@ impl<'c> Emitter<'c> {
             flat,
             Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. }
         );
-        if contiguous {
-            let base = self.index_base(flat);
-            let address = self.address(buffer.pointer, elem, base);
-            let Some(guard) = guard else {
-                let alignment = self.i64_attribute(elem.bytes());
-                return self.op1(
-                    "llvm.load",
-                    &[address],
-                    (elem, lanes),
-                    &[("alignment", alignment)],
-                );
-            };
+        if contiguous && whole {
+            return self.load_together(buffer, flat, guard, lanes);
+        }
+        if let (true, Some(guard)) = (contiguous, guard) {
+            let address = self.address(buffer.pointer, elem, self.index_base(flat));
             let (mask, other) = (self.splat(guard, lanes), self.zero(elem));
             let other = self.splat(other, lanes);
             let alignment = self.i32_attribute(elem.bytes());

@@ -26,7 +26,7 @@ mod threads;
 mod warp;
 
 pub use arith::Compare;
-pub use control::Extent;
+pub use control::{Accumulate, Extent};
 pub use cost::{Cost, Direction, Share, Tiles, UNROLLED};
 pub use device::{Device, Footprint};
 pub use elem::Elem;
@@ -72,6 +72,8 @@ pub struct Emitter<'c> {
     location: Cell<Location<'c>>,
     /// Where new operations go.
     block: Cell<BlockRef<'c, 'c>>,
+    /// The first block of the function.
+    entry: BlockRef<'c, 'c>,
     /// In front of what in that block; None is its end.
     before: Cell<Option<OperationRef<'c, 'c>>>,
     /// Lanes of the vectors that schedules use now; 1 in scalar tails.
@@ -98,6 +100,7 @@ impl<'c> Emitter<'c> {
             context,
             location: Cell::new(location),
             block: Cell::new(block),
+            entry: block,
             before: Cell::new(None),
             lanes: Cell::new(1),
             index_elem: Elem::I64,

@@ -54,7 +54,9 @@ impl<'c> Emitter<'c> {
     }
 
     fn vector_alignment(&self, elem: Elem, lanes: usize) -> Attribute<'c> {
-        self.i64_attribute((elem.bytes() * lanes as i64).min(COPY_BYTES))
+        // On a GPU a whole vector begins at a multiple of its size, on the CPU anywhere.
+        let whole = if self.is_device() { lanes as i64 } else { 1 };
+        self.i64_attribute((elem.bytes() * whole).min(COPY_BYTES))
     }
 
     /// A vector of scalars.

@@ -4,6 +4,7 @@ use syncbn_ir::ops::{BatchNorm, Normalize};
 
 use super::channels::per_channel;
 use super::kernel::{Kernel, Tensor};
+use super::rows::Constants;
 use crate::emit::{Buffer, Elem, Emitter, Index, Val};
 
 /// What normalising needs of one channel: `xhat = ((x - high) - low) * inv_std`, where `high + low` is the
@@ -50,6 +51,18 @@ impl<'c> Statistics<'c> {
             inv_std,
             scale,
             bias,
+        }
+    }
+}
+
+impl<'c> Constants<'c> for Channel<'c> {
+    fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self {
+        Channel {
+            high: f(self.high),
+            low: self.low.map(&mut *f),
+            inv_std: f(self.inv_std),
+            scale: self.scale.map(&mut *f),
+            bias: self.bias.map(&mut *f),
         }
     }
 }

@@ -3,8 +3,9 @@
 use syncbn_ir::ops::{BatchNormBackwardData, BatchNormBackwardReduce, UnaryFunction};
 
 use super::batch_norm::{Channel, Statistics};
-use super::channels::{channel_sums, per_channel};
+use super::channels::{channel_sums, per_channel, width_of_sums};
 use super::kernel::{Kernel, Tensor};
+use super::rows::Constants;
 use crate::emit::{Buffer, Elem, Emitter, Index, Val};
 
 /// Operands of the backward kernels: `x`, `dy` and what recomputes `z` before the activation.
@@ -48,17 +49,39 @@ impl<'c> Backward<'c> {
     }
 }
 
+/// What the gradient of an element needs of its channel.
+struct Slope<'c> {
+    channel: Channel<'c>,
+    /// The mean of `dz`, rounded, and what rounding took from it.
+    mean: (Val<'c>, Option<Val<'c>>),
+    /// The mean of `dz * xhat`.
+    product: Val<'c>,
+    /// `scale * inv_std`
+    factor: Val<'c>,
+}
+
+impl<'c> Constants<'c> for Slope<'c> {
+    fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self {
+        Slope {
+            channel: self.channel.map(f),
+            mean: (f(self.mean.0), self.mean.1.map(&mut *f)),
+            product: f(self.product),
+            factor: f(self.factor),
+        }
+    }
+}
+
 /// `[sum dz, sum dz * xhat]`, and `dz` itself where it is a result.
 pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let backward = Backward::new(k, op.activation, [4, 5, 6]);
     let result = k.results[0].flat();
     let stored = k.results.get(1).map(Tensor::image);
-    let width = k.width(Elem::F64);
+    let elem = k.operands[0].elem();
     channel_sums(
         e,
         image,
-        width,
+        (elem, width_of_sums(k, e, image, elem)),
         2,
         &|e, c| backward.statistics.channel(e, c),
         &|e, channel, at, sums| {
@@ -66,7 +89,7 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
             if let Some(stored) = &stored {
                 e.store(stored, at, dz);
             }
-            let (xhat, dz) = (e.convert(xhat, Elem::F64), e.convert(dz, Elem::F64));
+            let (xhat, dz) = (e.convert(xhat, sums[0].elem), e.convert(dz, sums[0].elem));
             vec![e.add(sums[0], dz), e.fma(dz, xhat, sums[1])]
         },
         &|e, c, _, sums| {
@@ -106,23 +129,20 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
             Some(scale) => e.mul(scale, channel.inv_std),
             None => channel.inv_std,
         };
-        (channel, b, b_low, g, factor)
+        Slope {
+            channel,
+            mean: (b, b_low),
+            product: g,
+            factor,
+        }
     };
-    per_channel(
-        e,
-        image,
-        k.width(elem),
-        &prepare,
-        &|e, (channel, b, b_low, g, factor), at| {
-            let (xhat, dz) = backward.at(e, channel, at);
-            let mut centred = e.sub(dz, *b);
-            if let Some(low) = b_low {
-                centred = e.sub(centred, *low);
-            }
-            let minus = e.neg(xhat);
-            let rest = e.fma(minus, *g, centred);
-            let dx = e.mul(*factor, rest);
-            e.store(&result, at, dx);
-        },
-    );
+    per_channel(e, image, k.width(elem), &prepare, &|e, slope, at| {
+        let (xhat, dz) = backward.at(e, &slope.channel, at);
+        let mut centred = e.sub(dz, slope.mean.0);
+        if let Some(low) = slope.mean.1 {
+            centred = e.sub(centred, low);
+        }
+        let rest = e.fma(e.neg(xhat), slope.product, centred);
+        e.store(&result, at, e.mul(slope.factor, rest));
+    });
 }

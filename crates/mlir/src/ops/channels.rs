@@ -1,16 +1,17 @@
 //! Loops over `[n, channels, positions]` with work that is done once a channel.
 
-use super::kernel::Image;
+use super::kernel::{Image, Kernel, VECTORS};
+use super::rows::{self, Constants, Kept, Totals};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// Adds what stands at an index to the sums of its channel.
 type Add<'c, 'b, P> = &'b dyn Fn(&Emitter<'c>, &P, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
 /// Stores the sums of a channel.
-type Store<'c, 'b, P> = &'b dyn Fn(&Emitter<'c>, Index<'c>, &P, &[Val<'c>]);
+pub type Store<'c, 'b, P> = &'b dyn Fn(&Emitter<'c>, Index<'c>, &P, &[Val<'c>]);
 
 /// Runs `body` over `[n, channels, positions]` with what `channel` prepares once a channel. Lanes run over
-/// positions, or over channels where there is one position or (on a GPU) where they are innermost.
-pub fn per_channel<'c, P>(
+/// positions, or over channels where they are innermost.
+pub fn per_channel<'c, P: Constants<'c>>(
     e: &Emitter<'c>,
     image: Image<'c>,
     width: usize,
@@ -34,10 +35,16 @@ pub fn per_channel<'c, P>(
             body(e, &prepared, at);
         });
     }
-    if image.positions == 1 {
-        return e.map(&axes[..2], width, &|e, at| {
-            let prepared = channel(e, at[1]);
-            body(e, &prepared, &[at[0], at[1], Index::constant(0)]);
+    if image.has_channels_innermost() {
+        return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
+            let kept = Kept::new(e, first, count, width, channel);
+            let width = VECTORS * width;
+            rows::each(e, image, |e, row| {
+                e.map(&[Extent::Fixed(count)], width, &|e, at| {
+                    let prepared = kept.load(e, at[0]);
+                    body(e, &prepared, &row.at(e.index_add(first, at[0])));
+                });
+            });
         });
     }
     e.for_each(image.n, |e, n| {
@@ -50,11 +57,21 @@ pub fn per_channel<'c, P>(
     });
 }
 
-/// Sums over samples and positions of every channel, in f64; `store` gets the channel and its sums.
-pub fn channel_sums<'c, P>(
+/// Lanes of a sum: those of f64, or where rows of channels are added up in `elem`, those of several vectors of it, since
+/// one sum waits for its last addition.
+pub fn width_of_sums<'c>(k: &Kernel<'c>, e: &Emitter<'c>, image: Image<'c>, elem: Elem) -> usize {
+    match image.has_channels_innermost() && !e.is_device() {
+        true => VECTORS * k.width(elem),
+        false => k.width(Elem::F64),
+    }
+}
+
+/// Sums over samples and positions of every channel, in f64; `store` gets the channel and its sums. Where channels are
+/// innermost on the CPU, `body` adds in `elem` up the rows of a run.
+pub fn channel_sums<'c, P: Constants<'c>>(
     e: &Emitter<'c>,
     image: Image<'c>,
-    width: usize,
+    (elem, width): (Elem, usize),
     sums: usize,
     channel: &dyn Fn(&Emitter<'c>, Index<'c>) -> P,
     body: Add<'c, '_, P>,
@@ -79,15 +96,24 @@ pub fn channel_sums<'c, P>(
             store(e, at[0], &prepared, sums);
         });
     }
-    if image.positions == 1 {
-        return e.map(&[Extent::Fixed(image.channels)], width, &|e, at| {
-            let prepared = channel(e, at[0]);
-            let zero = e.zero(Elem::F64);
-            let start = vec![e.splat(zero, e.lanes()); sums];
-            let total = e.fold(image.n, &start, |e, n, inner| {
-                body(e, &prepared, &[n, at[0], Index::constant(0)], inner)
+    if image.has_channels_innermost() {
+        return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
+            let kept = Kept::new(e, first, count, width, channel);
+            let totals = Totals::new(e, sums, count, width);
+            rows::runs(e, image, |e, run| {
+                e.map(&[Extent::Fixed(count)], width, &|e, at| {
+                    let prepared = kept.load(e, at[0]);
+                    let c = e.index_add(first, at[0]);
+                    let sums = run.fold(e, sums, elem, |e, row, inner| {
+                        body(e, &prepared, &row.at(c), inner)
+                    });
+                    totals.add(e, at[0], &sums);
+                });
             });
-            store(e, at[0], &prepared, &total);
+            e.map(&[Extent::Fixed(count)], width, &|e, at| {
+                let prepared = kept.load(e, at[0]);
+                store(e, e.index_add(first, at[0]), &prepared, &totals.load(e, at[0]));
+            });
         });
     }
     e.for_each(Extent::Fixed(image.channels), |e, c| {

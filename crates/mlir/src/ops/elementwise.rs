@@ -19,19 +19,20 @@ fn broadcast_strides(ty: &TensorType, shape: &Shape) -> Vec<i64> {
         .collect()
 }
 
-/// Merges neighbouring axes that every tensor walks through with one stride. The batch stays an axis of its
-/// own; an empty shape becomes one axis of size 1.
+/// The axes of `shape` in the order of the last tensor's memory, of which neighbours that every tensor walks through with
+/// one stride are merged. The batch stays an axis of its own, outermost; an empty shape becomes one axis of size 1.
 fn merge<'c>(k: &Kernel<'c>, shape: &Shape, strides: &[Vec<i64>]) -> (Vec<Extent<'c>>, Vec<Vec<i64>>) {
+    let first = usize::from(shape.has_batch());
+    let mut order: Vec<usize> = (first..shape.rank()).collect();
+    if let Some(result) = strides.last() {
+        order.sort_by_key(|&i| std::cmp::Reverse(result[i]));
+    }
     let mut sizes: Vec<i64> = Vec::new();
     let mut merged: Vec<Vec<i64>> = vec![Vec::new(); strides.len()];
-    let first = usize::from(shape.has_batch());
-    for i in first..shape.rank() {
+    for i in order {
         let size = fixed(shape.0[i]);
-        let joins = !sizes.is_empty()
-            && strides
-                .iter()
-                .zip(&merged)
-                .all(|(s, m)| m.last().is_some_and(|&l| l == s[i] * size));
+        let mut pairs = strides.iter().zip(&merged);
+        let joins = pairs.all(|(s, m)| m.last().is_some_and(|&outer| outer == s[i] * size));
         match sizes.last_mut() {
             Some(last) if joins => *last *= size,
             _ => {
@@ -80,7 +81,7 @@ fn strided<'c>(
     };
     let widest = buffers.iter().map(|b| b.elem.bytes()).max().unwrap_or(8);
     let width = (k.vector_bytes as i64 / widest) as usize;
-    e.map_along(&extents, &buffers[operands.len()].strides, width, &|e, at| {
+    e.map(&extents, width, &|e, at| {
         let values: Vec<Val<'c>> = operands.iter().map(|b| e.load(b, at, None)).collect();
         let v = f(e, &values);
         let v = e.convert(v, result.elem);
@@ -222,7 +223,7 @@ pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &Emitter<'c>) {
         read[along] = source;
         (read, e.both(exact, Some(below)))
     };
-    if e.is_device() {
+    if e.is_device() || x.ty.layout != Layout::Plain || y.ty.layout != Layout::Plain {
         let (xb, yb) = (x.buffer(), y.buffer());
         return k.each(e, y, k.width(y.elem()), &|e, at| {
             let (read, guard) = source(e, at, axis);

@@ -4,6 +4,10 @@ use syncbn_ir::{DType, Dim, Layout, Schedule, TensorType};
 
 use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
 
+/// Vectors of channels that are taken at once: what belongs to them stays in registers, and sums do not wait for each
+/// other.
+pub const VECTORS: usize = 4;
+
 /// A tensor that a kernel reads or writes.
 #[derive(Debug, Clone)]
 pub struct Tensor<'c> {
@@ -137,6 +141,8 @@ pub struct Image<'c> {
     pub positions: i64,
     /// Their strides.
     pub strides: [i64; 3],
+    /// Whether the next sample's first position follows the last position, in every tensor of this shape.
+    pub has_rows: bool,
 }
 
 impl Image<'_> {
@@ -190,11 +196,24 @@ impl<'c> Kernel<'c> {
         let dims = &ty.shape.0;
         let (channels, positions) = (fixed(dims[1]), dims[2..].iter().map(|&d| fixed(d)).product());
         let strides = strides_of(ty.layout, &[1, channels, positions]);
+        let mut alike = self.operands.iter().chain(&self.results).map(|t| &t.ty);
+        let has_rows = strides[1] < strides[2]
+            && alike.all(|other| other.shape != ty.shape || other.layout == ty.layout);
         Image {
             n: self.extent(dims[0]),
             channels,
             positions,
             strides: [strides[0], strides[1], strides[2]],
+            has_rows,
+        }
+    }
+
+    /// Lanes for a loop over a tensor: on the CPU several vectors of channels where they are innermost, so that what is
+    /// computed for a position is for all of them, else vectors of indices.
+    pub fn width_along(&self, e: &Emitter<'c>, tensor: &Tensor<'c>) -> usize {
+        match tensor.ty.layout {
+            Layout::Nhwc if !e.is_device() => VECTORS * self.width(tensor.elem()),
+            _ => self.width(Elem::I64),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Losses, in f64, and their gradients. Each rank computes its share of the mean over the global batch.
 
-use super::kernel::{Kernel, Tensor, fixed};
+use super::kernel::{Kernel, Tensor, VECTORS, fixed};
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Inner, Val};
 
 /// `(classes, positions)` of logits `[n, classes, d...]`.
@@ -9,26 +9,54 @@ fn sizes(k: &Kernel) -> (i64, i64) {
     (fixed(dims[1]), dims[2..].iter().map(|&d| fixed(d)).product())
 }
 
-/// Largest logit of a pixel and the sum of `exp(logit - largest)`, in f64.
+/// How the pixels of a loss are walked through.
+#[derive(Clone, Copy, PartialEq)]
+enum Lanes {
+    /// A pixel at a time, with lanes along its classes.
+    Classes,
+    /// Lanes along pixels.
+    Pixels,
+}
+
+impl Lanes {
+    /// On the CPU a row of classes that fills a vector is one where classes are neighbours.
+    fn of(k: &Kernel, e: &Emitter) -> Lanes {
+        let (image, width) = (k.image(&k.operands[0].ty), k.width(Elem::F64) as i64);
+        let fills = image.channels >= width || image.positions < width;
+        match !e.is_device() && image.has_channels_innermost() && fills {
+            true => Lanes::Classes,
+            false => Lanes::Pixels,
+        }
+    }
+}
+
+/// Largest logit of pixels and the sum of `exp(logit - largest)`, in f64.
 fn largest_and_sum<'c>(
+    k: &Kernel<'c>,
     e: &Emitter<'c>,
+    lanes: Lanes,
     logits: &Buffer<'c>,
-    classes: i64,
-    n: Index<'c>,
-    s: Index<'c>,
+    [n, s]: [Index<'c>; 2],
 ) -> (Val<'c>, Val<'c>) {
-    let lowest = e.float(Elem::F64, f64::NEG_INFINITY);
-    let largest = e.fold(Extent::Fixed(classes), &[lowest], |e, c, best| {
-        let v = e.load(logits, &[n, c, s], None);
-        let v = e.convert(v, Elem::F64);
-        vec![e.max(v, best[0])]
-    })[0];
-    let zero = e.float(Elem::F64, 0.0);
-    let sum = e.fold(Extent::Fixed(classes), &[zero], |e, c, sum| {
-        let v = e.load(logits, &[n, c, s], None);
-        let v = e.convert(v, Elem::F64);
-        let d = e.sub(v, largest);
-        let p = e.exp(d);
+    let classes = sizes(k).0;
+    let logit = |e: &Emitter<'c>, c: Index<'c>| e.convert(e.load(logits, &[n, c, s], None), Elem::F64);
+    if lanes == Lanes::Classes {
+        let width = k.width(Elem::F64);
+        let largest = e.largest_over(classes, width, Elem::F64, &|e, c| logit(e, c));
+        let sums = e.sum_over(&[], classes, width, &[Elem::F64], &mut |e, at, sum| {
+            let p = e.exp(e.sub(logit(e, at[0]), largest));
+            vec![e.add(sum[0], p)]
+        });
+        return (largest, sums[0]);
+    }
+    let splat = |v: f64| e.splat(e.float(Elem::F64, v), e.lanes());
+    let largest = e.fold(
+        Extent::Fixed(classes),
+        &[splat(f64::NEG_INFINITY)],
+        |e, c, best| vec![e.max(logit(e, c), best[0])],
+    )[0];
+    let sum = e.fold(Extent::Fixed(classes), &[splat(0.0)], |e, c, sum| {
+        let p = e.exp(e.sub(logit(e, c), largest));
         vec![e.add(sum[0], p)]
     })[0];
     (largest, sum)
@@ -36,19 +64,18 @@ fn largest_and_sum<'c>(
 
 /// Sum of `logsumexp(logits) - logits[target]` over the rank, divided by `total * positions`.
 pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
-    let (classes, positions) = sizes(k);
+    let positions = sizes(k).1;
     let logits = k.operands[0].image();
     let target = k.operands[1].view(&[positions, 1]);
-    let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
+    let batch = k.extent(k.operands[0].ty.shape.0[0]);
+    let axes = [batch, Extent::Fixed(positions)];
+    let lanes = Lanes::of(k, e);
     let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
-        let (largest, total) = largest_and_sum(e, &logits, classes, at[0], at[1]);
-        let log = e.log(total);
-        let lse = e.add(largest, log);
-        let label = e.load(&target, at, None);
-        let label = e.convert(label, e.index_elem);
+        let (largest, total) = largest_and_sum(k, e, lanes, &logits, [at[0], at[1]]);
+        let lse = e.add(largest, e.log(total));
+        let label = e.convert(e.load(&target, at, None), e.index_elem);
         let logit = e.load(&logits, &[at[0], Index::uniform(label), at[1]], None);
-        let logit = e.convert(logit, Elem::F64);
-        let loss = e.sub(lse, logit);
+        let loss = e.sub(lse, e.convert(logit, Elem::F64));
         vec![e.add(sum[0], loss)]
     };
     let store = |e: &Emitter<'c>, sum: Val<'c>| share_of_loss(k, e, positions, sum);
@@ -62,9 +89,11 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
             &|e, _, sums| store(e, sums[0]),
         );
     }
-    let zero = e.float(Elem::F64, 0.0);
-    let sum = e.fold_nest(&axes, &[zero], &mut add)[0];
-    store(e, sum);
+    let sums = match lanes {
+        Lanes::Classes => e.fold_nest(&axes, &[e.float(Elem::F64, 0.0)], &mut add),
+        Lanes::Pixels => e.sum_over(&[batch], positions, k.width(Elem::F64), &[Elem::F64], &mut add),
+    };
+    store(e, sums[0]);
 }
 
 /// Stores `sum / (total * terms)`: the rank's share of a mean with `terms` terms a sample.
@@ -79,34 +108,34 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let (classes, positions) = sizes(k);
     let (logits, result) = (k.operands[0].image(), k.results[0].image());
     let target = k.operands[1].view(&[positions, 1]);
-    let divisor = k.divisor(e, positions);
+    let one = e.float(Elem::F64, 1.0);
+    let share = e.div(one, k.divisor(e, positions));
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
+    let lanes = Lanes::of(k, e);
     let pixel = |e: &Emitter<'c>, at: &[Index<'c>]| {
-        let (largest, total) = largest_and_sum(e, &logits, classes, at[0], at[1]);
-        let label = e.load(&target, at, None);
-        let label = e.convert(label, e.index_elem);
-        e.for_each(Extent::Fixed(classes), |e, c| {
-            let v = e.load(&logits, &[at[0], c, at[1]], None);
-            let v = e.convert(v, Elem::F64);
-            let d = e.sub(v, largest);
-            let p = e.exp(d);
-            let p = e.div(p, total);
-            let class = e.index_value(c);
-            let hit = e.compare(Compare::Eq, class, label);
-            let hit = e.convert(hit, Elem::F64);
-            let d = e.sub(p, hit);
-            let d = e.div(d, divisor);
-            let d = e.convert(d, result.elem);
-            e.store(&result, &[at[0], c, at[1]], d);
-        });
+        let (largest, total) = largest_and_sum(k, e, lanes, &logits, [at[0], at[1]]);
+        let label = e.convert(e.load(&target, at, None), e.index_elem);
+        let inverse = e.div(one, total);
+        let class = |e: &Emitter<'c>, c: Index<'c>| {
+            let v = e.convert(e.load(&logits, &[at[0], c, at[1]], None), Elem::F64);
+            let p = e.mul(e.exp(e.sub(v, largest)), inverse);
+            let hit = e.convert(e.compare(Compare::Eq, e.index_value(c), label), Elem::F64);
+            let d = e.mul(e.sub(p, hit), share);
+            e.store(&result, &[at[0], c, at[1]], e.convert(d, result.elem));
+        };
+        match lanes {
+            Lanes::Classes => e.map(&[Extent::Fixed(classes)], k.width(Elem::F64), &|e, c| {
+                class(e, c[0])
+            }),
+            Lanes::Pixels => e.for_each(Extent::Fixed(classes), class),
+        }
     };
-    if e.is_device() {
-        return e.map(&axes, 1, &pixel);
-    }
-    e.fold_nest(&axes, &[], &mut |e, at, _| {
-        pixel(e, at);
-        Vec::new()
-    });
+    let width = if e.is_device() || lanes == Lanes::Classes {
+        1
+    } else {
+        k.width(Elem::F64)
+    };
+    e.map(&axes, width, &pixel);
 }
 
 /// Elements of one sample.
@@ -114,29 +143,30 @@ fn per_sample(k: &Kernel) -> i64 {
     k.operands[0].ty.shape.0[1..].iter().map(|&d| fixed(d)).product()
 }
 
+/// Whether prediction, target and gradient, where there is one, lie in one order, so that any order will do.
+fn lie_alike(k: &Kernel) -> bool {
+    let layout = k.operands[0].ty.layout;
+    let mut others = k.operands.iter().skip(1).chain(&k.results);
+    others.all(|t| t.ty.layout == layout || t.ty.shape != k.operands[0].ty.shape)
+}
+
 /// Sum of squared differences over the rank, divided by `total * elements of a sample`.
 pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let count = per_sample(k);
-    let on_device = e.is_device();
-    let batch = k.extent(k.operands[0].ty.shape.0[0]);
-    // On a GPU prediction and target may lie in different order.
-    let axes: Vec<Extent<'c>> = k.operands[0].ty.shape.0.iter().map(|&d| k.extent(d)).collect();
-    let view = |t: &Tensor<'c>| {
-        if on_device {
-            t.buffer()
-        } else {
-            t.view(&[count, 1])
-        }
+    let dims = &k.operands[0].ty.shape.0;
+    let is_flat = !e.is_device() && lie_alike(k);
+    let view = |t: &Tensor<'c>| match is_flat {
+        true => t.view(&[count, 1]),
+        false => t.buffer(),
     };
     let (p, t) = (view(&k.operands[0]), view(&k.operands[1]));
-    let width = k.width(Elem::F64);
     let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
-        let (a, b) = (e.convert(a, Elem::F64), e.convert(b, Elem::F64));
-        let d = e.sub(a, b);
+        let d = e.sub(e.convert(a, Elem::F64), e.convert(b, Elem::F64));
         vec![e.fma(d, d, sum[0])]
     };
-    if on_device {
+    let axes: Vec<Extent<'c>> = dims.iter().map(|&d| k.extent(d)).collect();
+    if e.is_device() {
         return e.sum_in_threads(
             &[],
             &axes,
@@ -146,33 +176,32 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
             &|e, _, sums| share_of_loss(k, e, count, sums[0]),
         );
     }
-    let sums = e.sum_over(&[batch], count, width, &[Elem::F64], &mut add);
+    let width = VECTORS * k.width(Elem::F64);
+    let sums = match (is_flat, dims.split_last(), axes.split_last()) {
+        (false, Some((&row, _)), Some((_, outer))) => {
+            e.sum_over(outer, fixed(row), width, &[Elem::F64], &mut add)
+        }
+        _ => e.sum_over(&axes[..1], count, width, &[Elem::F64], &mut add),
+    };
     share_of_loss(k, e, count, sums[0]);
 }
 
 /// `2 (prediction - target) / (total * elements of a sample)`
 pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let count = per_sample(k);
+    let is_flat = !e.is_device() && lie_alike(k);
     let tensors = [&k.operands[0], &k.operands[1], &k.results[0]];
-    let on_device = e.is_device();
-    let [p, t, result] = tensors.map(|t| {
-        if on_device {
-            t.buffer()
-        } else {
-            t.view(&[count, 1])
-        }
+    let [p, t, result] = tensors.map(|t| match is_flat {
+        true => t.view(&[count, 1]),
+        false => t.buffer(),
     });
-    let divisor = k.divisor(e, count);
     let two = e.float(Elem::F64, 2.0);
-    let factor = e.div(two, divisor);
-    let factor = e.convert(factor, result.elem);
+    let factor = e.convert(e.div(two, k.divisor(e, count)), result.elem);
     let element = |e: &Emitter<'c>, at: &[Index<'c>]| {
         let (a, b) = (e.load(&p, at, None), e.load(&t, at, None));
-        let d = e.sub(a, b);
-        let d = e.mul(d, factor);
-        e.store(&result, at, d);
+        e.store(&result, at, e.mul(e.sub(a, b), factor));
     };
-    if on_device {
+    if !is_flat {
         return k.each(e, &k.results[0], k.width(result.elem), &element);
     }
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(count)];

@@ -12,6 +12,7 @@ pub mod moments;
 pub mod pool;
 pub mod reduce;
 pub mod resize;
+mod rows;
 pub mod stage;
 pub mod target;
 pub mod update;

@@ -2,9 +2,10 @@
 
 use syncbn_ir::ops::{BatchNormFinalize, RunningVar};
 
-use super::channels::channel_sums;
-use super::kernel::{Kernel, Tensor};
-use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index};
+use super::channels::{Store, channel_sums, width_of_sums};
+use super::kernel::{Image, Kernel, Tensor};
+use super::rows::{self, Constants, Totals};
+use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
 
 /// Moments `[m, m*mean, M2 + m*mean^2]`. Deviations are summed about the channel's first value, in f64, so
 /// that a large mean cancels before anything is squared.
@@ -20,36 +21,82 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter
     let zero = e.float(Elem::F64, 0.0);
     let some = e.compare(Compare::Gt, m, zero);
     e.once(|e| e.store(&result, &[Index::constant(0)], m));
+    let store = |e: &Emitter<'c>, c: Index<'c>, &Pivot(pivot): &Pivot<'c>, sums: &[Val<'c>]| {
+        let shift = e.div(sums[0], m);
+        let mean = e.add(pivot, shift);
+        let product = e.mul(sums[0], shift);
+        let m2 = e.sub(sums[1], product);
+        let first = e.mul(m, mean);
+        let second = e.fma(first, mean, m2);
+        // An empty rank contributes zeros, whatever lies in its buffers.
+        let (first, second) = (e.select(some, first, zero), e.select(some, second, zero));
+        e.store(&result, &[e.index_offset(c, 1)], first);
+        e.store(&result, &[e.index_offset(c, 1 + image.channels)], second);
+    };
+    let pivot = |e: &Emitter<'c>, c: Index<'c>| {
+        let first = e.load(&xb, &[Index::constant(0), c, Index::constant(0)], None);
+        Pivot(e.convert(first, Elem::F64))
+    };
+    if !e.is_device() && image.has_channels_innermost() {
+        return moments_of_rows(k, e, image, &x.image(), &pivot, &store);
+    }
     channel_sums(
         e,
         image,
-        k.width(Elem::F64),
+        (Elem::F64, k.width(Elem::F64)),
         2,
-        &|e, c| {
-            let first = e.load(&xb, &[Index::constant(0), c, Index::constant(0)], None);
-            e.convert(first, Elem::F64)
-        },
-        &|e, &pivot, at, sums| {
-            let v = e.load(&xb, at, None);
-            let v = e.convert(v, Elem::F64);
-            let d = e.sub(v, pivot);
+        &pivot,
+        &|e, &Pivot(pivot), at, sums| {
+            let d = e.sub(e.convert(e.load(&xb, at, None), Elem::F64), pivot);
             vec![e.add(sums[0], d), e.fma(d, d, sums[1])]
         },
-        &|e, c, &pivot, sums| {
-            let shift = e.div(sums[0], m);
-            let mean = e.add(pivot, shift);
-            let product = e.mul(sums[0], shift);
-            let m2 = e.sub(sums[1], product);
-            let first = e.mul(m, mean);
-            let second = e.fma(first, mean, m2);
-            // An empty rank contributes zeros, whatever lies in its buffers.
-            let (first, second) = (e.select(some, first, zero), e.select(some, second, zero));
-            let at = e.index_offset(c, 1);
-            e.store(&result, &[at], first);
-            let at = e.index_offset(c, 1 + image.channels);
-            e.store(&result, &[at], second);
-        },
+        &store,
     );
+}
+
+/// The value of a channel that deviations are taken from, in f64.
+struct Pivot<'c>(Val<'c>);
+
+impl<'c> Constants<'c> for Pivot<'c> {
+    fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self {
+        Pivot(f(self.0))
+    }
+}
+
+/// Deviations of a run of rows are summed in the element type about the run's first row, so that one value far from
+/// the others spoils its own run only, and then moved to the channel's pivot in f64.
+fn moments_of_rows<'c>(
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+    image: Image<'c>,
+    x: &Buffer<'c>,
+    pivot: &dyn Fn(&Emitter<'c>, Index<'c>) -> Pivot<'c>,
+    store: Store<'c, '_, Pivot<'c>>,
+) {
+    let width = width_of_sums(k, e, image, x.elem);
+    e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
+        let totals = Totals::new(e, 2, count, width);
+        rows::runs(e, image, |e, run| {
+            let (row, length) = (run.first(e), run.length(e));
+            e.map(&[Extent::Fixed(count)], width, &|e, at| {
+                let c = e.index_add(first, at[0]);
+                let own = e.load(x, &row.at(c), None);
+                let sums = run.fold(e, 2, own.elem, |e, row, sums| {
+                    let d = e.sub(e.load(x, &row.at(c), None), own);
+                    vec![e.add(sums[0], d), e.fma(d, d, sums[1])]
+                });
+                let [sum, squares] = [sums[0], sums[1]].map(|v| e.convert(v, Elem::F64));
+                let shift = e.sub(e.convert(own, Elem::F64), pivot(e, c).0);
+                let moved = e.mul(length, shift);
+                let twice = e.add(e.add(sum, sum), moved);
+                totals.add(e, at[0], &[e.add(sum, moved), e.fma(shift, twice, squares)]);
+            });
+        });
+        e.map(&[Extent::Fixed(count)], width, &|e, at| {
+            let c = e.index_add(first, at[0]);
+            store(e, c, &pivot(e, c), &totals.load(e, at[0]));
+        });
+    });
 }
 
 /// Mean, inverse deviation and running statistics from summed moments.

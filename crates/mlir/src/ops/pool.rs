@@ -6,14 +6,19 @@ use super::kernel::Kernel;
 use super::window::Sliding;
 use crate::emit::{Compare, Elem, Emitter, Index, Val};
 
-/// Row-major position of a tap in its window.
+/// Row-major position of a tap in its window, as a code is computed.
 fn position<'c>(e: &Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
     let mut position = Index::constant(0);
     for (&t, &size) in tap.iter().zip(&w.kernel) {
         position = e.index_scale(position, size as i64);
         position = e.index_add(position, t);
     }
-    e.index_value(position)
+    e.convert(e.index_value(position), code_elem(e))
+}
+
+/// Element type that codes are computed in: lanes of it are as many as of f32.
+fn code_elem(e: &Emitter) -> Elem {
+    if e.is_device() { e.index_elem } else { Elem::I32 }
 }
 
 /// Codes are computed as indices and kept as their type says.
@@ -22,13 +27,12 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb, cb) = (x.buffer(), y.buffer(), code.buffer());
     let elem = x.elem();
-    k.each(e, y, k.width(Elem::I64), &|e, at| {
+    k.each(e, y, k.width_along(e, y), &|e, at| {
         let lowest = e.float(elem, f64::NEG_INFINITY);
-        let none = e.index(0);
+        let none = e.zero(code_elem(e));
         let start = [e.splat(lowest, e.lanes()), e.splat(none, e.lanes())];
-        let best = e.fold_nest(&slide.taps(), &start, &mut |e, tap, best| {
-            let (xi, guard) = slide.read_by(e, [at[0], at[1]], &at[2..], tap);
-            let v = e.load(&xb, &xi, guard);
+        let best = slide.fold_read(e, at, &start, &mut |e, xi, tap, guard, best| {
+            let v = e.load(&xb, xi, guard);
             let larger = e.compare(Compare::Gt, v, best[0]);
             let nan = e.compare(Compare::Ne, v, v);
             let better = e.or(larger, nan);
@@ -48,54 +52,46 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, cb, dxb) = (dy.buffer(), code.buffer(), dx.buffer());
     let elem = dx.elem();
-    k.each(e, dx, k.width(Elem::I64), &|e, at| {
-        let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes())];
-        let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
-            let (oi, guard) = slide.written_by(e, [at[0], at[1]], &at[2..], tap);
-            let v = e.load(&dyb, &oi, guard);
-            let winner = e.load(&cb, &oi, guard);
-            let winner = e.convert(winner, e.index_elem);
+    k.each(e, dx, k.width_along(e, dx), &|e, at| {
+        let start = [e.splat(e.zero(elem), e.lanes())];
+        let sum = slide.fold_written(e, at, &start, &mut |e, oi, tap, guard, sum| {
+            let v = e.load(&dyb, oi, guard);
+            let winner = e.load(&cb, oi, guard);
+            let winner = e.convert(winner, code_elem(e));
             let here = position(e, &slide.window, tap);
             let wins = e.compare(Compare::Eq, winner, here);
-            let zero = e.zero(elem);
-            let v = e.select(wins, v, zero);
+            let v = e.select(wins, v, e.zero(elem));
             vec![e.add(sum[0], v)]
         });
         e.store(&dxb, at, sum[0]);
     });
 }
 
-/// How many elements the mean of window `out` is over: on every axis the taps that count.
-fn divisor<'c>(
-    e: &Emitter<'c>,
-    slide: &Sliding,
-    elem: Elem,
-    include_pad: bool,
-    out: &[Index<'c>],
-) -> Val<'c> {
+/// One over the number of elements that the mean of window `out` is over: on every axis the taps that count. A window
+/// that does not exist has some number.
+fn share<'c>(e: &Emitter<'c>, slide: &Sliding, elem: Elem, include_pad: bool, out: &[Index<'c>]) -> Val<'c> {
     let w = &slide.window;
     let mut product = e.float(elem, 1.0);
     for (i, &size) in slide.input.iter().enumerate() {
-        let (low, limit) = if include_pad {
-            (
-                w.pad_begin(i) as i64,
-                size + (w.pad_begin(i) + w.pad_end(i)) as i64,
-            )
-        } else {
-            (0, size)
+        let (before, behind) = match include_pad {
+            true => (w.pad_begin(i) as i64, w.pad_end(i) as i64),
+            false => (0, 0),
         };
+        let kernel = w.kernel[i] as i64;
+        if slide.is_inside(i, before, size + behind) {
+            product = e.mul(product, e.float(elem, kernel as f64));
+            continue;
+        }
         let mut count = e.float(elem, 0.0);
-        for tap in 0..w.kernel[i] as i64 {
+        for tap in 0..kernel {
             let (at, _) = slide.input_index(e, i, out[i], Index::constant(tap));
-            let at = e.index_offset(at, low);
-            let counts = e.index_below(at, limit);
-            let one = e.convert(counts, elem);
-            count = e.add(count, one);
+            let counts = e.index_below(e.index_offset(at, before), before + size + behind);
+            count = e.add(count, e.convert(counts, elem));
         }
         product = e.mul(product, count);
     }
-    product
+    let one = e.float(elem, 1.0);
+    e.div(one, e.max(product, one))
 }
 
 /// Mean over the elements of a window that count.
@@ -104,17 +100,13 @@ pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb) = (x.buffer(), y.buffer());
     let elem = x.elem();
-    k.each(e, y, k.width(Elem::I64), &|e, at| {
-        let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes())];
-        let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
-            let (xi, guard) = slide.read_by(e, [at[0], at[1]], &at[2..], tap);
-            let v = e.load(&xb, &xi, guard);
-            vec![e.add(sum[0], v)]
+    k.each(e, y, k.width_along(e, y), &|e, at| {
+        let start = [e.splat(e.zero(elem), e.lanes())];
+        let sum = slide.fold_read(e, at, &start, &mut |e, xi, _, guard, sum| {
+            vec![e.add(sum[0], e.load(&xb, xi, guard))]
         });
-        let count = divisor(e, &slide, elem, op.count_include_pad, &at[2..]);
-        let mean = e.div(sum[0], count);
-        e.store(&yb, at, mean);
+        let share = share(e, &slide, elem, op.count_include_pad, &at[2..]);
+        e.store(&yb, at, e.mul(sum[0], share));
     });
 }
 
@@ -124,19 +116,12 @@ pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &Emitte
     let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, dxb) = (dy.buffer(), dx.buffer());
     let elem = dx.elem();
-    k.each(e, dx, k.width(Elem::I64), &|e, at| {
-        let zero = e.zero(elem);
-        let start = [e.splat(zero, e.lanes())];
-        let sum = e.fold_nest(&slide.taps(), &start, &mut |e, tap, sum| {
-            let (oi, guard) = slide.written_by(e, [at[0], at[1]], &at[2..], tap);
-            let v = e.load(&dyb, &oi, guard);
-            let count = divisor(e, &slide, elem, op.count_include_pad, &oi[2..]);
-            // A window that does not exist has no divisor; its gradient was not read.
-            let (zero, one) = (e.zero(elem), e.float(elem, 1.0));
-            let counts = e.compare(Compare::Gt, count, zero);
-            let count = e.select(counts, count, one);
-            let share = e.div(v, count);
-            vec![e.add(sum[0], share)]
+    k.each(e, dx, k.width_along(e, dx), &|e, at| {
+        let start = [e.splat(e.zero(elem), e.lanes())];
+        let sum = slide.fold_written(e, at, &start, &mut |e, oi, _, guard, sum| {
+            let v = e.load(&dyb, oi, guard);
+            let share = share(e, &slide, elem, op.count_include_pad, &oi[2..]);
+            vec![e.fma(v, share, sum[0])]
         });
         e.store(&dxb, at, sum[0]);
     });

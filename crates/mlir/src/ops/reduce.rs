@@ -1,64 +1,72 @@
 //! Sums and means over axes, accumulated in f64.
 
+use syncbn_ir::Dim;
 use syncbn_ir::ops::{Reduce, ReduceFunction};
-use syncbn_ir::{Dim, Layout};
 
-use super::kernel::{Kernel, fixed, strides};
+use super::kernel::{Kernel, VECTORS, fixed, strides};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
-/// An axis, or several neighbours that are all reduced or all kept.
+/// An axis, or several neighbours in memory that are all reduced or all kept.
 struct Axis<'c> {
     extent: Extent<'c>,
     stride: i64,
+    /// That of the result, where it is kept.
+    result: i64,
     reduced: bool,
 }
 
-/// Lanes run along the last axis: over results when it is kept, over what is summed when it is reduced.
-pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
-    let (x, y) = (&k.operands[0], &k.results[0]);
-    let mut axes: Vec<Axis<'c>> = Vec::new();
-    let mut count = 1.0;
-    let plain = y.ty.layout == Layout::Plain;
-    for (i, (&dim, stride)) in x.ty.shape.0.iter().zip(strides(&x.ty)).enumerate() {
+/// The axes in the order of the operand's memory, the batch first.
+fn axes<'c>(op: &Reduce, k: &Kernel<'c>) -> Vec<Axis<'c>> {
+    let (x, y) = (&k.operands[0].ty, &k.results[0].ty);
+    let (own, of_result) = (strides(x), strides(y));
+    let mut kept = 0;
+    let mut all = Vec::new();
+    for (i, &dim) in x.shape.0.iter().enumerate() {
         let reduced = op.axes.contains(&i);
-        if reduced {
-            count *= fixed(dim) as f64;
-        }
+        let result = match reduced {
+            true => 0,
+            false => of_result[if op.keep_dims { i } else { kept }],
+        };
+        kept += usize::from(!reduced);
+        all.push((dim, own[i], result, reduced));
+    }
+    all.sort_by_key(|&(dim, stride, ..)| (dim != Dim::Batch, std::cmp::Reverse(stride)));
+    let mut axes: Vec<Axis<'c>> = Vec::new();
+    for (dim, stride, result, reduced) in all {
+        let size = fixed(dim);
         match axes.last_mut() {
             Some(Axis {
                 extent: Extent::Fixed(n),
                 stride: s,
-                reduced: r,
-            }) if plain && *r == reduced && dim != Dim::Batch && *s == stride * fixed(dim) => {
-                *n *= fixed(dim);
-                *s = stride;
+                result: r,
+                reduced: same,
+            }) if *same == reduced && *s == stride * size && *r == result * size => {
+                *n *= size;
+                (*s, *r) = (stride, result);
             }
             _ => axes.push(Axis {
                 extent: k.extent(dim),
                 stride,
+                result,
                 reduced,
             }),
         }
     }
+    axes
+}
+
+/// Lanes run along the axis that is innermost in memory: over results when it is kept, over what is summed when it is
+/// reduced.
+pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
+    let (x, y) = (&k.operands[0], &k.results[0]);
+    let axes = axes(op, k);
+    let count: f64 = op.axes.iter().map(|&i| fixed(x.ty.shape.0[i]) as f64).product();
     let select = |reduced: bool| axes.iter().filter(move |a| a.reduced == reduced);
     let kept: Vec<Extent<'c>> = select(false).map(|a| a.extent).collect();
     let summed: Vec<Extent<'c>> = select(true).map(|a| a.extent).collect();
     let own: Vec<i64> = select(false).chain(select(true)).map(|a| a.stride).collect();
-    let mut result_strides = vec![1; kept.len()];
-    for i in (1..kept.len()).rev() {
-        let size = if let Extent::Fixed(n) = kept[i] { n } else { 1 };
-        result_strides[i - 1] = result_strides[i] * size;
-    }
-    if !plain {
-        // Axes were not merged, so every kept one is an axis of the result.
-        let all = strides(&y.ty);
-        let is_kept = |i: usize| !op.axes.contains(&i);
-        result_strides = match op.keep_dims {
-            true => (0..all.len()).filter(|&i| is_kept(i)).map(|i| all[i]).collect(),
-            false => all,
-        };
-    }
-    let (xb, yb) = (x.view(&own), y.view(&result_strides));
+    let of_result: Vec<i64> = select(false).map(|a| a.result).collect();
+    let (xb, yb) = (x.view(&own), y.view(&of_result));
     let finish = |e: &Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
         let value = match op.function {
             ReduceFunction::Sum => sum,
@@ -75,9 +83,9 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
         let v = e.convert(v, Elem::F64);
         vec![e.add(sum, v)]
     };
-    let width = k.width(Elem::F64);
+    let width = VECTORS * k.width(Elem::F64);
     if e.is_device() {
-        let inner = match axes.iter().min_by_key(|axis| axis.stride) {
+        let inner = match axes.last() {
             Some(innermost) if innermost.reduced => Inner::Summed,
             _ => Inner::Kept,
         };

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use syncbn_abi::Node;
 
-/// A node of the optimised graph, with its mean time in a step of the first rank.
+/// A node of the optimised graph, with its median time in a step of the first rank.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Layer {
     name: String,
@@ -19,8 +19,8 @@ pub struct Layer {
     bytes: u64,
 }
 
-/// The nodes that took time, the longest first: `seconds` are those of `steps` steps of `batch` samples of a rank.
-pub fn layers(nodes: &[Node], seconds: &[f64], steps: u64, batch: u64) -> Vec<Layer> {
+/// The nodes that took time, the longest first: `seconds` are those of a step of `batch` samples of a rank.
+pub fn layers(nodes: &[Node], seconds: &[f64], batch: u64) -> Vec<Layer> {
     let all: f64 = seconds.iter().sum();
     let timed = nodes.iter().zip(seconds).filter(|(_, seconds)| **seconds > 0.0);
     let mut layers: Vec<Layer> = timed
@@ -28,7 +28,7 @@ pub fn layers(nodes: &[Node], seconds: &[f64], steps: u64, batch: u64) -> Vec<La
             name: node.name.clone(),
             op: node.op.clone(),
             schedule: node.schedule.clone(),
-            ms: seconds / steps as f64 * 1e3,
+            ms: seconds * 1e3,
             share: seconds / all,
             flops: node.flops * batch,
             bytes: node.bytes * batch,
@@ -87,7 +87,7 @@ mod tests {
             node("a", 500_000, 0, "winograd"),
             node("b", 0, 250_000, ""),
         ];
-        let layers = layers(&nodes, &[0.0, 0.002, 0.006], 2, 4);
+        let layers = layers(&nodes, &[0.0, 0.001, 0.003], 4);
         assert_eq!(layers.len(), 2);
         assert_eq!((layers[0].name.as_str(), layers[0].bytes), ("b", 1_000_000));
         assert!((layers[0].ms - 3.0).abs() < 1e-9 && (layers[0].share - 0.75).abs() < 1e-9);

@@ -133,8 +133,15 @@ impl Workload {
                 &model.infer_nodes
             };
             execution.time_nodes(nodes.len());
-            (all..all + flags.steps).try_for_each(|step| run(step).map(drop))?;
-            timed = Some(layers(nodes, &execution.node_times(), flags.steps, self.batch));
+            let mut seconds = vec![Vec::new(); nodes.len()];
+            for step in all..all + flags.steps {
+                run(step)?;
+                for (of_node, second) in seconds.iter_mut().zip(execution.node_times()) {
+                    of_node.push(second);
+                }
+            }
+            let medians: Vec<f64> = seconds.into_iter().map(|of_node| spread(of_node)[0]).collect();
+            timed = Some(layers(nodes, &medians, self.batch));
         }
         let [median_ms, min_ms, max_ms] = spread(times);
         let gpu = model.gpu.as_ref();

@@ -199,3 +199,27 @@ fn a_failing_rank_releases_the_others() {
         team.poison();
     });
 }
+
+#[test]
+fn wide_vectors_give_the_bits_of_narrow_ones() {
+    let elements = 1000;
+    let values = |rank: u32| -> Vec<f32> {
+        let value = |i: u32| (i.wrapping_mul(2_654_435_761).rotate_left(rank * 7) as f32 / 1e9 - 2.0) * 1.1;
+        (0..elements as u32).map(value).collect()
+    };
+    let ranks: Vec<Vec<f32>> = (0..3).map(values).collect();
+    let (mut narrow, mut wide) = (ranks.clone(), ranks);
+    for (all, sum) in [
+        (&mut narrow, add_up::<f32> as unsafe fn(&[*mut u8], usize, usize)),
+        (&mut wide, sum_slice::<f32>),
+    ] {
+        let data: Vec<*mut u8> = all.iter_mut().map(|rank| rank.as_mut_ptr().cast()).collect();
+        for member in 0..3 {
+            // SAFETY: the buffers have so many elements, and one member sums at a time.
+            unsafe { sum(&data, elements, member) };
+        }
+    }
+    let bits = |all: &[Vec<f32>]| -> Vec<u32> { all.iter().flatten().map(|value| value.to_bits()).collect() };
+    assert_eq!(bits(&narrow), bits(&wide));
+    assert!(wide[0] == wide[1] && wide[1] == wide[2]);
+}

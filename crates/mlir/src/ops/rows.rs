@@ -1,0 +1,180 @@
+//! Walking through rows of channels on the CPU: memory is read in order, and what belongs to a channel stands in arrays
+//! of the function's own that stay in the cache.
+
+use std::cell::RefCell;
+
+use super::kernel::Image;
+use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
+
+/// Channels that are taken at once, so that their arrays fit on the stack of any thread.
+pub const MOST_CHANNELS: i64 = 2048;
+/// Rows that are summed in the element type. Longer runs would lose digits, shorter ones time.
+const RUN: i64 = 64;
+
+/// Values that are the same for all elements of a channel.
+pub trait Constants<'c> {
+    /// The same with every value replaced.
+    fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self;
+}
+
+/// What was prepared for every channel of a block, in memory.
+pub struct Kept<'c, P> {
+    form: Option<P>,
+    arrays: Vec<Buffer<'c>>,
+}
+
+impl<'c, P: Constants<'c>> Kept<'c, P> {
+    /// Prepares `count` channels from `first` on.
+    pub fn new(
+        e: &Emitter<'c>,
+        first: Index<'c>,
+        count: i64,
+        width: usize,
+        prepare: &dyn Fn(&Emitter<'c>, Index<'c>) -> P,
+    ) -> Kept<'c, P> {
+        let arrays: RefCell<Vec<Buffer<'c>>> = RefCell::default();
+        let form = RefCell::new(None);
+        e.map(&[Extent::Fixed(count)], width, &|e, at| {
+            let prepared = prepare(e, e.index_add(first, at[0]));
+            let mut next = 0;
+            let kept = prepared.map(&mut |v| {
+                let mut arrays = arrays.borrow_mut();
+                if arrays.len() == next {
+                    arrays.push(e.local(v.elem, count));
+                }
+                e.store(&arrays[next], at, v);
+                next += 1;
+                v
+            });
+            form.replace(Some(kept));
+        });
+        Kept {
+            form: form.into_inner(),
+            arrays: arrays.into_inner(),
+        }
+    }
+
+    /// What was prepared for channel `i` of the block.
+    pub fn load(&self, e: &Emitter<'c>, i: Index<'c>) -> P {
+        let Some(form) = &self.form else {
+            unreachable!("a block has a channel");
+        };
+        let mut arrays = self.arrays.iter();
+        form.map(&mut |v| arrays.next().map_or(v, |array| e.load(array, &[i], None)))
+    }
+}
+
+/// Sums in f64 of every channel of a block, in memory.
+pub struct Totals<'c> {
+    arrays: Vec<Buffer<'c>>,
+}
+
+impl<'c> Totals<'c> {
+    /// Zeros.
+    pub fn new(e: &Emitter<'c>, sums: usize, count: i64, width: usize) -> Totals<'c> {
+        let arrays: Vec<Buffer<'c>> = (0..sums).map(|_| e.local(Elem::F64, count)).collect();
+        e.map(&[Extent::Fixed(count)], width, &|e, at| {
+            let zero = e.zero(Elem::F64);
+            arrays.iter().for_each(|array| e.store(array, at, zero));
+        });
+        Totals { arrays }
+    }
+
+    /// The sums of channel `i` of the block.
+    pub fn load(&self, e: &Emitter<'c>, i: Index<'c>) -> Vec<Val<'c>> {
+        self.arrays
+            .iter()
+            .map(|array| e.load(array, &[i], None))
+            .collect()
+    }
+
+    /// Adds to the sums of channel `i` of the block.
+    pub fn add(&self, e: &Emitter<'c>, i: Index<'c>, terms: &[Val<'c>]) {
+        for (array, &term) in self.arrays.iter().zip(terms) {
+            let sum = e.add(e.load(array, &[i], None), e.convert(term, Elem::F64));
+            e.store(array, &[i], sum);
+        }
+    }
+}
+
+/// One row of channels.
+#[derive(Clone, Copy)]
+pub struct Row<'c> {
+    sample: Index<'c>,
+    position: Index<'c>,
+}
+
+impl<'c> Row<'c> {
+    /// The row's element of channel `c`, as an index of an image.
+    pub fn at(self, c: Index<'c>) -> [Index<'c>; 3] {
+        [self.sample, c, self.position]
+    }
+}
+
+/// Row `number` of an image, counted through all samples.
+fn row<'c>(e: &Emitter<'c>, image: Image<'c>, number: Index<'c>) -> Row<'c> {
+    let (sample, position) = match image.has_rows {
+        true => (Index::constant(0), number),
+        false => e.index_split(number, image.positions),
+    };
+    Row { sample, position }
+}
+
+/// Number of rows.
+fn count<'c>(e: &Emitter<'c>, image: Image<'c>) -> Val<'c> {
+    match image.n {
+        Extent::Fixed(n) => e.index(n * image.positions),
+        Extent::Batch(n) => e.mul(n, e.index(image.positions)),
+    }
+}
+
+/// `body` for every row.
+pub fn each<'c>(e: &Emitter<'c>, image: Image<'c>, body: impl FnOnce(&Emitter<'c>, Row<'c>)) {
+    e.for_range(e.index(0), count(e, image), 1, &[], |e, i, _| {
+        body(e, row(e, image, Index::uniform(i)));
+        Vec::new()
+    });
+}
+
+/// Neighbouring rows.
+pub struct Run<'c> {
+    image: Image<'c>,
+    low: Val<'c>,
+    high: Val<'c>,
+}
+
+impl<'c> Run<'c> {
+    /// Its first row.
+    pub fn first(&self, e: &Emitter<'c>) -> Row<'c> {
+        row(e, self.image, Index::uniform(self.low))
+    }
+
+    /// Number of rows, in f64.
+    pub fn length(&self, e: &Emitter<'c>) -> Val<'c> {
+        e.convert(e.sub(self.high, self.low), Elem::F64)
+    }
+
+    /// Sums over the rows.
+    pub fn fold(
+        &self,
+        e: &Emitter<'c>,
+        sums: usize,
+        elem: Elem,
+        body: impl FnOnce(&Emitter<'c>, Row<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        let start = vec![e.splat(e.zero(elem), e.lanes()); sums];
+        e.for_range(self.low, self.high, 1, &start, |e, i, inner| {
+            body(e, row(e, self.image, Index::uniform(i)), inner)
+        })
+    }
+}
+
+/// `body` for runs of up to [`RUN`] rows, in order.
+pub fn runs<'c>(e: &Emitter<'c>, image: Image<'c>, body: impl FnOnce(&Emitter<'c>, &Run<'c>)) {
+    let rows = count(e, image);
+    e.for_range(e.index(0), rows, RUN, &[], |e, low, _| {
+        let high = e.min(e.add(low, e.index(RUN)), rows);
+        body(e, &Run { image, low, high });
+        Vec::new()
+    });
+}
