@@ -238,6 +238,7 @@ mod tests {
                             block: [rows, columns, 32],
                             warp,
                             stages: 4,
+                            splits: 1,
                             steps: 1.0,
                         })
                     })

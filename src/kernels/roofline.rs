@@ -272,6 +272,7 @@ mod tests {
             block: [128, 128, 32],
             warp: [64, 32],
             stages: 4,
+            splits: 1,
             steps: 18.0,
         };
         let traffic = Traffic {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use syncbn_abi::gpu_symbols::{INFER_PREPARE, INFER_STEP, TRAIN_STEP, UPDATE_SGD};
-use syncbn_mlir::gpu::launches::{Enqueued, Launched, Schedule};
+use syncbn_mlir::gpu::launches::{Enqueued, EntryPoint, Launched};
 use syncbn_mlir::gpu::{Kernels, Share};
 
 use super::machine::Machine;
@@ -81,6 +81,8 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// Rows, columns and reduced elements of a step of a block, where tensor cores multiply; else null.
     pub tile: Option<[i64; 3]>,
+    /// How the product is divided, in the text form of schedules, where tensor cores multiply; else null.
+    pub schedule: Option<String>,
     /// Bytes that it reads.
     pub read_bytes: u64,
     /// Bytes that it writes.
@@ -151,9 +153,9 @@ impl Report {
             }),
         };
         let enqueued = |function: &str| {
-            let of_function = |schedule: &&Schedule| schedule.function == function;
-            let schedule = kernels.schedules.iter().find(of_function);
-            schedule.into_iter().flat_map(|schedule| &schedule.enqueued)
+            let of_function = |point: &&EntryPoint| point.function == function;
+            let point = kernels.entry_points.iter().find(of_function);
+            point.into_iter().flat_map(|point| &point.enqueued)
         };
         let parts: [(&str, &[&str]); 3] = [
             ("train", &[TRAIN_STEP, UPDATE_SGD]),
@@ -205,6 +207,7 @@ impl Launch {
             registers: None,
             shared_bytes: 0,
             tile: launched.cost.tiles.map(|tiles| tiles.block),
+            schedule: launched.cost.tiles.map(|tiles| tiles.to_string()),
             read_bytes: traffic.read,
             written_bytes: traffic.written,
             least_bytes: traffic.least,

@@ -95,6 +95,7 @@ fn add_table(text: &mut String, report: &Report, table: &Table) {
         );
     }
     add_operators(text, table);
+    add_schedules(text, table);
     let Totals {
         launches,
         all_reduces,
@@ -209,6 +210,26 @@ fn all_reduce_cells(number: &str, sum: &AllReduce) -> String {
         false => "all-reduce",
     };
     cells(number, &sum.node, kind, &columns)
+}
+
+/// Adds how products are divided, where tensor cores multiply.
+fn add_schedules(text: &mut String, table: &Table) {
+    let mut schedules: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in &table.rows {
+        if let Row::Launch(launch) = row
+            && let Some(schedule) = &launch.schedule
+        {
+            *schedules.entry(schedule).or_default() += 1;
+        }
+    }
+    if schedules.is_empty() {
+        return;
+    }
+    line(text, &format!("{:112} {:>8}", "schedule", "launches"));
+    for (schedule, launches) in schedules {
+        line(text, &format!("{schedule:112} {launches:8}"));
+    }
+    text.push('\n');
 }
 
 /// Adds sums for each operator, those that take longest first.

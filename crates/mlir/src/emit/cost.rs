@@ -1,6 +1,8 @@
 //! What the kernel of a stage costs, as far as its lowering alone knows: which share of its operator it is, what it
 //! leaves in scratch memory, and how it divides a matrix product.
 
+use std::fmt;
+
 use super::Emitter;
 
 /// Turns of a short loop whose loads ptxas puts side by side: a fact of the code that it makes, read off the SASS for
@@ -47,8 +49,24 @@ pub struct Tiles {
     pub warp: [i64; 2],
     /// Steps in shared memory at a time.
     pub stages: i64,
+    /// Parts of the reduced index, whose results another kernel adds where there are several.
+    pub splits: i64,
     /// Steps of a block, the mean of all blocks.
     pub steps: f64,
+}
+
+/// `implicit_gemm(rows = 128, columns = 64, depth = 16, warp_rows = 64, warp_columns = 32, stages = 4, splits = 1)`
+impl fmt::Display for Tiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([rows, columns, depth], [warp_rows, warp_columns]) = (self.block, self.warp);
+        let Tiles { stages, splits, .. } = self;
+        write!(
+            f,
+            "implicit_gemm(rows = {rows}, columns = {columns}, depth = {depth}, "
+        )?;
+        write!(f, "warp_rows = {warp_rows}, warp_columns = {warp_columns}, ")?;
+        write!(f, "stages = {stages}, splits = {splits})")
+    }
 }
 
 /// What a stage costs besides its operands and results.

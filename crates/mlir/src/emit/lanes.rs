@@ -1,6 +1,9 @@
 //! Schedules that use vectors: lanes along one axis, and a scalar rest.
 
+use std::cell::RefCell;
+
 use super::control::{Accumulate, Extent};
+use super::sums::{Finish, Inner};
 use super::{Elem, Emitter, Index, Val};
 
 /// The body of a nest whose iterations are independent.
@@ -63,6 +66,66 @@ impl<'c> Emitter<'c> {
     /// The lanes of chunk `chunk` of an axis, counted from element `first`.
     fn lanes_from(&self, chunk: Index<'c>, first: i64) -> Index<'c> {
         self.index_offset(self.lanes_of(chunk), first)
+    }
+
+    /// `body` for every index of `begin..end`, which are i64 and known at run time only: in a loop over whole vectors, then
+    /// in one over the rest. On a GPU a thread takes a vector, and `begin` is a multiple of its elements.
+    pub fn each_in_range(&self, [begin, end]: [Val<'c>; 2], width: usize, body: impl Fn(&Self, Index<'c>)) {
+        if self.is_device() {
+            let range = [begin, end].map(|v| self.convert(v, self.index_elem));
+            return self.range_in_threads(range, width, body);
+        }
+        let count = self.sub(end, begin);
+        let lanes = self.index(width as i64);
+        let chunks = self.div(count, lanes);
+        self.with_lanes(width, |e| {
+            e.for_each(Extent::Batch(chunks), |e, chunk| {
+                let offset = e.index_scale(chunk, width as i64);
+                let base = e.index_add(offset, Index::uniform(begin));
+                body(e, e.index_add(base, Index::Const { base: 0, stride: 1 }));
+            });
+        });
+        let done = self.mul(chunks, lanes);
+        let from = self.add(begin, done);
+        self.for_range(from, end, 1, &[], |e, i, _| {
+            body(e, Index::uniform(i));
+            Vec::new()
+        });
+    }
+
+    /// Sums over `summed` for every index of `kept`, as [`Emitter::sum_in_threads`] does on a GPU. On the CPU lanes run along
+    /// the last axis of what is innermost: over results, or over what is summed.
+    pub fn sum(
+        &self,
+        kept: &[Extent<'c>],
+        summed: &[Extent<'c>],
+        (inner, width): (Inner, usize),
+        elems: &[Elem],
+        body: Accumulate<'c, '_>,
+        store: Finish<'c, '_>,
+    ) {
+        if self.is_device() {
+            return self.sum_in_threads(kept, summed, inner, elems, body, store);
+        }
+        let body = RefCell::new(body);
+        let add = |e: &Self, own: &[Index<'c>], term: &[Index<'c>], sums: &[Val<'c>]| {
+            (body.borrow_mut())(e, &[own, term].concat(), sums)
+        };
+        match (inner, summed.split_last()) {
+            (Inner::Summed, Some((&Extent::Fixed(row), outer))) => {
+                self.fold_nest(kept, &[], &mut |e, at, _| {
+                    let sums = e.sum_over(outer, row, width, elems, &mut |e, r, s| add(e, at, r, s));
+                    store(e, at, &sums);
+                    Vec::new()
+                });
+            }
+            _ => self.map(kept, width, &|e, at| {
+                let start = elems.iter().map(|&elem| e.splat(e.zero(elem), e.lanes()));
+                let start: Vec<Val<'c>> = start.collect();
+                let sums = e.fold_nest(summed, &start, &mut |e, r, s| add(e, at, r, s));
+                store(e, at, &sums);
+            }),
+        }
     }
 
     /// Sums over all indices of `outer` and of the last axis `row`, with lanes along `row`: vector accumulators

@@ -192,7 +192,12 @@ impl<'c> Emitter<'c> {
 
     /// `body` for every index of `low..high`, which are known at run time only: whole vectors of `lanes` elements in one
     /// thread each, then the rest. `low` is a multiple of `lanes`.
-    pub fn range_in_threads(&self, [low, high]: [Val<'c>; 2], lanes: usize, body: impl Fn(&Self, Index<'c>)) {
+    pub(super) fn range_in_threads(
+        &self,
+        [low, high]: [Val<'c>; 2],
+        lanes: usize,
+        body: impl Fn(&Self, Index<'c>),
+    ) {
         let [id, threads] = self.thread();
         let size = self.index(lanes as i64);
         let all = self.sub(high, low);

@@ -21,7 +21,7 @@ pub struct Launch {
 
 /// What an entry point of a program enqueues on one rank at the largest batch, in order.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Schedule {
+pub struct EntryPoint {
     /// Symbol of the entry point.
     pub function: String,
     /// What it enqueues.
@@ -72,8 +72,8 @@ fn grid(work: Work, blocks: &Blocks, n: i64) -> [u64; 2] {
 
 impl Lowering<'_> {
     /// What was recorded is what this entry point enqueues.
-    pub(super) fn end_schedule(&mut self, name: &str) {
-        self.lowered.schedules.push(Schedule {
+    pub(super) fn end_entry_point(&mut self, name: &str) {
+        self.lowered.entry_points.push(EntryPoint {
             function: name.to_string(),
             enqueued: std::mem::take(&mut self.enqueued),
         });

@@ -31,7 +31,7 @@ use crate::host::{CallKey, Functions, Parameter, Sources, check};
 use crate::program::{KernelSource, Products, Program};
 use join_kernels::Definition;
 use kernel::Planned;
-use launches::{Enqueued, Launch, Schedule};
+use launches::{Enqueued, EntryPoint, Launch};
 
 pub use crate::emit::{Cost, Direction, Share, Tiles};
 
@@ -48,7 +48,7 @@ pub struct Kernels {
     /// Bytes of scratch memory that follow the step arena.
     pub scratch: u64,
     /// What each entry point enqueues.
-    pub schedules: Vec<Schedule>,
+    pub entry_points: Vec<EntryPoint>,
 }
 
 /// Builds the module.

@@ -122,7 +122,7 @@ impl<'c> Lowering<'c> {
             self.copy_loss(&mut step, &queue)?;
         }
         step.finish(&functions, name, true);
-        self.end_schedule(name);
+        self.end_entry_point(name);
         Ok(())
     }
 

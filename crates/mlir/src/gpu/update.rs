@@ -115,6 +115,6 @@ impl<'c> Lowering<'c> {
         let name = kernel.name.clone();
         step.finish(&functions, function, true);
         self.record(&launch, UPDATE, &name);
-        self.end_schedule(function);
+        self.end_entry_point(function);
     }
 }

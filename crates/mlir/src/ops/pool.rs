@@ -13,13 +13,11 @@ fn position<'c>(e: &Emitter<'c>, w: &Window, tap: &[Index<'c>]) -> Val<'c> {
         position = e.index_scale(position, size as i64);
         position = e.index_add(position, t);
     }
-    e.convert(e.index_value(position), code_elem(e))
+    e.convert(e.index_value(position), CODE)
 }
 
 /// Element type that codes are computed in: lanes of it are as many as of f32.
-fn code_elem(e: &Emitter) -> Elem {
-    if e.is_device() { e.index_elem } else { Elem::I32 }
-}
+const CODE: Elem = Elem::I32;
 
 /// Codes are computed as indices and kept as their type says.
 pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &Emitter<'c>) {
@@ -29,7 +27,7 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let elem = x.elem();
     k.each(e, y, k.width_along(e, y), &|e, at| {
         let lowest = e.float(elem, f64::NEG_INFINITY);
-        let none = e.zero(code_elem(e));
+        let none = e.zero(CODE);
         let start = [e.splat(lowest, e.lanes()), e.splat(none, e.lanes())];
         let best = slide.fold_read(e, at, &start, &mut |e, xi, tap, guard, best| {
             let v = e.load(&xb, xi, guard);
@@ -57,7 +55,7 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
         let sum = slide.fold_written(e, at, &start, &mut |e, oi, tap, guard, sum| {
             let v = e.load(&dyb, oi, guard);
             let winner = e.load(&cb, oi, guard);
-            let winner = e.convert(winner, code_elem(e));
+            let winner = e.convert(winner, CODE);
             let here = position(e, &slide.window, tap);
             let wins = e.compare(Compare::Eq, winner, here);
             let v = e.select(wins, v, e.zero(elem));

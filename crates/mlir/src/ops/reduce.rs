@@ -67,51 +67,26 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     let own: Vec<i64> = select(false).chain(select(true)).map(|a| a.stride).collect();
     let of_result: Vec<i64> = select(false).map(|a| a.result).collect();
     let (xb, yb) = (x.view(&own), y.view(&of_result));
-    let finish = |e: &Emitter<'c>, sum: Val<'c>, at: &[Index<'c>]| {
+    let finish = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
         let value = match op.function {
-            ReduceFunction::Sum => sum,
+            ReduceFunction::Sum => sums[0],
             ReduceFunction::Mean => {
                 let count = e.float(Elem::F64, count);
-                e.div(sum, count)
+                e.div(sums[0], count)
             }
         };
         let value = e.convert(value, y.elem());
         e.store(&yb, at, value);
     };
-    let add = |e: &Emitter<'c>, kept: &[Index<'c>], at: &[Index<'c>], sum: Val<'c>| {
-        let v = e.load(&xb, &[kept, at].concat(), None);
+    let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+        let v = e.load(&xb, at, None);
         let v = e.convert(v, Elem::F64);
-        vec![e.add(sum, v)]
+        vec![e.add(sums[0], v)]
+    };
+    let inner = match axes.last() {
+        Some(innermost) if innermost.reduced => Inner::Summed,
+        _ => Inner::Kept,
     };
     let width = VECTORS * k.width(Elem::F64);
-    if e.is_device() {
-        let inner = match axes.last() {
-            Some(innermost) if innermost.reduced => Inner::Summed,
-            _ => Inner::Kept,
-        };
-        let mut one = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
-            let (own, rest) = at.split_at(kept.len());
-            add(e, own, rest, sums[0])
-        };
-        return e.sum_in_threads(&kept, &summed, inner, &[Elem::F64], &mut one, &|e, at, sums| {
-            finish(e, sums[0], at)
-        });
-    }
-    match (axes.last().map(|a| (a.reduced, a.extent)), summed.split_last()) {
-        (Some((true, Extent::Fixed(row))), Some((_, outer))) => {
-            e.fold_nest(&kept, &[], &mut |e, at, _| {
-                let sums = e.sum_over(outer, row, width, &[Elem::F64], &mut |e, r, s| {
-                    add(e, at, r, s[0])
-                });
-                finish(e, sums[0], at);
-                Vec::new()
-            });
-        }
-        _ => e.map(&kept, width, &|e, at| {
-            let zero = e.zero(Elem::F64);
-            let start = [e.splat(zero, e.lanes())];
-            let sums = e.fold_nest(&summed, &start, &mut |e, r, s| add(e, at, r, s[0]));
-            finish(e, sums[0], at);
-        }),
-    }
+    e.sum(&kept, &summed, (inner, width), &[Elem::F64], &mut add, &finish);
 }

@@ -2,7 +2,7 @@
 
 use syncbn_abi::{AdamWArguments, UpdateArguments};
 
-use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val, fields};
+use crate::emit::{Buffer, Compare, Elem, Emitter, Val, fields};
 
 /// Builds the body of an update from the pointer to its arguments, the parameters' type and the number of
 /// them that fit in a vector.
@@ -21,7 +21,7 @@ pub fn sgd<'c>(e: &Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) {
     let [lr, momentum, decay] =
         fields!(e, arguments, Of, F64, [lr, momentum, weight_decay]).map(|v| e.convert(v, elem));
     let minus_lr = e.neg(lr);
-    for_elements(e, range, width, |e, at| {
+    e.each_in_range(range, width, |e, at| {
         let p = e.load(&weights, &[at], None);
         let g = e.load(&gradients, &[at], None);
         let old = e.load(&velocity, &[at], None);
@@ -79,7 +79,7 @@ pub fn adamw<'c>(e: &Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) 
         minus_rate,
         scale,
     ] = scalars.map(|v| e.convert(v, elem));
-    for_elements(e, range, width, |e, at| {
+    e.each_in_range(range, width, |e, at| {
         let p = e.load(&weights, &[at], None);
         let g = e.load(&gradients, &[at], None);
         let m = e.load(&first_moment, &[at], None);
@@ -97,36 +97,5 @@ pub fn adamw<'c>(e: &Emitter<'c>, arguments: Val<'c>, elem: Elem, width: usize) 
         e.store(&first_moment, &[at], m);
         e.store(&second_moment, &[at], v);
         e.store(&weights, &[at], p);
-    });
-}
-
-/// Calls `one` for all elements of `[begin, end)`: in a loop over whole vectors, then in one over the rest. On a GPU
-/// a thread takes a vector, and `begin` is a multiple of its elements.
-fn for_elements<'c>(
-    e: &Emitter<'c>,
-    [begin, end]: [Val<'c>; 2],
-    width: usize,
-    one: impl Fn(&Emitter<'c>, Index<'c>),
-) {
-    if e.is_device() {
-        let range = [begin, end].map(|v| e.convert(v, e.index_elem));
-        return e.range_in_threads(range, width, one);
-    }
-    let count = e.sub(end, begin);
-    let lanes = e.index(width as i64);
-    let chunks = e.div(count, lanes);
-    e.with_lanes(width, |e| {
-        e.for_each(Extent::Batch(chunks), |e, chunk| {
-            let offset = e.index_scale(chunk, width as i64);
-            let base = e.index_add(offset, Index::uniform(begin));
-            let at = e.index_add(base, Index::Const { base: 0, stride: 1 });
-            one(e, at);
-        });
-    });
-    let done = e.mul(chunks, lanes);
-    let from = e.add(begin, done);
-    e.for_range(from, end, 1, &[], |e, i, _| {
-        one(e, Index::uniform(i));
-        Vec::new()
     });
 }

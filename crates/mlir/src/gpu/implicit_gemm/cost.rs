@@ -14,7 +14,7 @@ const UNROLLED: i64 = 32;
 const MOMENTS_AT_ONCE: i64 = 3;
 
 impl Problem {
-    fn tiles(&self, tile: &Tile, direction: Direction, steps: f64) -> Tiles {
+    fn tiles(&self, (tile, splits): (&Tile, i64), direction: Direction, steps: f64) -> Tiles {
         Tiles {
             direction,
             operand_bytes: tile.elem.bytes(),
@@ -25,6 +25,7 @@ impl Problem {
             block: [tile.rows, tile.columns, tile.depth],
             warp: [tile.warp_rows, tile.warp_columns],
             stages: tile.stages,
+            splits,
             steps,
         }
     }
@@ -33,7 +34,7 @@ impl Problem {
     pub(super) fn cost_of_forward(&self, tile: &Tile, rows: i64, moments: bool) -> Cost {
         let steps = ceil(self.shape.taps() * self.shape.c, tile.depth);
         let cost = Cost {
-            tiles: Some(self.tiles(tile, Direction::Forward, steps as f64)),
+            tiles: Some(self.tiles((tile, 1), Direction::Forward, steps as f64)),
             ..Cost::default()
         };
         if !moments {
@@ -65,7 +66,7 @@ impl Problem {
         let all: i64 = phases.iter().map(|phase| blocks(phase) * steps(phase)).sum();
         let mean = all as f64 / (most * phases.len().max(1) as i64) as f64;
         Cost {
-            tiles: Some(self.tiles(tile, Direction::BackwardData, mean)),
+            tiles: Some(self.tiles((tile, 1), Direction::BackwardData, mean)),
             ..Cost::default()
         }
     }
@@ -78,7 +79,7 @@ impl Problem {
         [splits, elements]: [i64; 2],
     ) -> Cost {
         let cost = Cost {
-            tiles: Some(self.tiles(tile, Direction::BackwardWeight, steps as f64)),
+            tiles: Some(self.tiles((tile, splits), Direction::BackwardWeight, steps as f64)),
             ..Cost::default()
         };
         match splits {

@@ -46,7 +46,7 @@ use crate::ops::stage::{self, Stage};
 use axis::Axis;
 use epilogue::Finish;
 use gather::{Arguments, Plan};
-use tile::{Size, Tile, choose};
+use tile::{Size, Tile, Tiling};
 
 /// What the three directions have in common.
 #[derive(Clone, Copy)]
@@ -69,7 +69,7 @@ impl Problem {
             columns: k,
             reduced: self.shape.taps() * c,
         };
-        let tile = choose(&size, self.gpu.products);
+        let Tiling { tile, .. } = Tiling::choose(&size, self.gpu.products, false);
         let workspace = match epilogue.moments {
             true => statistics::workspace_elements(&tile, size.rows, k),
             false => 0,
@@ -107,7 +107,7 @@ impl Problem {
             columns: c,
             reduced: counts(taps).max().unwrap_or(1) * k,
         };
-        let tile = choose(&size, self.gpu.products);
+        let Tiling { tile, .. } = Tiling::choose(&size, self.gpu.products, false);
         let mut numbers = Numbers::default();
         let plan = Plan::backward(&self.shape, (tile, self.gpu.products, self.result), &mut numbers);
         let most = counts(taken).max().unwrap_or(0);

@@ -179,34 +179,40 @@ fn candidates(products: Products) -> (&'static [Tile], f64) {
     }
 }
 
-fn least(choices: impl Iterator<Item = (f64, Tile, i64)>) -> (Tile, i64) {
-    let best = choices.min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map_or((TF32[0], 1), |(_, tile, splits)| (tile, splits))
+/// How a product is divided: a schedule of it, chosen from its size alone before anything is emitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// How blocks divide it.
+    pub tile: Tile,
+    /// Parts that its reduced index is split in; a second kernel adds their results where there are several.
+    pub splits: i64,
 }
 
-/// The tile for a product.
-pub fn choose(size: &Size, products: Products) -> Tile {
-    let (tiles, cost) = candidates(products);
-    least(tiles.iter().map(|tile| (tile.cycles(size, 1, cost), *tile, 1))).0
-}
-
-/// The tile for a product whose reduced index may be split, and in how many parts. Both depend on `size` alone, so
-/// that sums have one order on every device.
-pub fn choose_split(size: &Size, products: Products) -> (Tile, i64) {
-    let (tiles, cost) = candidates(products);
-    let bytes = size.rows * size.columns * BYTES;
-    let choices = tiles.iter().flat_map(|tile| {
-        let steps = ceil(size.reduced, tile.depth);
-        let powers = (0..12).map(|i| 1 << i);
-        powers
-            .filter(move |&splits| {
-                splits == 1 || (steps / splits >= LEAST_STEPS && splits * bytes <= MOST_PARTIAL_BYTES)
-            })
-            .map(move |splits: i64| (*tile, splits))
-    });
-    least(choices.map(|(tile, splits)| {
-        let partial = (2 * splits * bytes) as f64 / MEMORY_PER_CYCLE;
-        let merge = if splits > 1 { LAUNCH + partial } else { 0.0 };
-        (tile.cycles(size, splits, cost) + merge, tile, splits)
-    }))
+impl Tiling {
+    /// The fastest one for a product, whose reduced index is split only if it `may_split`. It depends on nothing else, so
+    /// that sums have one order on every device.
+    pub fn choose(size: &Size, products: Products, may_split: bool) -> Tiling {
+        let (tiles, cost) = candidates(products);
+        let bytes = size.rows * size.columns * BYTES;
+        let most = if may_split { 12 } else { 1 };
+        let choices = tiles.iter().flat_map(|&tile| {
+            let steps = ceil(size.reduced, tile.depth);
+            let powers = (0..most).map(|i| 1 << i);
+            powers
+                .filter(move |&splits| {
+                    splits == 1 || (steps / splits >= LEAST_STEPS && splits * bytes <= MOST_PARTIAL_BYTES)
+                })
+                .map(move |splits: i64| Tiling { tile, splits })
+        });
+        let cycles = |tiling: &Tiling| {
+            let partial = (2 * tiling.splits * bytes) as f64 / MEMORY_PER_CYCLE;
+            let merge = if tiling.splits > 1 { LAUNCH + partial } else { 0.0 };
+            tiling.tile.cycles(size, tiling.splits, cost) + merge
+        };
+        let best = choices.min_by(|a, b| cycles(a).total_cmp(&cycles(b)));
+        best.unwrap_or(Tiling {
+            tile: TF32[0],
+            splits: 1,
+        })
+    }
 }

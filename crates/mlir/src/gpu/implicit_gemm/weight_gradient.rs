@@ -6,7 +6,7 @@ use super::images::{Gradient, Patches};
 use super::main_loop::{Lane, product};
 use super::shape::Shape;
 use super::spatial::Spatial;
-use super::tile::{Size, Tile, choose_split};
+use super::tile::{Size, Tile, Tiling};
 use super::{Problem, footprint};
 use crate::emit::{
     Buffer, Compare, Divisor, Elem, Emitter, Extent, Footprint, Index, Key, Number, Numbers, Val, Work, ceil,
@@ -26,7 +26,7 @@ impl Problem {
             columns,
             reduced: self.gpu.batch_bound * self.shape.positions(),
         };
-        let (tile, splits) = choose_split(&size, self.gpu.products);
+        let Tiling { tile, splits } = Tiling::choose(&size, self.gpu.products, true);
         let parts = [splits, k * columns];
         let (plan, planned) = self.partial_weights(&tile, splits, &size);
         let mut stages = vec![Stage::planned(planned, move |k, e| {
