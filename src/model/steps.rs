@@ -54,7 +54,7 @@ pub fn nodes(graph: &Graph, batch: usize) -> Result<Vec<Node>, Error> {
             op: graph.op(id).name().to_string(),
             flops: work::flops(graph, id, batch),
             bytes: work::bytes(graph, id, batch),
-            schedule: String::new(),
+            schedule: graph.schedule(id).map(|s| s.to_string()).unwrap_or_default(),
         })
         .collect())
 }

@@ -30,6 +30,7 @@ const RUNTIME: House = House {
             "initial",
             "learning_rate",
             "optimizer",
+            "order",
             "panics",
             "report",
             "sampler",
