@@ -30,6 +30,7 @@ mod filters;
 use syncbn_ir::ops::Identity;
 use syncbn_ir::{Graph, Layout, NodeId, Op, OutputKind, Value};
 
+use crate::combine_all_reduce::count;
 use crate::error::PassError;
 use crate::options::Order;
 use crate::pass::{Changes, Pass, PassContext};
@@ -52,6 +53,7 @@ impl Pass for AssignLayouts {
         if target.order == Order::Plain {
             return Ok(0);
         }
+        let before = count(graph).bytes;
         let mut changes = 0;
         if target.machine.is_some() {
             changes += filters::assign(graph, cx.layout.as_ref())?;
@@ -62,6 +64,10 @@ impl Pass for AssignLayouts {
             changes += channels_last::assign(graph, &Images::all_of_rank_4())?;
         }
         changes += copy_outputs(graph)?;
+        // Gradients of padded filters are padded, however they are grouped.
+        if let Some(uncombined) = &mut cx.uncombined {
+            uncombined.bytes = (uncombined.bytes + count(graph).bytes).saturating_sub(before);
+        }
         Ok(changes)
     }
 }

@@ -69,7 +69,8 @@ impl<'c> Constants<'c> for Slope<'c> {
 }
 
 /// `[sum dz, sum dz * xhat]`, of which the latter is that of `dz * deviation` times the inverse deviation; and `dz` itself
-/// where it is a result.
+/// where it is a result. The first is in f64 throughout: `data` takes it from every element, so that its error would be
+/// that of what sums `dx`, such as the gradient of a bias before the layer, which is 0.
 pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let backward = Backward::new(k, op.activation, [4, 5, 6]);
@@ -79,16 +80,16 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
     channel_sums(
         e,
         image,
-        (elem, width_of_sums(k, e, image, elem)),
-        2,
+        (&[Elem::F64, elem], width_of_sums(k, e, image, elem)),
         &|e, c| backward.statistics.channel(e, c),
         &|e, channel, at, sums| {
             let (d, dz) = backward.at(e, channel, at);
             if let Some(stored) = &stored {
                 e.store(stored, at, dz);
             }
-            let (d, dz) = (e.convert(d, sums[0].elem), e.convert(dz, sums[0].elem));
-            vec![e.add(sums[0], dz), e.fma(dz, d, sums[1])]
+            let d = e.convert(d, sums[1].elem);
+            let (term, dz) = (e.convert(dz, sums[0].elem), e.convert(dz, sums[1].elem));
+            vec![e.add(sums[0], term), e.fma(dz, d, sums[1])]
         },
         &|e, c, _, sums| {
             e.store(&result, &[c], sums[0]);

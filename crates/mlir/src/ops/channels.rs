@@ -58,7 +58,7 @@ pub fn per_channel<'c, P: Constants<'c>>(
     });
 }
 
-/// Lanes of a sum: those of f64, or where rows of channels are added up in `elem`, those of several vectors of it, since
+/// Lanes of a sum: those of f64, or where rows of channels are added up, those of several vectors of `elem`, since
 /// one sum waits for its last addition.
 pub fn width_of_sums<'c>(k: &Kernel<'c>, e: &Emitter<'c>, image: Image<'c>, elem: Elem) -> usize {
     match image.has_channels_innermost() && !e.is_device() {
@@ -68,17 +68,16 @@ pub fn width_of_sums<'c>(k: &Kernel<'c>, e: &Emitter<'c>, image: Image<'c>, elem
 }
 
 /// Sums over samples and positions of every channel, in f64; `store` gets the channel and its sums. Where channels are
-/// innermost on the CPU, `body` adds in `elem` up the rows of a run.
+/// innermost on the CPU, `body` adds up the rows of a run in `elems`, one for each sum.
 pub fn channel_sums<'c, P: Constants<'c>>(
     e: &Emitter<'c>,
     image: Image<'c>,
-    (elem, width): (Elem, usize),
-    sums: usize,
+    (elems, width): (&[Elem], usize),
     channel: &dyn Fn(&Emitter<'c>, Index<'c>) -> P,
     body: Add<'c, '_, P>,
     store: Store<'c, '_, P>,
 ) {
-    let elems = vec![Elem::F64; sums];
+    let exact = vec![Elem::F64; elems.len()];
     if e.is_device() {
         let kept = [Extent::Fixed(image.channels)];
         let summed = [image.n, Extent::Fixed(image.positions)];
@@ -92,7 +91,7 @@ pub fn channel_sums<'c, P: Constants<'c>>(
             let prepared = e.prepared(|e| channel(e, at[0]));
             body(e, &prepared, &[at[1], at[0], at[2]], sums)
         };
-        return e.sum_in_threads(&kept, &summed, inner, &elems, &mut add, &|e, at, sums| {
+        return e.sum_in_threads(&kept, &summed, inner, &exact, &mut add, &|e, at, sums| {
             let prepared = channel(e, at[0]);
             store(e, at[0], &prepared, sums);
         });
@@ -100,14 +99,12 @@ pub fn channel_sums<'c, P: Constants<'c>>(
     if image.has_channels_innermost() {
         return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
             let kept = Kept::new(e, first, count, width, channel);
-            let totals = Totals::new(e, sums, count, width);
+            let totals = Totals::new(e, elems.len(), count, width);
             rows::runs(e, image, rows::RUN, |e, run| {
                 e.map(&[Extent::Fixed(count)], width, &|e, at| {
                     let prepared = kept.load(e, at[0]);
                     let c = e.index_add(first, at[0]);
-                    let sums = run.fold(e, sums, elem, |e, row, inner| {
-                        body(e, &prepared, &row.at(c), inner)
-                    });
+                    let sums = run.fold(e, elems, |e, row, inner| body(e, &prepared, &row.at(c), inner));
                     totals.add(e, at[0], &sums);
                 });
             });
@@ -119,7 +116,7 @@ pub fn channel_sums<'c, P: Constants<'c>>(
     }
     e.for_each(Extent::Fixed(image.channels), |e, c| {
         let prepared = channel(e, c);
-        let total = e.sum_over(&[image.n], image.positions, width, &elems, &mut |e, at, inner| {
+        let total = e.sum_over(&[image.n], image.positions, width, &exact, &mut |e, at, inner| {
             body(e, &prepared, &[at[0], c, at[1]], inner)
         });
         e.with_lanes(1, |e| store(e, c, &prepared, &total));

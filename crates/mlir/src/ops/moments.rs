@@ -43,8 +43,7 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter
     channel_sums(
         e,
         image,
-        (Elem::F64, k.width(Elem::F64)),
-        2,
+        (&[Elem::F64; 2], k.width(Elem::F64)),
         &pivot,
         &|e, &Pivot(pivot), at, sums| {
             let d = e.sub(e.convert(e.load(&xb, at, None), Elem::F64), pivot);
@@ -81,7 +80,7 @@ fn moments_of_rows<'c>(
             e.map(&[Extent::Fixed(count)], width, &|e, at| {
                 let c = e.index_add(first, at[0]);
                 let own = e.load(x, &row.at(c), None);
-                let sums = run.fold(e, 2, own.elem, |e, row, sums| {
+                let sums = run.fold(e, &[own.elem; 2], |e, row, sums| {
                     let d = e.sub(e.load(x, &row.at(c), None), own);
                     vec![e.add(sums[0], d), e.fma(d, d, sums[1])]
                 });

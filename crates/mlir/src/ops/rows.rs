@@ -157,15 +157,17 @@ impl<'c> Run<'c> {
         });
     }
 
-    /// Sums over the rows.
+    /// Sums over the rows, each in an element type of its own.
     pub fn fold(
         &self,
         e: &Emitter<'c>,
-        sums: usize,
-        elem: Elem,
+        elems: &[Elem],
         body: impl FnOnce(&Emitter<'c>, Row<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
     ) -> Vec<Val<'c>> {
-        let start = vec![e.splat(e.zero(elem), e.lanes()); sums];
+        let start: Vec<Val<'c>> = elems
+            .iter()
+            .map(|&elem| e.splat(e.zero(elem), e.lanes()))
+            .collect();
         e.for_range(self.low, self.high, 1, &start, |e, i, inner| {
             body(e, row(e, self.image, Index::uniform(i)), inner)
         })

@@ -49,10 +49,10 @@ pub fn table(layers: &[Layer]) -> String {
             0 => "-".to_string(),
             _ => format!("{:.1}", amount as f64 / layer.ms / 1e6),
         };
-        let schedule = if layer.schedule.is_empty() {
-            "-"
-        } else {
-            &layer.schedule
+        // The name; the blocking is in the JSON.
+        let schedule = match layer.schedule.split('(').next() {
+            Some(name) if !name.is_empty() => name,
+            _ => "-",
         };
         format!(
             "{:>9.3} {:>6.1}% {:>9} {:>9.2} {:>8}  {schedule:<11} {:<26} {}",

@@ -1,14 +1,17 @@
 //! The eight networks of `tests/fixtures/dev` against their float64 references: every split of the batch
 //! must give what one rank gives.
 
+mod builds;
+
 use std::collections::BTreeSet;
 
+use builds::{Build, F32, F32_WITH_AVX2, F32_WITHOUT_WINOGRAD, F64};
 use syncbn_ir::Array;
 
 use crate::support::compare::{Comparison, error};
 use crate::support::executable::{Executable, compiled};
 use crate::support::files::{Arrays, Column, read_npz, write_npz};
-use crate::support::{fixture, index};
+use crate::support::fixture;
 
 /// Every way in which the 8 samples are dealt to ranks.
 const SPLITS: [&[&str]; 6] = [
@@ -22,22 +25,6 @@ const SPLITS: [&[&str]; 6] = [
 
 /// The optimiser of the references.
 pub const SGD: [&str; 6] = ["--lr", "0.1", "--momentum", "0.9", "--weight-decay", "1e-4"];
-
-/// Bound of every array in float32.
-const F32_LIMIT: f64 = 1e-4;
-/// Bound in float32 of the arrays that [`EXCEPTIONS`] does not list.
-const F32_USUAL: f64 = 2e-5;
-/// Bound of every array in float64.
-const F64_LIMIT: f64 = 1e-9;
-
-/// Network and arrays that float32 takes past [`F32_USUAL`]. In the last stage of this network BatchNorm has
-/// few values a channel and ReLU follows it, so that each step amplifies the rounding of the one before;
-/// PyTorch's own float32 run is as far from the references, which a test below checks.
-const EXCEPTIONS: [(&str, &str); 3] = [
-    ("resnet18_narrow", "param3"),
-    ("resnet18_narrow", "eval_after"),
-    ("resnet18_narrow", "eval_after_population"),
-];
 
 /// A network of the corpus with its data and references.
 pub struct Network {
@@ -76,15 +63,6 @@ impl Network {
         let named = self.references.iter();
         named.filter_map(move |(name, array)| Some((name.strip_prefix(&prefix)?, array)))
     }
-
-    /// The bound of the arrays of a group.
-    fn tolerance(&self, precision: &str, group: &str) -> f64 {
-        match precision {
-            "f64" => F64_LIMIT,
-            _ if EXCEPTIONS.contains(&(self.name, group)) => F32_LIMIT,
-            _ => F32_USUAL,
-        }
-    }
 }
 
 /// The only output's array.
@@ -93,15 +71,17 @@ pub fn output(outputs: &Arrays) -> &Array {
     outputs.values().next().unwrap()
 }
 
-fn synchronized(name: &'static str, precision: &str) {
+fn synchronized(name: &'static str, build: Build) {
     let network = Network::new(name);
-    let executable = network.compiled(&["--precision", precision]);
+    let executable = build.compiled(&network, &[]);
     let data = network.data();
     let mut all = Comparison::default();
     let before = executable.infer(&data, &[]);
     let reference = &network.references["eval_before"];
-    let tolerance = network.tolerance(precision, "eval_before");
+    let tolerance = build.tolerance(&network, "eval_before");
     all.array("eval_before", Some(output(&before)), reference, tolerance);
+    // What one rank gives, which comes first.
+    let mut whole = Arrays::new();
     for split in SPLITS {
         let flags = |steps| [&SGD[..], &["--steps", steps], split].concat();
         let (one, three) = (
@@ -111,32 +91,36 @@ fn synchronized(name: &'static str, precision: &str) {
         let weights = three.weight_file.to_str().unwrap();
         let after = executable.infer(&data, &["--weights", weights]);
         let title = |array: &str| format!("{}: {array}", split.join(" "));
-        let singles = [
-            ("train_logits", output(&one.outputs)),
-            ("loss", &three.loss),
-            ("eval_after", output(&after)),
-        ];
-        for (group, found) in singles {
-            let tolerance = network.tolerance(precision, group);
-            all.array(&title(group), Some(found), &network.references[group], tolerance);
-        }
-        let groups = [
+        let mut arrays = Arrays::from([
+            ("train_logits".to_string(), output(&one.outputs).clone()),
+            ("loss".to_string(), three.loss),
+            ("eval_after".to_string(), output(&after).clone()),
+        ]);
+        for (group, found) in [
             ("grad", &one.gradients),
             ("stats1", &one.weights),
             ("param1", &one.weights),
             ("param3", &three.weights),
             ("stats3", &three.weights),
-        ];
-        for (group, found) in groups {
-            for (name, reference) in network.group(group) {
-                let tolerance = network.tolerance(precision, group);
-                all.array(
-                    &title(&format!("{group}/{name}")),
-                    found.get(name),
-                    reference,
-                    tolerance,
-                );
+        ] {
+            for (name, _) in network.group(group) {
+                let found = found
+                    .get(name)
+                    .map(|array| (format!("{group}/{name}"), array.clone()));
+                all.check(found.is_some(), || title(&format!("{group}/{name} is missing")));
+                arrays.extend(found);
             }
+        }
+        if whole.is_empty() {
+            whole = arrays.clone();
+        }
+        for (key, found) in &arrays {
+            let group = key.split('/').next().unwrap();
+            let tolerance = build.tolerance(&network, group);
+            all.array(&title(key), Some(found), &network.references[key], tolerance);
+            let between = build.between_splits(&network, group);
+            let title = title(&format!("{key} against one rank"));
+            all.array(&title, Some(found), &whole[key], between);
         }
         let names = |arrays: &Arrays| arrays.keys().cloned().collect::<BTreeSet<_>>();
         let of = |group| network.group(group).map(|(name, _)| name.to_string()).collect();
@@ -148,13 +132,13 @@ fn synchronized(name: &'static str, precision: &str) {
             title("the saved tensors are not the parameters and statistics")
         });
     }
-    all.finish(&format!("{name} in {precision}"));
+    all.finish(&format!("{name} in {}", build.title));
 }
 
 /// The population rule changes running variances, and nothing that training computes from the batch.
-fn population(name: &'static str, precision: &str) {
+fn population(name: &'static str, build: Build) {
     let network = Network::new(name);
-    let executable = network.compiled(&["--precision", precision, "--running-var", "population"]);
+    let executable = build.compiled(&network, &["--running-var", "population"]);
     let data = network.data();
     let mut all = Comparison::default();
     for split in [SPLITS[0], SPLITS[5]] {
@@ -162,7 +146,7 @@ fn population(name: &'static str, precision: &str) {
             let run = executable.train(&data, &[&SGD[..], &["--steps", steps], split].concat());
             let variances = format!("{stats}_population");
             for (name, reference) in network.group(&variances) {
-                let tolerance = network.tolerance(precision, &variances);
+                let tolerance = build.tolerance(&network, &variances);
                 all.array(name, run.weights.get(name), reference, tolerance);
             }
             for (name, reference) in network.group(stats).filter(|(n, _)| n.ends_with("running_mean")) {
@@ -170,7 +154,7 @@ fn population(name: &'static str, precision: &str) {
                     name,
                     run.weights.get(name),
                     reference,
-                    network.tolerance(precision, stats),
+                    build.tolerance(&network, stats),
                 );
             }
             for (name, reference) in network.group(param) {
@@ -178,26 +162,26 @@ fn population(name: &'static str, precision: &str) {
                     name,
                     run.weights.get(name),
                     reference,
-                    network.tolerance(precision, param),
+                    build.tolerance(&network, param),
                 );
             }
             if steps == "3" {
                 let weights = run.weight_file.to_str().unwrap();
                 let after = executable.infer(&data, &["--weights", weights]);
                 let group = "eval_after_population";
-                let tolerance = network.tolerance(precision, group);
+                let tolerance = build.tolerance(&network, group);
                 all.array(group, Some(output(&after)), &network.references[group], tolerance);
             }
         }
     }
-    all.finish(&format!("{name} in {precision} with the population rule"));
+    all.finish(&format!("{name} in {} with the population rule", build.title));
 }
 
 /// `--bn local` gives what plain data parallelism gives, and that is not what synchronised training gives.
-fn local(name: &'static str, precision: &str) {
+fn local(name: &'static str, build: Build) {
     let network = Network::new(name);
-    let executable = network.compiled(&["--precision", precision, "--bn", "local"]);
-    let synchronized = network.compiled(&["--precision", precision]);
+    let executable = build.compiled(&network, &["--bn", "local"]);
+    let synchronized = build.compiled(&network, &[]);
     let data = network.data();
     let mut all = Comparison::default();
     for (case, split) in [("unsync2", SPLITS[1]), ("unsync4", SPLITS[2])] {
@@ -208,7 +192,7 @@ fn local(name: &'static str, precision: &str) {
             case,
             Some(output(&run.outputs)),
             reference,
-            network.tolerance(precision, case),
+            build.tolerance(&network, case),
         );
         let other = synchronized.train(&data, &flags);
         let difference = error(output(&other.outputs), reference);
@@ -216,36 +200,24 @@ fn local(name: &'static str, precision: &str) {
             format!("synchronised training gives {case} but for {difference:.1e}")
         });
     }
-    all.finish(&format!("{name} in {precision} with --bn local"));
+    all.finish(&format!("{name} in {} with --bn local", build.title));
 }
 
 macro_rules! networks {
     ($($name:ident)*) => { $(
         mod $name {
-            #[test]
-            fn float32() {
-                super::synchronized(stringify!($name), "f32");
-            }
-            #[test]
-            fn float64() {
-                super::synchronized(stringify!($name), "f64");
-            }
-            #[test]
-            fn population_float32() {
-                super::population(stringify!($name), "f32");
-            }
-            #[test]
-            fn population_float64() {
-                super::population(stringify!($name), "f64");
-            }
-            #[test]
-            fn local_float32() {
-                super::local(stringify!($name), "f32");
-            }
-            #[test]
-            fn local_float64() {
-                super::local(stringify!($name), "f64");
-            }
+            networks! { $name, synchronized:
+                float64 F64, float32 F32, float32_without_winograd F32_WITHOUT_WINOGRAD, float32_with_avx2 F32_WITH_AVX2 }
+            networks! { $name, population: population_float64 F64, population_float32 F32,
+                population_float32_without_winograd F32_WITHOUT_WINOGRAD }
+            networks! { $name, local: local_float64 F64, local_float32 F32,
+                local_float32_without_winograd F32_WITHOUT_WINOGRAD }
+        }
+    )* };
+    ($name:ident, $check:ident: $($test:ident $build:ident),*) => { $(
+        #[test]
+        fn $test() {
+            super::$check(stringify!($name), super::$build);
         }
     )* };
 }
@@ -253,15 +225,4 @@ macro_rules! networks {
 networks! {
     syncbnnet_small syncbnnet_w4 syncbnnet_w8 syncbnnet_w12
     resnet18_narrow mobilenetv2_narrow densenet_like mlp_bn1d
-}
-
-#[test]
-fn pytorch_in_float32_exceeds_the_usual_bound_where_the_exceptions_do() {
-    let index = index("dev");
-    for (name, group) in EXCEPTIONS {
-        let models = index["models"].as_array().unwrap();
-        let model = models.iter().find(|m| m["name"] == name).unwrap();
-        let deviation = model["pytorch_float32_deviation"][group].as_f64().unwrap();
-        assert!(deviation > F32_USUAL, "{name} {group}: {deviation}");
-    }
 }
