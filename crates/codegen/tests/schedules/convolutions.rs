@@ -10,14 +10,14 @@ use crate::harness::{Case, image, noise, run};
 /// A convolution, and how it is blocked.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    c: usize,
-    k: usize,
-    input: Vec<usize>,
-    kernel: Vec<usize>,
-    strides: Vec<usize>,
-    pads: Vec<usize>,
-    dilations: Vec<usize>,
-    groups: usize,
+    pub c: usize,
+    pub k: usize,
+    pub input: Vec<usize>,
+    pub kernel: Vec<usize>,
+    pub strides: Vec<usize>,
+    pub pads: Vec<usize>,
+    pub dilations: Vec<usize>,
+    pub groups: usize,
 }
 
 impl Shape {
@@ -35,7 +35,7 @@ impl Shape {
         }
     }
 
-    fn output(&self) -> Option<Vec<usize>> {
+    pub fn output(&self) -> Option<Vec<usize>> {
         let rank = self.input.len();
         (0..rank)
             .map(|i| {
@@ -55,14 +55,18 @@ pub fn directions(
     plain_input: bool,
     tolerance: f64,
 ) -> Vec<Case> {
-    let lanes = schedule.lanes().unwrap();
+    let lanes = schedule.lanes().unwrap_or(1);
     let output = shape.output().unwrap();
     let input_layout = if plain_input { Layout::Plain } else { Layout::Nhwc };
     let x = image(dtype, shape.c, &shape.input, input_layout);
     let dx = image(dtype, shape.c, &shape.input, Layout::Nhwc);
     let y = image(dtype, shape.k, &output, Layout::Nhwc);
+    let filter = match schedule.blocks_filters() {
+        true => Layout::Filter(lanes),
+        false => Layout::Plain,
+    };
     let w = TensorType {
-        layout: Layout::Filter(lanes),
+        layout: filter,
         ..TensorType::fixed(
             dtype,
             &[&[shape.k, shape.c / shape.groups], &shape.kernel[..]].concat(),
@@ -115,12 +119,7 @@ pub fn directions(
             Layout::Nhwc,
         ),
         case("backward data", backward_data.into(), &[&y, &w], Layout::Nhwc),
-        case(
-            "backward weight",
-            backward_weight.into(),
-            &[&x, &y],
-            Layout::Filter(lanes),
-        ),
+        case("backward weight", backward_weight.into(), &[&x, &y], filter),
     ]
     .into_iter()
     .filter(|case| dx.shape.rank() > 0 && !case.operands.is_empty())
@@ -128,7 +127,7 @@ pub fn directions(
 }
 
 /// Bytes of the vectors that this machine has.
-fn widths() -> Vec<usize> {
+pub fn widths() -> Vec<usize> {
     let most = Cpu::new(CpuFlag::Native).vector_bytes();
     [16, 32, 64].into_iter().filter(|&bytes| bytes <= most).collect()
 }

@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod convolutions;
+mod depthwise;
 mod harness;
+mod products;
 mod timing;
