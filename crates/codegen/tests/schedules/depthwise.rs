@@ -3,8 +3,9 @@
 use syncbn_ir::schedule::Depthwise;
 use syncbn_ir::{DType, Schedule};
 
-use crate::convolutions::{Shape, directions, widths};
-use crate::harness::run;
+use crate::convolutions::{Shape, directions};
+use crate::harness::run_in_all_widths;
+use crate::module::Case;
 
 fn shape(channels: usize, input: &[usize], kernel: usize, stride: usize, pad: usize) -> Shape {
     Shape {
@@ -45,19 +46,19 @@ fn shapes() -> Vec<Shape> {
     all
 }
 
+/// Depthwise convolutions.
+pub fn depthwise(dtype: DType, lanes: usize) -> Vec<Case> {
+    let tolerance = if dtype == DType::F32 { 5e-6 } else { 1e-13 };
+    let mut cases = Vec::new();
+    for (i, shape) in shapes().into_iter().enumerate() {
+        let pixels = [8, 3, 14, 1][i % 4];
+        let schedule = Schedule::Depthwise(Depthwise { lanes, pixels });
+        cases.extend(directions(&shape, dtype, schedule, i % 5 == 1, tolerance));
+    }
+    cases
+}
+
 #[test]
 fn depthwise_convolutions_agree_in_all_directions_and_widths() {
-    for vector_bytes in widths() {
-        for dtype in [DType::F32, DType::F64] {
-            let lanes = vector_bytes / dtype.bytes() as usize;
-            let tolerance = if dtype == DType::F32 { 5e-6 } else { 1e-13 };
-            let mut cases = Vec::new();
-            for (i, shape) in shapes().into_iter().enumerate() {
-                let pixels = [8, 3, 14, 1][i % 4];
-                let schedule = Schedule::Depthwise(Depthwise { lanes, pixels });
-                cases.extend(directions(&shape, dtype, schedule, i % 5 == 1, tolerance));
-            }
-            run(&cases, vector_bytes, &[3, 5, 0]);
-        }
-    }
+    run_in_all_widths(depthwise);
 }

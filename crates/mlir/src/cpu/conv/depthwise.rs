@@ -273,10 +273,10 @@ impl<'a, 'c> Sum<'a, 'c> {
         for column in 0..=last {
             let meets = |p: usize, t: i64| p as i64 * ax.in_step + t * ax.in_tap == column;
             let mut value = None;
-            for p in 0..sums.len() {
+            for (p, sum) in sums.iter_mut().enumerate() {
                 for t in (0..taps).filter(|&t| meets(p, t)) {
                     let value = *value.get_or_insert_with(|| read(from, column * self.copy.panel.column));
-                    sums[p] = e.fma(value, filter[t as usize], sums[p]);
+                    *sum = e.fma(value, filter[t as usize], *sum);
                 }
             }
         }
