@@ -1,7 +1,8 @@
 //! Direct convolution: register tiles of positions and output channels, over a copy of the input with its padding.
 //!
-//! It takes every convolution but those with one filter a channel: all directions, ranks, strides, dilations, paddings and
-//! groups. Few input channels, as in a first layer, are treated alike. It leaves alone nothing else.
+//! It takes all directions, ranks, strides, dilations and paddings. Few input channels, as in a first layer, are treated
+//! alike. It leaves alone several groups whose channels do not fill vectors, since weights are stored in vectors of
+//! output channels that belong to one group.
 
 use syncbn_ir::Schedule;
 use syncbn_ir::schedule::{Convolution, Direct as Blocking, Direction};
@@ -18,10 +19,10 @@ const EFFICIENCY: f64 = 0.94;
 impl Candidate for Direct {
     fn accepts(&self, problem: &Problem) -> Option<Schedule> {
         let conv = problem.convolution()?;
-        if conv.is_depthwise() {
+        let lanes = problem.lanes();
+        if !conv.groups_fill(lanes) {
             return None;
         }
-        let lanes = problem.lanes();
         let tile = tile(problem, conv);
         Some(Schedule::Direct(Blocking {
             lanes,

@@ -3,5 +3,44 @@
 #![allow(clippy::unwrap_used)]
 
 mod convolutions;
+mod depthwise;
+mod direct;
 mod harness;
-mod timing;
+mod module;
+mod product;
+mod products;
+mod random;
+mod winograd;
+
+use std::collections::BTreeSet;
+
+use syncbn_ir::{DType, Schedule};
+
+/// Every schedule has a case in each direction that it is for.
+#[test]
+fn every_schedule_has_cases() {
+    let all = [
+        direct::direct,
+        direct::pointwise,
+        direct::general,
+        winograd::winograd,
+        winograd::polyphase,
+        depthwise::depthwise,
+        products::products,
+    ];
+    let cases = all.iter().flat_map(|cases| cases(DType::F32, 16));
+    let found: BTreeSet<(&str, &str)> = cases.map(|case| (case.schedule.name(), case.op.name())).collect();
+    for &name in Schedule::NAMES {
+        let operators: &[&str] = match name {
+            "product" => &["matmul"],
+            "general" => &["conv", "conv_backward_data", "conv_backward_weight", "matmul"],
+            _ => &["conv", "conv_backward_data", "conv_backward_weight"],
+        };
+        for &operator in operators {
+            assert!(
+                found.contains(&(name, operator)),
+                "schedule {name} has no case of {operator}"
+            );
+        }
+    }
+}

@@ -191,6 +191,16 @@ pub fn most(phases: &[Phase], axis: usize) -> i64 {
     phases.iter().map(|p| p[axis].outputs).max().unwrap_or(1)
 }
 
+/// Bytes of a copy of rows that leave the second cache room for what is computed.
+const COPY: i64 = 256 << 10;
+
+/// Rows of outputs that a depthwise convolution computes from one copy of what it reads.
+pub fn rows_of_copy(phases: &[Phase], channels: i64, bytes: i64) -> i64 {
+    let rows = most(phases, 1);
+    let fits = |&rows: &i64| Panel::new(phases, rows, channels, bytes).elements() * bytes <= COPY;
+    (1..=rows).rev().find(fits).unwrap_or(1)
+}
+
 /// Sizes of input and output: those of one axis where the window takes single elements and rows are shorter than a
 /// register tile.
 pub fn flattened(

@@ -92,6 +92,12 @@ impl Convolution {
         self.groups > 1 && self.groups == self.c && self.c == self.k
     }
 
+    /// Whether there is one group, or the input and output channels of each fill vectors of so many lanes.
+    pub fn groups_fill(&self, lanes: usize) -> bool {
+        let fills = |channels: usize| (channels / self.groups.max(1)).is_multiple_of(lanes.max(1));
+        self.groups <= 1 || fills(self.c) && fills(self.k)
+    }
+
     /// Whether kernel, strides and dilations are the same along all axes, and these.
     pub fn has_window(&self, kernel: usize, stride: usize) -> bool {
         let all = |values: &[usize], value: usize| values.iter().all(|&v| v == value);

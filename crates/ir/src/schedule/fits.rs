@@ -33,7 +33,11 @@ impl Schedule {
             Schedule::Depthwise(_) => check(conv.is_depthwise(), "it is for one filter a channel"),
             Schedule::Winograd(_) => check_winograd(&conv, 1),
             Schedule::Polyphase(_) => check_winograd(&conv, 2),
-            Schedule::General | Schedule::Direct(_) | Schedule::Product(_) => Ok(()),
+            Schedule::Direct(s) => check(
+                conv.groups_fill(s.lanes),
+                "it is for one group, or for groups whose channels fill vectors",
+            ),
+            Schedule::General | Schedule::Product(_) => Ok(()),
         }
     }
 

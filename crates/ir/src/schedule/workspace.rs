@@ -20,7 +20,7 @@ impl Schedule {
         };
         if let (Schedule::Product(s), Op::MatMul(op)) = (self, op) {
             let sizes = product_sizes(op, operands, batch_bound);
-            return sizes.map_or(0, |sizes| product(s, sizes).saturating_mul(bytes));
+            return sizes.map_or(0, |[_, _, terms]| product(s, terms).saturating_mul(bytes));
         }
         let Some(conv) = Convolution::of(op, operands, results) else {
             return 0;
@@ -46,7 +46,7 @@ impl Schedule {
                     bytes,
                 )
             }
-            Schedule::Depthwise(s) => padded_image(&conv, s.lanes).saturating_mul(bytes),
+            Schedule::Depthwise(_) => depthwise(&conv, bytes),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),
         }
     }
@@ -58,20 +58,20 @@ fn product_of(sizes: impl IntoIterator<Item = usize>) -> u64 {
         .fold(1, |n: u64, size| n.saturating_mul(size as u64))
 }
 
-/// Elements of one sample, with its padding, of what the direction slides over: `x`, or `dy` for backward data, where
-/// every phase of the stride sees its part of the kernel.
-fn padded_image(conv: &Convolution, channels: usize) -> u64 {
-    let window = &conv.window;
-    let axis = |i: usize| match conv.direction {
+/// The copy of padded rows, and the weights or their gradient with channels innermost.
+fn depthwise(conv: &Convolution, bytes: u64) -> u64 {
+    let sizes = |v: &[usize]| v.iter().map(|&n| n as i64).collect::<Vec<i64>>();
+    let phases = match conv.direction {
+        Direction::BackwardData => axis::backward_data(&conv.window, &sizes(&conv.input)),
         Direction::Forward | Direction::BackwardWeight => {
-            conv.input[i] + window.pad_begin(i) + window.pad_end(i)
-        }
-        Direction::BackwardData => {
-            let reach = window.dilations[i].saturating_mul(window.kernel[i] - 1);
-            conv.output[i] + 2 * reach.div_ceil(window.strides[i])
+            vec![axis::forward(&conv.window, &sizes(&conv.output))]
         }
     };
-    product_of((0..window.rank()).map(axis).chain([channels]))
+    let (channels, element) = (conv.c as i64, bytes as i64);
+    let rows = axis::rows_of_copy(&phases, channels, element);
+    let copy = Panel::new(&phases, rows, channels, element).elements() as u64;
+    let weights = product_of([conv.c, conv.window.volume()]);
+    copy.saturating_add(weights).saturating_mul(bytes)
 }
 
 /// The copy of padded rows, of several images where images are small, and for backward data the weights with input and
@@ -148,9 +148,7 @@ fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
     all.saturating_mul(bytes)
 }
 
-/// One panel of columns, and the rows that meet it.
-fn product(s: &Product, [rows, columns, terms]: [usize; 3]) -> u64 {
-    let depth = s.depth.min(terms);
-    let panel = product_of([depth, columns.next_multiple_of(s.lanes).min(s.vectors * s.lanes)]);
-    panel.saturating_add(product_of([depth, rows.next_multiple_of(s.pixels)]))
+/// One panel of columns.
+fn product(s: &Product, terms: usize) -> u64 {
+    product_of([s.depth.min(terms), s.vectors, s.lanes])
 }

@@ -16,7 +16,8 @@ impl Cpu {
     /// The result, and its moments where the operator has them.
     pub fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General | Schedule::Depthwise(_) => conv::general::forward(op, k, e)?,
+            Schedule::General => conv::general::forward(op, k, e)?,
+            Schedule::Depthwise(s) => conv::depthwise::forward(s, workspace(k)?, op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
             Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -38,7 +39,8 @@ impl Cpu {
         e: &Emitter<'c>,
     ) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General | Schedule::Depthwise(_) => conv::general::backward_data(op, k, e),
+            Schedule::General => conv::general::backward_data(op, k, e),
+            Schedule::Depthwise(s) => conv::depthwise::backward_data(s, workspace(k)?, op, k, e),
             Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -56,7 +58,8 @@ impl Cpu {
         e: &Emitter<'c>,
     ) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General | Schedule::Depthwise(_) => conv::general::backward_weight(op, k, e),
+            Schedule::General => conv::general::backward_weight(op, k, e),
+            Schedule::Depthwise(s) => conv::depthwise_weight::backward_weight(s, workspace(k)?, op, k, e),
             Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -69,7 +72,11 @@ impl Cpu {
 
     /// The product of two matrices.
     pub fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
-        product::general::lower(op, k, e);
+        match k.schedule.unwrap_or(Schedule::General) {
+            Schedule::General => product::general::lower(op, k, e),
+            Schedule::Product(s) => product::blocked::lower(s, workspace(k)?, op, k, e),
+            other => return Err(unknown(other)),
+        }
         Ok(())
     }
 }

@@ -189,6 +189,20 @@ impl<'c> Emitter<'c> {
         });
     }
 
+    /// [`Emitter::each_of`] with values that `body` returns new ones of.
+    pub fn fold_of(
+        &self,
+        count: i64,
+        carried: &[Val<'c>],
+        body: impl FnOnce(&Self, Val<'c>, &[Val<'c>]) -> Vec<Val<'c>>,
+    ) -> Vec<Val<'c>> {
+        match count {
+            ..1 => carried.to_vec(),
+            1 => body(self, self.index(0), carried),
+            _ => self.for_range(self.index(0), self.index(count), 1, carried, body),
+        }
+    }
+
     /// `body` for `0..count`; no loop where that is one turn.
     pub fn each_of(&self, count: i64, body: impl FnOnce(&Self, Val<'c>)) {
         match count {

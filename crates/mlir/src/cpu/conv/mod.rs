@@ -1,5 +1,7 @@
 //! Convolution in its three directions: one file a schedule, and what schedules share.
 
+pub mod depthwise;
+pub mod depthwise_weight;
 pub mod direct;
 pub mod direct_weight;
 pub mod epilogue;

@@ -1,0 +1,239 @@
+//! Nodes with schedules as a graph, and its code as a shared object in this process.
+
+use std::ptr::null_mut;
+
+use libloading::{Library, Symbol};
+use syncbn_abi::{StepArguments, symbols};
+use syncbn_codegen::{Cpu, CpuFlag, Emit, generate};
+use syncbn_ir::ops::{Input, Parameter, ParameterData, Role};
+use syncbn_ir::{
+    Arena, DType, Dim, Graph, Layout, Location, NodeId, Op, Output, OutputKind, Schedule, Shape, TensorType,
+    Value,
+};
+use syncbn_mlir::{Part, Products, Program};
+
+/// One node to run.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// What it shows.
+    pub name: String,
+    /// The operator.
+    pub op: Op,
+    /// Types of its operands, with their layouts.
+    pub operands: Vec<TensorType>,
+    /// Layout of its first result.
+    pub result: Layout,
+    /// How it is computed.
+    pub schedule: Schedule,
+    /// Largest error, as a share of the largest reference magnitude.
+    pub tolerance: f64,
+}
+
+/// Memory that is aligned as arenas are.
+pub struct Memory(Vec<[u64; 8]>);
+
+impl Memory {
+    /// Memory of words that are all the same.
+    pub fn of(bytes: usize, word: u64) -> Memory {
+        Memory(vec![[word; 8]; bytes / 64 + 2])
+    }
+
+    /// Its first byte.
+    pub fn address(&mut self) -> *mut u8 {
+        let start = self.0.as_mut_ptr().cast::<u8>();
+        start.wrapping_add(start.align_offset(64))
+    }
+}
+
+/// A graph of all cases, each with operands and results of its own.
+pub struct Build {
+    pub graph: Graph,
+    pub steps: Vec<NodeId>,
+    pub inputs: Vec<(String, TensorType)>,
+    pub parameters: Vec<(String, TensorType, u64)>,
+    pub results: Vec<TensorType>,
+    pub weight_bytes: u64,
+    pub step_bytes: u64,
+    pub bound: usize,
+}
+
+/// A graph of these cases, for batches up to `bound`.
+pub fn build(cases: &[Case], bound: usize) -> Build {
+    let mut b = Build {
+        graph: Graph::new("schedules"),
+        steps: Vec::new(),
+        inputs: Vec::new(),
+        parameters: Vec::new(),
+        results: Vec::new(),
+        weight_bytes: 0,
+        step_bytes: 0,
+        bound,
+    };
+    for (i, case) in cases.iter().enumerate() {
+        let mut operands = Vec::new();
+        for (slot, ty) in case.operands.iter().enumerate() {
+            let name = format!("{i}.{slot}");
+            let location;
+            let op: Op = match ty.shape.has_batch() {
+                true => {
+                    location = Location {
+                        arena: Arena::Inputs,
+                        offset: b.inputs.len() as u64,
+                    };
+                    b.inputs.push((name.clone(), ty.clone()));
+                    Input {
+                        name: name.clone(),
+                        role: Role::Data,
+                        ty: ty.clone(),
+                    }
+                    .into()
+                }
+                false => {
+                    location = Location {
+                        arena: Arena::Weights,
+                        offset: b.weight_bytes,
+                    };
+                    b.parameters.push((name.clone(), ty.clone(), b.weight_bytes));
+                    b.weight_bytes += ty.bytes(0).unwrap().next_multiple_of(64);
+                    let data = ParameterData::Fill(0.0);
+                    Parameter {
+                        name: name.clone(),
+                        trained: true,
+                        ty: ty.clone(),
+                        data,
+                    }
+                    .into()
+                }
+            };
+            let id = b.graph.add(op, &name, &[]).unwrap();
+            b.graph.node_mut(id).outputs[0].ty = ty.clone();
+            b.graph.node_mut(id).outputs[0].location = Some(location);
+            operands.push(Value::from(id));
+        }
+        let id = b
+            .graph
+            .add(case.op.clone(), &format!("node{i}"), &operands)
+            .unwrap();
+        let node = b.graph.node_mut(id);
+        node.outputs[0].ty.layout = case.result;
+        node.outputs[0].location = Some(Location {
+            arena: Arena::Outputs,
+            offset: i as u64,
+        });
+        node.schedule = Some(case.schedule);
+        b.results.push(node.outputs[0].ty.clone());
+        let bytes = b.graph.workspace_bytes(id, bound);
+        b.graph.node_mut(id).workspace = Some(Location {
+            arena: Arena::Step,
+            offset: 0,
+        });
+        b.step_bytes = b.step_bytes.max(bytes);
+        b.graph.outputs.push(Output {
+            kind: OutputKind::Output,
+            name: format!("{i}"),
+            value: Value::from(id),
+        });
+        b.steps.push(id);
+    }
+    b
+}
+
+/// The code of a graph, in this process.
+pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
+    let cpu = &Cpu::new(CpuFlag::Native);
+    let program = Program {
+        train: None,
+        infer: Some(Part {
+            graph: &b.graph,
+            prepare: &[],
+            step: &b.steps,
+            step_bytes: b.step_bytes,
+        }),
+        dtype,
+        vector_bytes,
+        products: Products::Exact,
+        batch_bound: b.bound,
+        trained_elements: b.weight_bytes / dtype.bytes(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    if let Ok(file) = std::env::var("SYNCBN_ASSEMBLY") {
+        let asm = generate(&program, cpu, Emit::Asm, &mut |_| {}).unwrap();
+        std::fs::write(file, asm).unwrap();
+    }
+    let object = generate(&program, cpu, Emit::Object, &mut |_| {}).unwrap();
+    let (object_file, stub, shared) = ["k.o", "stub.c", "k.so"]
+        .map(|name| folder.path().join(name))
+        .into();
+    std::fs::write(&object_file, object).unwrap();
+    let names = [
+        symbols::ALL_REDUCE,
+        symbols::TRACE,
+        "syncbn_infer_constants",
+        "syncbn_train_constants",
+    ];
+    let source: String = names.iter().map(|name| format!("char {name}[1];\n")).collect();
+    std::fs::write(&stub, source).unwrap();
+    let linked = std::process::Command::new("cc")
+        .args(["-shared", "-o"])
+        .args([&shared, &object_file, &stub])
+        .status()
+        .unwrap();
+    assert!(linked.success());
+    // SAFETY: the object has no initialisers.
+    unsafe { Library::new(&shared).unwrap() }
+}
+
+/// The arguments of a step on `n` samples; what `inputs` and `outputs` point to must stay.
+pub fn arguments(
+    weights: &mut Memory,
+    step: &mut Memory,
+    inputs: &[*const u8],
+    outputs: &[*mut u8],
+    n: usize,
+) -> StepArguments {
+    StepArguments {
+        context: null_mut(),
+        weights: weights.address(),
+        gradients: null_mut(),
+        statistics: null_mut(),
+        prepared: null_mut(),
+        step: step.address(),
+        inputs: inputs.as_ptr(),
+        outputs: outputs.as_ptr(),
+        loss: null_mut(),
+        n: n as i64,
+        total: n as i64,
+        ranks: 1,
+        trace: 0,
+        thread: 0,
+        threads: 1,
+    }
+}
+
+/// Runs the code of a graph once.
+pub fn step(library: &Library, arguments: &StepArguments) {
+    // SAFETY: the function has this signature, and its arguments hold what the graph was planned for.
+    let status = unsafe {
+        let function: Symbol<unsafe extern "C" fn(*const StepArguments) -> i32> =
+            library.get(symbols::INFER_STEP.as_bytes()).unwrap();
+        function(arguments)
+    };
+    assert_eq!(status, 0);
+}
+
+/// A type `[batch, channels, spatial...]`.
+pub fn image(dtype: DType, channels: usize, spatial: &[usize], layout: Layout) -> TensorType {
+    let dims = [&[channels], spatial].concat();
+    TensorType {
+        layout,
+        ..TensorType::new(
+            dtype,
+            Shape(
+                [Dim::Batch]
+                    .into_iter()
+                    .chain(dims.into_iter().map(Dim::Fixed))
+                    .collect(),
+            ),
+        )
+    }
+}
