@@ -68,7 +68,10 @@ pub fn rows(problem: &Problem, conv: &Convolution) -> usize {
             (problem.machine.l2 / 4 / row_bytes.max(1)).clamp(1, height.max(1))
         }
         Direction::BackwardWeight => {
-            let rows = (problem.machine.l2 / 8 / row_bytes.max(1)).clamp(1, height * problem.samples.max(1));
+            // Every block reads and writes all sums, so that it should have many terms.
+            let terms = LEAST_TERMS.div_ceil(width.max(1));
+            let rows = (problem.machine.l2 / 8 / row_bytes.max(1)).max(terms);
+            let rows = rows.clamp(1, height * problem.samples.max(1));
             if rows > height {
                 rows / height * height
             } else {
@@ -77,6 +80,9 @@ pub fn rows(problem: &Problem, conv: &Convolution) -> usize {
         }
     }
 }
+
+/// Positions that a block of backward weights should have.
+const LEAST_TERMS: usize = 256;
 
 /// The register tile of a convolution that slides a window.
 pub fn tile(problem: &Problem, conv: &Convolution) -> Tile {

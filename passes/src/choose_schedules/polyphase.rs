@@ -16,8 +16,8 @@ pub struct Polyphase;
 /// Tiles of 9x9 elements of `x`, in four phases.
 const PHASES: Algorithm = Algorithm {
     values: 81,
-    input: 170.0,
-    output: 130.0,
+    input: 250.0,
+    output: 200.0,
     weight: 110.0,
 };
 

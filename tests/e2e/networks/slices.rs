@@ -1,4 +1,4 @@
-//! Slices, splits and padding.
+//! Slices, splits, padding and transposition.
 
 use super::check::{Case, SPLITS, Target, check};
 use crate::support::net::Attribute::{Int, Ints};
@@ -85,4 +85,13 @@ fn padding_on_several_axes() {
     let pads = net.longs(&[0, 1, 0, 2, 0, 0, 3, -1]);
     let x = net.node("Pad", &[&x, &pads], &[]);
     finish("padding_on_several_axes", net, &x, 5, &[3, 6, 5]);
+}
+
+/// Tiles of every width and a rest on both axes.
+#[test]
+fn another_innermost_axis() {
+    let mut net = Net::new(&[3, 3, 18]);
+    let x = net.conv_bn_relu("x", &[20, 3, 1, 1], &[]);
+    let x = net.node("Transpose", &[&x], &[("perm", Ints(&[0, 3, 2, 1]))]);
+    finish("another_innermost_axis", net, &x, 18, &[3, 3, 18]);
 }

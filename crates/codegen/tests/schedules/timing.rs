@@ -19,6 +19,25 @@ fn timing() {
             (32, 64, 32, 1, 2),
             (128, 256, 8, 1, 2),
         ],
+        "p" => vec![
+            (2048, 512, 7, 1, 1),
+            (512, 2048, 7, 1, 1),
+            (1024, 256, 14, 1, 1),
+            (256, 1024, 14, 1, 1),
+            (64, 256, 56, 1, 1),
+            (256, 64, 56, 1, 1),
+            (1024, 2048, 14, 1, 2),
+        ],
+        "q" => vec![(256, 256, 28, 3, 2), (512, 512, 14, 3, 2)],
+        "w" => vec![
+            (64, 64, 56, 3, 1),
+            (128, 128, 28, 3, 1),
+            (256, 256, 14, 3, 1),
+            (512, 512, 7, 3, 1),
+            (128, 128, 56, 3, 2),
+            (256, 256, 28, 3, 2),
+            (512, 512, 14, 3, 2),
+        ],
         "r50" => vec![
             (3, 64, 224, 7, 2),
             (64, 64, 56, 1, 1),
@@ -59,6 +78,35 @@ fn timing() {
         });
         list.push(("direct".into(), fw));
         list.push(("directw".into(), bw));
+        if set == "p" {
+            list.clear();
+            for r in [1usize, 4, 9, 18, 37, 74] {
+                let rows = (r * 64 / o).max(1);
+                list.push((
+                    format!("dw px{}", rows * o),
+                    Schedule::Direct(Direct {
+                        lanes: 16,
+                        pixels: 8,
+                        vectors: 2,
+                        rows,
+                    }),
+                ));
+            }
+            for r in [64usize, 128, 256, 512] {
+                for p in [7usize, 14] {
+                    let rows = (r / o).max(1);
+                    list.push((
+                        format!("df px{} p{p}", rows * o),
+                        Schedule::Direct(Direct {
+                            lanes: 16,
+                            pixels: p,
+                            vectors: 2,
+                            rows,
+                        }),
+                    ));
+                }
+            }
+        }
         if ks == 3 && st == 1 && c >= 16 {
             let total = n * (h.div_ceil(4)).pow(2);
             for tiles in [16usize, 32, 64, 128] {
@@ -84,6 +132,9 @@ fn timing() {
                 .enumerate()
             {
                 if i == 1 || (i == 2 && c == 3) {
+                    continue;
+                }
+                if name.starts_with("dw") && i != 3 || name.starts_with("df") && i == 3 {
                     continue;
                 }
                 if name == "direct" && i == 3 || name == "directw" && i != 3 {

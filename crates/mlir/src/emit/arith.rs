@@ -1,7 +1,9 @@
 //! Constants, arithmetic, comparisons and conversions.
 
 use melior::ir::Attribute;
-use melior::ir::attribute::{DenseElementsAttribute, FloatAttribute, IntegerAttribute};
+use melior::ir::attribute::{
+    DenseElementsAttribute, DenseI64ArrayAttribute, FloatAttribute, IntegerAttribute,
+};
 
 use super::{Elem, Emitter, Val};
 
@@ -234,6 +236,16 @@ impl<'c> Emitter<'c> {
     /// `a << b`
     pub fn shift_left(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.shli", "arith.shli", a, b)
+    }
+
+    /// The lanes of two vectors in turn, as two vectors.
+    pub fn interleave(&self, a: Val<'c>, b: Val<'c>) -> [Val<'c>; 2] {
+        let lanes = a.lanes as i64;
+        [0, lanes / 2].map(|first| {
+            let mask: Vec<i64> = (0..lanes).map(|i| first + i / 2 + i % 2 * lanes).collect();
+            let mask: Attribute<'c> = DenseI64ArrayAttribute::new(self.context, &mask).into();
+            self.op1("vector.shuffle", &[a, b], (a.elem, a.lanes), &[("mask", mask)])
+        })
     }
 
     /// The sum of all lanes, in a fixed order.

@@ -132,6 +132,21 @@ impl<'c> Emitter<'c> {
         }
     }
 
+    /// Fetches the cache line of `p + at`, to be written to soon or to be read.
+    pub fn prefetch(&self, p: Pointer<'c>, at: i64, write: bool) {
+        let attributes = [
+            ("rw", self.i32_attribute(i64::from(write))),
+            ("hint", self.i32_attribute(3)),
+            ("cache", self.i32_attribute(1)),
+        ];
+        self.op(
+            "llvm.intr.prefetch",
+            &[self.shift(p, at).address],
+            &[],
+            &attributes,
+        );
+    }
+
     /// Copies `count` neighbours, in vectors of `lanes`.
     pub fn copy_run(&self, from: Pointer<'c>, to: Pointer<'c>, count: i64, lanes: usize) {
         self.each_vector(count, lanes, |e, at, active| {

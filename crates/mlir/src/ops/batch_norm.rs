@@ -7,17 +7,15 @@ use super::kernel::{Kernel, Tensor};
 use super::rows::Constants;
 use crate::emit::{Buffer, Elem, Emitter, Index, Val};
 
-/// What normalising needs of one channel: `xhat = ((x - high) - low) * inv_std`, where `high + low` is the
-/// mean in f64: a mean rounded to f32 would leave an error of its own size in small deviations.
+/// What normalising needs of one channel: the deviation `(x - high) - low`, where `high + low` is the mean in f64: a mean
+/// rounded to f32 would leave an error of its own size in small deviations.
 pub struct Channel<'c> {
     /// The mean, rounded.
     pub high: Val<'c>,
     /// What rounding took from it.
     pub low: Option<Val<'c>>,
-    /// Inverse deviation.
-    pub inv_std: Val<'c>,
-    /// Scale, where the operator has it.
-    pub scale: Option<Val<'c>>,
+    /// `scale / standard deviation`; the scale is 1 where the operator has none.
+    pub factor: Val<'c>,
     /// Bias, where the operator has it.
     pub bias: Option<Val<'c>>,
 }
@@ -41,17 +39,23 @@ impl<'c> Statistics<'c> {
     pub fn channel(&self, e: &Emitter<'c>, c: Index<'c>) -> Channel<'c> {
         let mean = e.load(&self.mean, &[c], None);
         let (high, low) = e.split(mean, self.elem);
-        let inv_std = e.load(&self.inv_std, &[c], None);
-        let inv_std = e.convert(inv_std, self.elem);
-        let scale = self.scale.as_ref().map(|b| e.load(b, &[c], None));
+        let inv_std = self.inv_std(e, c);
+        let factor = match &self.scale {
+            Some(scale) => e.mul(inv_std, e.load(scale, &[c], None)),
+            None => inv_std,
+        };
         let bias = self.bias.as_ref().map(|b| e.load(b, &[c], None));
         Channel {
             high,
             low,
-            inv_std,
-            scale,
+            factor,
             bias,
         }
+    }
+
+    /// The inverse deviation of one channel, rounded.
+    pub fn inv_std(&self, e: &Emitter<'c>, c: Index<'c>) -> Val<'c> {
+        e.convert(e.load(&self.inv_std, &[c], None), self.elem)
     }
 }
 
@@ -60,33 +64,26 @@ impl<'c> Constants<'c> for Channel<'c> {
         Channel {
             high: f(self.high),
             low: self.low.map(&mut *f),
-            inv_std: f(self.inv_std),
-            scale: self.scale.map(&mut *f),
+            factor: f(self.factor),
             bias: self.bias.map(&mut *f),
         }
     }
 }
 
 impl<'c> Channel<'c> {
-    /// The normalised value.
-    pub fn xhat(&self, e: &Emitter<'c>, x: Val<'c>) -> Val<'c> {
-        let mut d = e.sub(x, self.high);
-        if let Some(low) = self.low {
-            d = e.sub(d, low);
-        }
-        e.mul(d, self.inv_std)
+    /// How far a value is from the mean.
+    pub fn deviation(&self, e: &Emitter<'c>, x: Val<'c>) -> Val<'c> {
+        let d = e.sub(x, self.high);
+        self.low.map_or(d, |low| e.sub(d, low))
     }
 
-    /// `xhat * scale + bias + residual`
-    pub fn affine(&self, e: &Emitter<'c>, xhat: Val<'c>, residual: Option<Val<'c>>) -> Val<'c> {
-        let mut z = match (self.scale, self.bias) {
-            (Some(scale), Some(bias)) => e.fma(xhat, scale, bias),
-            _ => xhat,
+    /// `deviation * factor + bias + residual`
+    pub fn affine(&self, e: &Emitter<'c>, deviation: Val<'c>, residual: Option<Val<'c>>) -> Val<'c> {
+        let z = match self.bias {
+            Some(bias) => e.fma(deviation, self.factor, bias),
+            None => e.mul(deviation, self.factor),
         };
-        if let Some(residual) = residual {
-            z = e.add(z, residual);
-        }
-        z
+        residual.map_or(z, |residual| e.add(z, residual))
     }
 }
 
@@ -111,9 +108,8 @@ pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &Emitter<'c>) {
         &|e, c| statistics.channel(e, c),
         &|e, channel, at| {
             let v = e.load(&xb, at, None);
-            let xhat = channel.xhat(e, v);
             let r = residual.as_ref().map(|r| e.load(r, at, None));
-            let mut z = channel.affine(e, xhat, r);
+            let mut z = channel.affine(e, channel.deviation(e, v), r);
             if let Some(f) = op.activation {
                 z = e.unary(f, z);
             }
@@ -140,15 +136,13 @@ pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &Emitter<'c>) {
         Channel {
             high: mean,
             low: None,
-            inv_std,
-            scale: Some(scale),
+            factor: e.mul(inv_std, scale),
             bias: Some(bias),
         }
     };
     per_channel(e, image, k.width(elem), &prepare, &|e, channel, at| {
         let v = e.load(&xb, at, None);
-        let xhat = channel.xhat(e, v);
-        let z = channel.affine(e, xhat, None);
+        let z = channel.affine(e, channel.deviation(e, v), None);
         e.store(&yb, at, z);
     });
 }

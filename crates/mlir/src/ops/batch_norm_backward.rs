@@ -35,45 +35,45 @@ impl<'c> Backward<'c> {
         }
     }
 
-    /// `(xhat, dz)` at an index.
+    /// The deviation of `x` from the mean, and `dz`, at an index.
     fn at(&self, e: &Emitter<'c>, channel: &Channel<'c>, at: &[Index<'c>]) -> (Val<'c>, Val<'c>) {
         let x = e.load(&self.x, at, None);
-        let xhat = channel.xhat(e, x);
+        let d = channel.deviation(e, x);
         let dy = e.load(&self.dy, at, None);
         let Some(f) = self.activation else {
-            return (xhat, dy);
+            return (d, dy);
         };
         let residual = self.residual.as_ref().map(|r| e.load(r, at, None));
-        let z = channel.affine(e, xhat, residual);
-        (xhat, e.unary_backward(f, z, dy))
+        let z = channel.affine(e, d, residual);
+        (d, e.unary_backward(f, z, dy))
     }
 }
 
 /// What the gradient of an element needs of its channel.
 struct Slope<'c> {
     channel: Channel<'c>,
-    /// The mean of `dz`, rounded, and what rounding took from it.
-    mean: (Val<'c>, Option<Val<'c>>),
-    /// The mean of `dz * xhat`.
+    /// The mean of `dz`, rounded.
+    mean: Val<'c>,
+    /// What rounding took from the mean, times `-scale * inv_std`.
+    rest: Option<Val<'c>>,
+    /// The mean of `dz * xhat`, times `inv_std`.
     product: Val<'c>,
-    /// `scale * inv_std`
-    factor: Val<'c>,
 }
 
 impl<'c> Constants<'c> for Slope<'c> {
     fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self {
         Slope {
             channel: self.channel.map(f),
-            mean: (f(self.mean.0), self.mean.1.map(&mut *f)),
+            mean: f(self.mean),
+            rest: self.rest.map(&mut *f),
             product: f(self.product),
-            factor: f(self.factor),
         }
     }
 }
 
-/// `[sum dz, sum dz * xhat]`, and `dz` itself where it is a result. The first is in f64 throughout: `data` takes it from
-/// every element, so that its error would be that of what sums `dx`, such as the gradient of a bias before the layer,
-/// which is 0.
+/// `[sum dz, sum dz * xhat]`, of which the latter is that of `dz * deviation` times the inverse deviation; and `dz` itself
+/// where it is a result. The first is in f64 throughout: `data` takes it from every element, so that its error would be
+/// that of what sums `dx`, such as the gradient of a bias before the layer, which is 0.
 pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let backward = Backward::new(k, op.activation, [4, 5, 6]);
@@ -86,18 +86,19 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
         (&[Elem::F64, elem], width_of_sums(k, e, image, elem)),
         &|e, c| backward.statistics.channel(e, c),
         &|e, channel, at, sums| {
-            let (xhat, dz) = backward.at(e, channel, at);
+            let (d, dz) = backward.at(e, channel, at);
             if let Some(stored) = &stored {
                 e.store(stored, at, dz);
             }
-            let xhat = e.convert(xhat, sums[1].elem);
+            let d = e.convert(d, sums[1].elem);
             let (term, dz) = (e.convert(dz, sums[0].elem), e.convert(dz, sums[1].elem));
-            vec![e.add(sums[0], term), e.fma(dz, xhat, sums[1])]
+            vec![e.add(sums[0], term), e.fma(dz, d, sums[1])]
         },
         &|e, c, _, sums| {
             e.store(&result, &[c], sums[0]);
+            let inv_std = e.load(&backward.statistics.inv_std, &[c], None);
             let at = e.index_offset(c, image.channels);
-            e.store(&result, &[at], sums[1]);
+            e.store(&result, &[at], e.mul(sums[1], inv_std));
         },
     );
 }
@@ -125,26 +126,23 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
         let g_at = e.index_offset(c, image.channels);
         let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));
         let (b, g) = (per_element(e, b), per_element(e, g));
-        let (b, b_low) = e.split(b, elem);
-        let g = e.convert(g, elem);
-        let factor = match channel.scale {
-            Some(scale) => e.mul(scale, channel.inv_std),
-            None => channel.inv_std,
-        };
+        let (mean, low) = e.split(b, elem);
+        let inv_std = backward.statistics.inv_std(e, c);
         Slope {
+            mean,
+            rest: low.map(|low| e.mul(e.neg(channel.factor), low)),
+            product: e.mul(e.convert(g, elem), inv_std),
             channel,
-            mean: (b, b_low),
-            product: g,
-            factor,
         }
     };
     per_channel(e, image, k.width(elem), &prepare, &|e, slope, at| {
-        let (xhat, dz) = backward.at(e, &slope.channel, at);
-        let mut centred = e.sub(dz, slope.mean.0);
-        if let Some(low) = slope.mean.1 {
-            centred = e.sub(centred, low);
-        }
-        let rest = e.fma(e.neg(xhat), slope.product, centred);
-        e.store(&result, at, e.mul(slope.factor, rest));
+        let (d, dz) = backward.at(e, &slope.channel, at);
+        let centred = e.sub(dz, slope.mean);
+        let steep = e.fma(e.neg(d), slope.product, centred);
+        let dx = match slope.rest {
+            Some(rest) => e.fma(slope.channel.factor, steep, rest),
+            None => e.mul(slope.channel.factor, steep),
+        };
+        e.store(&result, at, dx);
     });
 }

@@ -39,10 +39,11 @@ pub fn per_channel<'c, P: Constants<'c>>(
         return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
             let kept = Kept::new(e, first, count, width, channel);
             let width = VECTORS * width;
-            rows::each(e, image, |e, row| {
+            rows::runs(e, image, rows::FEW, |e, run| {
                 e.map(&[Extent::Fixed(count)], width, &|e, at| {
                     let prepared = kept.load(e, at[0]);
-                    body(e, &prepared, &row.at(e.index_add(first, at[0])));
+                    let c = e.index_add(first, at[0]);
+                    run.each(e, |e, row| body(e, &prepared, &row.at(c)));
                 });
             });
         });
@@ -99,7 +100,7 @@ pub fn channel_sums<'c, P: Constants<'c>>(
         return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
             let kept = Kept::new(e, first, count, width, channel);
             let totals = Totals::new(e, elems.len(), count, width);
-            rows::runs(e, image, |e, run| {
+            rows::runs(e, image, rows::RUN, |e, run| {
                 e.map(&[Extent::Fixed(count)], width, &|e, at| {
                     let prepared = kept.load(e, at[0]);
                     let c = e.index_add(first, at[0]);

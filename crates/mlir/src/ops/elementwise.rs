@@ -5,6 +5,7 @@ use syncbn_ir::ops::{Binary, Concat, Pad, Slice, Transpose, Unary, UnaryBackward
 use syncbn_ir::{Dim, Layout, Shape, TensorType};
 
 use super::kernel::{Kernel, Tensor, fixed, strides};
+use super::tiles::Tiles;
 use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
 
 /// Strides with which a tensor is read along the axes of `shape`, to which it broadcasts.
@@ -81,6 +82,12 @@ fn strided<'c>(
     };
     let widest = buffers.iter().map(|b| b.elem.bytes()).max().unwrap_or(8);
     let width = (k.vector_bytes as i64 / widest) as usize;
+    if let [x] = operands
+        && let Some(tiles) = Tiles::of(e, &extents, x, result, width)
+    {
+        let copied = |e: &Emitter<'c>, v: Val<'c>| e.convert(f(e, &[v]), result.elem);
+        return tiles.copy(e, &extents, [x, result], width, &copied);
+    }
     e.map(&extents, width, &|e, at| {
         let values: Vec<Val<'c>> = operands.iter().map(|b| e.load(b, at, None)).collect();
         let v = f(e, &values);

@@ -15,6 +15,7 @@ pub mod resize;
 mod rows;
 pub mod stage;
 pub mod target;
+mod tiles;
 pub mod update;
 pub mod window;
 

@@ -75,7 +75,7 @@ fn moments_of_rows<'c>(
     let width = width_of_sums(k, e, image, x.elem);
     e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
         let totals = Totals::new(e, 2, count, width);
-        rows::runs(e, image, |e, run| {
+        rows::runs(e, image, rows::RUN, |e, run| {
             let (row, length) = (run.first(e), run.length(e));
             e.map(&[Extent::Fixed(count)], width, &|e, at| {
                 let c = e.index_add(first, at[0]);

@@ -9,7 +9,10 @@ use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
 /// Channels that are taken at once, so that their arrays fit on the stack of any thread.
 pub const MOST_CHANNELS: i64 = 2048;
 /// Rows that are summed in the element type. Longer runs would lose digits, shorter ones time.
-const RUN: i64 = 64;
+pub const RUN: i64 = 64;
+
+/// Rows that share what is loaded for their channels. More would take more memory at once than a cache holds near.
+pub const FEW: i64 = 16;
 
 /// Values that are the same for all elements of a channel.
 pub trait Constants<'c> {
@@ -128,14 +131,6 @@ fn count<'c>(e: &Emitter<'c>, image: Image<'c>) -> Val<'c> {
     }
 }
 
-/// `body` for every row.
-pub fn each<'c>(e: &Emitter<'c>, image: Image<'c>, body: impl FnOnce(&Emitter<'c>, Row<'c>)) {
-    e.for_range(e.index(0), count(e, image), 1, &[], |e, i, _| {
-        body(e, row(e, image, Index::uniform(i)));
-        Vec::new()
-    });
-}
-
 /// Neighbouring rows.
 pub struct Run<'c> {
     image: Image<'c>,
@@ -152,6 +147,14 @@ impl<'c> Run<'c> {
     /// Number of rows, in f64.
     pub fn length(&self, e: &Emitter<'c>) -> Val<'c> {
         e.convert(e.sub(self.high, self.low), Elem::F64)
+    }
+
+    /// `body` for every row.
+    pub fn each(&self, e: &Emitter<'c>, body: impl FnOnce(&Emitter<'c>, Row<'c>)) {
+        e.for_range(self.low, self.high, 1, &[], |e, i, _| {
+            body(e, row(e, self.image, Index::uniform(i)));
+            Vec::new()
+        });
     }
 
     /// Sums over the rows, each in an element type of its own.
@@ -171,11 +174,11 @@ impl<'c> Run<'c> {
     }
 }
 
-/// `body` for runs of up to [`RUN`] rows, in order.
-pub fn runs<'c>(e: &Emitter<'c>, image: Image<'c>, body: impl FnOnce(&Emitter<'c>, &Run<'c>)) {
+/// `body` for runs of up to `most` rows, in order.
+pub fn runs<'c>(e: &Emitter<'c>, image: Image<'c>, most: i64, body: impl FnOnce(&Emitter<'c>, &Run<'c>)) {
     let rows = count(e, image);
-    e.for_range(e.index(0), rows, RUN, &[], |e, low, _| {
-        let high = e.min(e.add(low, e.index(RUN)), rows);
+    e.for_range(e.index(0), rows, most, &[], |e, low, _| {
+        let high = e.min(e.add(low, e.index(most)), rows);
         body(e, &Run { image, low, high });
         Vec::new()
     });

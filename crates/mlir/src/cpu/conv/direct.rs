@@ -291,13 +291,20 @@ impl<'c> Sum<'_, 'c> {
                 loops.push(Turns::fixed(self.reduced, 1, lanes as i64));
             }
         }
+        let target = Pointer::new(self.target.pointer, self.target.memory_elem());
+        let start = e.add(at, e.mul(first, e.index(ax.out_step * f.outputs)));
+        // Results are far apart, which the processor does not foresee; they come while the sums are taken.
+        let ahead = e.advance(target, start, 1);
+        for p in 0..pixels {
+            for v in 0..columns.vectors {
+                e.prefetch(ahead, p * ax.out_step * f.outputs + v * lanes as i64, true);
+            }
+        }
         let zeros = tile.zeros(e);
         let sums = match az.taps * ay.taps * ax.taps {
             0 => zeros,
             _ => tile.accumulate(e, &loops, &zeros),
         };
-        let target = Pointer::new(self.target.pointer, self.target.memory_elem());
-        let start = e.add(at, e.mul(first, e.index(ax.out_step * f.outputs)));
         for (r, sums) in sums.chunks(columns.vectors as usize).enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 let active = match v as i64 + 1 == columns.vectors {
