@@ -176,41 +176,6 @@ fn every_rank_has_the_same_statistics_to_the_bit() {
 }
 
 #[test]
-fn two_runs_give_the_same_bits() {
-    let network = Network::new("mobilenetv2_narrow");
-    let executable = network.compiled(&["--precision", "f32"]);
-    for split in ["8", "2,2,2,2", "5,3,0"] {
-        let flags = [&SGD[..], &["--steps", "5", "--rank-batches", split]].concat();
-        let (one, two) = (
-            executable.train(&network.data(), &flags),
-            executable.train(&network.data(), &flags),
-        );
-        assert!(one.weight_bytes == two.weight_bytes, "{split}");
-    }
-    // Shuffled, by the seed.
-    let folder = tempfile::tempdir().unwrap();
-    let data = network.data();
-    let train = |seed: &str, save: &str| {
-        let mut flags = vec![
-            "train",
-            "--data",
-            data.to_str().unwrap(),
-            "--seed",
-            seed,
-            "--save",
-            save,
-        ];
-        flags.extend(["--ranks", "2", "--batch", "2", "--epochs", "2"]);
-        executable.run(folder.path(), &flags).ok();
-        std::fs::read(folder.path().join(save)).unwrap()
-    };
-    let first = train("1", "a");
-    assert!(first == train("1", "b"));
-    assert!(first != train("2", "c"));
-    assert_eq!(listing(folder.path()), ["a", "b", "c"]);
-}
-
-#[test]
 fn two_compilations_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["syncbnnet_w4", "mlp_bn1d"] {

@@ -137,7 +137,8 @@ fn graphs_parse_back_to_the_same_text() {
 fn the_optimised_graph_is_that_of_the_golden_test() {
     let folder = tempfile::tempdir().unwrap();
     let model = fixture("dev/syncbnnet_small.onnx");
-    let flags = "--emit graph-opt -o - --mode train --target cpu --batch 8 --stop-after schedule";
+    let flags =
+        "--emit graph-opt -o - --mode train --target cpu --cpu x86-64-v3 --batch 8 --stop-after schedule";
     let arguments = [
         &[model.to_str().unwrap()],
         &flags.split(' ').collect::<Vec<_>>()[..],

@@ -19,4 +19,5 @@ mod networks;
 mod per_layer;
 mod random;
 mod recipes;
+mod repeated;
 mod support;

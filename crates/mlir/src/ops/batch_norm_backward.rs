@@ -52,9 +52,11 @@ impl<'c> Backward<'c> {
 /// What the gradient of an element needs of its channel.
 struct Slope<'c> {
     channel: Channel<'c>,
-    /// The mean of `dz`, rounded, and what rounding took from it.
-    mean: (Val<'c>, Option<Val<'c>>),
-    /// The mean of `dz * xhat`, times `scale * inv_std^2`.
+    /// The mean of `dz`, rounded.
+    mean: Val<'c>,
+    /// What rounding took from the mean, times `-scale * inv_std`.
+    rest: Option<Val<'c>>,
+    /// The mean of `dz * xhat`, times `inv_std`.
     product: Val<'c>,
 }
 
@@ -62,7 +64,8 @@ impl<'c> Constants<'c> for Slope<'c> {
     fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self {
         Slope {
             channel: self.channel.map(f),
-            mean: (f(self.mean.0), self.mean.1.map(&mut *f)),
+            mean: f(self.mean),
+            rest: self.rest.map(&mut *f),
             product: f(self.product),
         }
     }
@@ -123,20 +126,23 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
         let g_at = e.index_offset(c, image.channels);
         let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));
         let (b, g) = (per_element(e, b), per_element(e, g));
-        let steep = e.mul(channel.factor, backward.statistics.inv_std(e, c));
+        let (mean, low) = e.split(b, elem);
+        let inv_std = backward.statistics.inv_std(e, c);
         Slope {
-            product: e.mul(e.convert(g, elem), steep),
-            mean: e.split(b, elem),
+            mean,
+            rest: low.map(|low| e.mul(e.neg(channel.factor), low)),
+            product: e.mul(e.convert(g, elem), inv_std),
             channel,
         }
     };
     per_channel(e, image, k.width(elem), &prepare, &|e, slope, at| {
         let (d, dz) = backward.at(e, &slope.channel, at);
-        let mut centred = e.sub(dz, slope.mean.0);
-        if let Some(low) = slope.mean.1 {
-            centred = e.sub(centred, low);
-        }
-        let own = e.mul(centred, slope.channel.factor);
-        e.store(&result, at, e.fma(e.neg(d), slope.product, own));
+        let centred = e.sub(dz, slope.mean);
+        let steep = e.fma(e.neg(d), slope.product, centred);
+        let dx = match slope.rest {
+            Some(rest) => e.fma(slope.channel.factor, steep, rest),
+            None => e.mul(slope.channel.factor, steep),
+        };
+        e.store(&result, at, dx);
     });
 }

@@ -21,8 +21,14 @@ fn broadcast_strides(ty: &TensorType, shape: &Shape) -> Vec<i64> {
 }
 
 /// The axes of `shape` in the order of the last tensor's memory, of which neighbours that every tensor walks through with
-/// one stride are merged. The batch stays an axis of its own, outermost; an empty shape becomes one axis of size 1.
-fn merge<'c>(k: &Kernel<'c>, shape: &Shape, strides: &[Vec<i64>]) -> (Vec<Extent<'c>>, Vec<Vec<i64>>) {
+/// one stride are merged. The batch stays an axis of its own, outermost; an empty shape becomes one axis of size 1. Axis 0
+/// of a tensor in blocks has no one stride, so that it is not merged where there is such a tensor.
+fn merge<'c>(
+    k: &Kernel<'c>,
+    shape: &Shape,
+    strides: &[Vec<i64>],
+    blocked: bool,
+) -> (Vec<Extent<'c>>, Vec<Vec<i64>>) {
     let first = usize::from(shape.has_batch());
     let mut order: Vec<usize> = (first..shape.rank()).collect();
     if let Some(result) = strides.last() {
@@ -30,10 +36,13 @@ fn merge<'c>(k: &Kernel<'c>, shape: &Shape, strides: &[Vec<i64>]) -> (Vec<Extent
     }
     let mut sizes: Vec<i64> = Vec::new();
     let mut merged: Vec<Vec<i64>> = vec![Vec::new(); strides.len()];
+    let mut before = None;
     for i in order {
+        let outer = before.replace(i);
         let size = fixed(shape.0[i]);
         let mut pairs = strides.iter().zip(&merged);
-        let joins = pairs.all(|(s, m)| m.last().is_some_and(|&outer| outer == s[i] * size));
+        let joins = pairs.all(|(s, m)| m.last().is_some_and(|&last| last == s[i] * size));
+        let joins = joins && !(blocked && outer == Some(0));
         match sizes.last_mut() {
             Some(last) if joins => *last *= size,
             _ => {
@@ -70,7 +79,10 @@ fn strided<'c>(
     f: &dyn Fn(&Emitter<'c>, &[Val<'c>]) -> Val<'c>,
 ) {
     let strides: Vec<Vec<i64>> = tensors.iter().map(|(_, s, _)| s.clone()).collect();
-    let (extents, merged) = merge(k, shape, &strides);
+    let blocked = tensors
+        .iter()
+        .any(|(t, ..)| matches!(t.ty.layout, Layout::Filter(_)));
+    let (extents, merged) = merge(k, shape, &strides, blocked);
     let mut buffers: Vec<Buffer<'c>> = Vec::new();
     for ((tensor, _, offset), strides) in tensors.iter().zip(&merged) {
         let mut buffer = tensor.view(strides);
