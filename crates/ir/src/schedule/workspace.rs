@@ -19,6 +19,12 @@ impl Schedule {
             return 0;
         };
         if let (Schedule::Product(s), Op::MatMul(op)) = (self, op) {
+            // Rows whose terms are neighbours, and terms that are the batch, are read where they are.
+            let batch = operands.first().is_some_and(|a| a.shape.has_batch());
+            let in_place = if op.transpose_a { batch } else { op.transpose_b };
+            if in_place {
+                return 0;
+            }
             let sizes = product_sizes(op, operands, batch_bound);
             return sizes.map_or(0, |[_, _, terms]| product(s, terms).saturating_mul(bytes));
         }

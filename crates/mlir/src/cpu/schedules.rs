@@ -74,7 +74,7 @@ impl Cpu {
     pub fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General => product::general::lower(op, k, e),
-            Schedule::Product(s) => product::blocked::lower(s, workspace(k)?, op, k, e),
+            Schedule::Product(s) => product::blocked::lower(s, workspace(k), op, k, e)?,
             other => return Err(unknown(other)),
         }
         Ok(())

@@ -1,15 +1,22 @@
-//! Matrix product in register tiles: a panel of columns is copied to where all rows find it in the cache.
+//! Matrix product in register tiles: a panel of columns is copied to where all rows find it in the cache. Terms that are
+//! the batch need no copy.
 
 use syncbn_ir::ops::MatMul;
 use syncbn_ir::schedule::Product;
 
 use super::microkernel::{Tile, Turns};
 use super::{dots, rows::each_rows};
-use crate::emit::{Emitter, Extent, Pointer, Val};
+use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed, matrix};
 
-/// `y[m, n] = sum over k of a[m, k] * b[k, n]`
-pub fn lower<'c>(s: Product, workspace: Val<'c>, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
+/// `y[m, n] = sum over k of a[m, k] * b[k, n]`. Only what is copied needs a workspace.
+pub fn lower<'c>(
+    s: Product,
+    workspace: Result<Val<'c>, String>,
+    op: &MatMul,
+    k: &Kernel<'c>,
+    e: &Emitter<'c>,
+) -> Result<(), String> {
     let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let (rows, terms, a_row, a_term) = matrix(&a.ty, op.transpose_a);
     let (_, columns, b_term, b_column) = matrix(&b.ty, op.transpose_b);
@@ -28,14 +35,15 @@ pub fn lower<'c>(s: Product, workspace: Val<'c>, op: &MatMul, k: &Kernel<'c>, e:
         rows: k.extent(rows),
         terms: k.extent(terms),
         columns: fixed(columns),
-        panel: Pointer::new(workspace, b.memory_elem()),
     };
     match product.terms {
         Extent::Fixed(terms) if a_term == 1 && b_term == 1 => {
             dots::emit(&product, terms, s.vectors as i64, e)
         }
-        _ => product.emit(e),
+        Extent::Fixed(terms) => product.by_columns(e, Pointer::new(workspace?, b.memory_elem()), terms),
+        Extent::Batch(_) => product.by_rows(e),
     }
+    Ok(())
 }
 
 /// A product, and how it is blocked.
@@ -63,7 +71,6 @@ pub struct Blocked<'c> {
     terms: Extent<'c>,
     /// Columns of the result.
     pub columns: i64,
-    panel: Pointer<'c>,
 }
 
 /// The panel at hand.
@@ -75,70 +82,77 @@ struct Panel<'c> {
     /// First term, and how many there are.
     term: Val<'c>,
     terms: Extent<'c>,
+    /// The right operand there, and from a term to the next one.
+    right: Pointer<'c>,
+    step: i64,
 }
 
 impl<'c> Blocked<'c> {
-    fn emit(&self, e: &Emitter<'c>) {
-        each(e, self.rows, |e, row| {
-            e.zero_run(e.advance(self.y, row, self.columns), self.columns, self.lanes);
+    /// Panel by panel, each of which is copied to `copy` first.
+    fn by_columns(&self, e: &Emitter<'c>, copy: Pointer<'c>, terms: i64) {
+        self.each_columns(e, &|e, first, columns| {
+            let panel = |e: &Emitter<'c>, term: Val<'c>, terms: i64| {
+                let panel = Panel {
+                    first,
+                    columns,
+                    term,
+                    terms: Extent::Fixed(terms),
+                    right: copy,
+                    step: self.width,
+                };
+                self.fill(e, panel, terms);
+                each_rows(e, self.rows, self.pixels, &|e, row, rows| {
+                    self.tile(e, panel, row, rows)
+                });
+            };
+            let whole = terms / self.depth;
+            e.each_of(whole, |e, i| panel(e, e.mul(i, e.index(self.depth)), self.depth));
+            let rest = terms - whole * self.depth;
+            if rest > 0 {
+                panel(e, e.index(whole * self.depth), rest);
+            }
         });
-        let whole = self.columns / self.width;
-        e.each_of(whole, |e, i| {
-            self.columns(e, e.mul(i, e.index(self.width)), self.width)
-        });
-        let rest = self.columns - whole * self.width;
-        if rest > 0 {
-            self.columns(e, e.index(whole * self.width), rest);
-        }
     }
 
-    /// Some columns of the result.
-    fn columns(&self, e: &Emitter<'c>, first: Val<'c>, columns: i64) {
-        let panel = |e: &Emitter<'c>, term: Val<'c>, terms: Extent<'c>| {
-            let panel = Panel {
-                first,
-                columns,
-                term,
-                terms,
-            };
-            self.fill(e, panel);
-            each_rows(e, self.rows, self.pixels, &|e, row, rows| {
-                self.tile(e, panel, row, rows)
+    /// Row by row: a batch has few terms, so that writing the result takes the time.
+    fn by_rows(&self, e: &Emitter<'c>) {
+        each_rows(e, self.rows, self.pixels, &|e, row, rows| {
+            self.each_columns(e, &|e, first, columns| {
+                let panel = Panel {
+                    first,
+                    columns,
+                    term: e.index(0),
+                    terms: self.terms,
+                    right: e.advance(self.b, first, self.b_strides[1]),
+                    step: self.b_strides[0],
+                };
+                self.tile(e, panel, row, rows);
             });
-        };
-        match self.terms {
-            Extent::Fixed(terms) => {
-                let whole = terms / self.depth;
-                e.each_of(whole, |e, i| {
-                    panel(e, e.mul(i, e.index(self.depth)), Extent::Fixed(self.depth));
-                });
-                let rest = terms - whole * self.depth;
-                if rest > 0 {
-                    panel(e, e.index(whole * self.depth), Extent::Fixed(rest));
-                }
-            }
-            Extent::Batch(terms) => {
-                e.for_range(e.index(0), terms, self.depth, &[], |e, term, _| {
-                    let count = e.min(e.index(self.depth), e.sub(terms, term));
-                    panel(e, term, Extent::Batch(count));
-                    Vec::new()
-                });
-            }
+        });
+    }
+
+    /// `body` for the columns of each panel, with the first one and how many there are.
+    fn each_columns(&self, e: &Emitter<'c>, body: &dyn Fn(&Emitter<'c>, Val<'c>, i64)) {
+        let whole = self.columns / self.width;
+        e.each_of(whole, |e, i| body(e, e.mul(i, e.index(self.width)), self.width));
+        let rest = self.columns - whole * self.width;
+        if rest > 0 {
+            body(e, e.index(whole * self.width), rest);
         }
     }
 
     /// Copies the panel.
-    fn fill(&self, e: &Emitter<'c>, panel: Panel<'c>) {
+    fn fill(&self, e: &Emitter<'c>, panel: Panel<'c>, terms: i64) {
         let [term_stride, column_stride] = self.b_strides;
         let from = e.advance(
             e.advance(self.b, panel.term, term_stride),
             panel.first,
             column_stride,
         );
-        each(e, panel.terms, |e, term| {
+        e.each_of(terms, |e, term| {
             let (from, to) = (
                 e.advance(from, term, term_stride),
-                e.advance(self.panel, term, self.width),
+                e.advance(panel.right, term, panel.step),
             );
             if column_stride == 1 {
                 return e.copy_run(from, to, panel.columns, self.lanes);
@@ -150,7 +164,7 @@ impl<'c> Blocked<'c> {
         });
     }
 
-    /// Adds the panel's terms to `rows` rows.
+    /// Adds the panel's terms to `rows` rows, or begins with them.
     fn tile(&self, e: &Emitter<'c>, panel: Panel<'c>, row: Val<'c>, rows: i64) {
         let [row_stride, term_stride] = self.a_strides;
         let lanes = self.lanes as i64;
@@ -158,7 +172,7 @@ impl<'c> Blocked<'c> {
         let tile = Tile {
             left: e.advance(e.advance(self.a, row, row_stride), panel.term, term_stride),
             rows: (0..rows).map(|r| r * row_stride).collect(),
-            right: self.panel,
+            right: panel.right,
             vectors: (0..vectors).map(|v| v * lanes).collect(),
             lanes: self.lanes,
             last: (panel.columns - (vectors - 1) * lanes) as usize,
@@ -171,25 +185,19 @@ impl<'c> Blocked<'c> {
                 (r * self.columns + v * lanes, active)
             })
             .collect();
-        let old: Vec<Val<'c>> = places
-            .iter()
-            .map(|&(at, active)| e.read_first(y, at, self.lanes, active))
-            .collect();
+        let later = e.compare(Compare::Gt, panel.term, e.index(0));
+        let old = e.when_carrying(later, &tile.zeros(e), |e, _| {
+            let read = |&(at, active): &(i64, usize)| e.read_first(y, at, self.lanes, active);
+            places.iter().map(read).collect()
+        });
         let turns = Turns {
             count: panel.terms,
             left: term_stride,
-            right: self.width,
+            right: panel.step,
         };
         let sums = tile.accumulate(e, &[turns], &old);
         for (&(at, active), &sum) in places.iter().zip(&sums) {
             e.write_first(y, at, sum, active);
         }
-    }
-}
-
-fn each<'c>(e: &Emitter<'c>, extent: Extent<'c>, body: impl FnOnce(&Emitter<'c>, Val<'c>)) {
-    match extent {
-        Extent::Fixed(count) => e.each_of(count, body),
-        Extent::Batch(count) => e.each_in(e.index(0), count, body),
     }
 }
