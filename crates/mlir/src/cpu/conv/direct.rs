@@ -7,6 +7,7 @@ use syncbn_ir::schedule::axis::{
 };
 
 use super::Blocking;
+use super::columns::{Columns, each_columns};
 use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
 use super::panel::{Copy, Source};
@@ -90,18 +91,6 @@ struct Sum<'a, 'c> {
     workspace: Val<'c>,
 }
 
-/// Vectors of output channels that a tile has.
-#[derive(Clone, Copy)]
-struct Columns<'c> {
-    /// First channel of the group's.
-    first: Val<'c>,
-    /// How many vectors.
-    vectors: i64,
-    /// Lanes of the last one that are channels.
-    last: usize,
-    group: Val<'c>,
-}
-
 impl<'c> Sum<'_, 'c> {
     fn emit(&self, e: &Emitter<'c>) {
         let rows = most(&self.phases, 1);
@@ -135,51 +124,12 @@ impl<'c> Sum<'_, 'c> {
     fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, [n, z]: [Val<'c>; 2], [y, end]: [Val<'c>; 2]) {
         let channels = self.filter.outputs / self.groups;
         e.each_of(self.groups, |e, group| {
-            self.each_columns(e, channels, group, |e, columns| {
+            each_columns(e, &self.blocking, channels, group, |e, columns| {
                 for phase in &self.phases {
                     self.phase(e, copy, phase, columns, [n, z], [y, end]);
                 }
             });
         });
-    }
-
-    /// `body` for all vectors of a group's channels, as many at a time as a tile has.
-    fn each_columns(
-        &self,
-        e: &Emitter<'c>,
-        channels: i64,
-        group: Val<'c>,
-        body: impl Fn(&Emitter<'c>, Columns<'c>),
-    ) {
-        let lanes = self.blocking.lanes as i64;
-        let size = lanes * self.blocking.vectors;
-        let whole = channels / size;
-        e.each_of(whole, |e, i| {
-            let first = e.mul(i, e.index(size));
-            body(
-                e,
-                Columns {
-                    first,
-                    vectors: self.blocking.vectors,
-                    last: lanes as usize,
-                    group,
-                },
-            );
-        });
-        let rest = channels - whole * size;
-        if rest > 0 {
-            let vectors = (rest + lanes - 1) / lanes;
-            let last = (rest - (vectors - 1) * lanes) as usize;
-            body(
-                e,
-                Columns {
-                    first: e.index(whole * size),
-                    vectors,
-                    last,
-                    group,
-                },
-            );
-        }
     }
 
     fn phase(

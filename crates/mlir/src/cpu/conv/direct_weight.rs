@@ -44,6 +44,9 @@ pub fn backward_weight<'c>(
     Ok(())
 }
 
+/// Emits a tile: addresses of its inputs and weights, and its rows' distances in both.
+type MakeTile<'c, 't> = &'t dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>);
+
 struct Gradient<'c> {
     blocking: Blocking<'c>,
     groups: i64,
@@ -202,7 +205,7 @@ impl<'c> Gradient<'c> {
         panel: &Panel,
         left: Pointer<'c>,
         to: Pointer<'c>,
-        tile: &dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>),
+        tile: MakeTile<'c, '_>,
     ) {
         let ax = self.phase[2];
         let all: Vec<(i64, i64)> = (0..ax.taps)

@@ -1,5 +1,6 @@
 //! Convolution in its three directions: one file a schedule, and what schedules share.
 
+pub mod columns;
 pub mod depthwise;
 pub mod depthwise_weight;
 pub mod direct;

@@ -2,7 +2,8 @@
 
 use syncbn_ir::ops::{Conv, ConvBackwardData, Window};
 
-use super::tiles::{Image, Points, read_tile, weights_of};
+use super::groups::weights_of;
+use super::tiles::{Image, Points, cover, read_tile};
 use super::transform::{TAPS, both_axes};
 use super::weights::Chunk;
 use super::{Algorithm, Blocking, chunks, phases, phases_backward, single, zeros};
@@ -10,8 +11,7 @@ use crate::cpu::conv::epilogue::Epilogue;
 use crate::cpu::conv::filter::{Filter, ragged};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Emitter, Pointer, Val};
-use crate::ops::kernel::{Kernel, Tensor, fixed};
-use crate::ops::window::spatial;
+use crate::ops::kernel::{Kernel, Tensor};
 
 /// `y = act(residual + bias + x (*) w)`
 pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
@@ -86,26 +86,13 @@ impl<'c> Convolution<'c> {
         epilogue: Epilogue<'c>,
         backward: bool,
     ) -> Convolution<'c> {
-        let sizes = |t: &Tensor<'c>| {
-            let sizes = spatial(&t.ty);
-            [sizes[0], sizes[1]]
-        };
         let made = algorithm.target as i64;
-        let tiles = sizes(target).map(|size| (size + made - 1) / made);
-        let image = |t: &Tensor<'c>, start: [i64; 2], (extent, step): (usize, i64)| Image {
-            pointer: Pointer::new(t.pointer, t.memory_elem()),
-            channels: fixed(t.ty.shape.0[1]),
-            sizes: sizes(t),
-            start,
-            extent,
-            step,
-            tiles,
-        };
+        let tiles = cover(target, made);
         Convolution {
             blocking,
             algorithm,
-            source: image(source, start, algorithm.source),
-            target: image(target, [0, 0], (algorithm.target, made)),
+            source: Image::new(source, start, algorithm.source, tiles),
+            target: Image::new(target, [0, 0], (algorithm.target, made), tiles),
             filter,
             epilogue,
             backward,

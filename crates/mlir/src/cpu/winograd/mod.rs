@@ -5,6 +5,7 @@
 //! multiplied with the transformed weights of a chunk of output channels; the products are transformed back.
 
 pub mod convolution;
+pub mod groups;
 pub mod polyphase;
 pub mod tiles;
 pub mod transform;
@@ -12,7 +13,7 @@ pub mod weight_gradient;
 pub mod weights;
 
 use crate::emit::{Emitter, Pointer, Val};
-use tiles::{Group, PHASES, SINGLE};
+use groups::{Group, PHASES, SINGLE};
 use transform::Transform;
 
 /// The transforms of a direction, and the sizes of its tiles along an axis.

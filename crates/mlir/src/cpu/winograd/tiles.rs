@@ -2,86 +2,14 @@
 
 use syncbn_ir::schedule::gap;
 
+use super::groups::Group;
 use super::transform::POINTS;
 use crate::emit::{Compare, Emitter, Pointer, Val};
+use crate::ops::kernel::{Tensor, fixed};
+use crate::ops::window::spatial;
 
 /// Matrices of transformed weights.
 pub const WEIGHTS: i64 = (POINTS * POINTS) as i64;
-
-/// Values of a tile that meet weights in the same way: a grid of matrices, in which a tile has one or several rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Group {
-    /// First row and column of the values of a tile.
-    first: [usize; 2],
-    /// Rows and columns of matrices; along an axis with one, all values of the tile share it.
-    pub matrices: [usize; 2],
-    /// Rows of a matrix for each tile.
-    pub rows: i64,
-    /// The transformed weights that the first matrix meets.
-    pub weights: usize,
-    /// From one matrix to the next in the weights, along each axis.
-    pub steps: [usize; 2],
-}
-
-/// All values of F(4x4, 3x3).
-pub const SINGLE: &[Group] = &[Group {
-    first: [0, 0],
-    matrices: [6, 6],
-    rows: 1,
-    weights: 0,
-    steps: [6, 1],
-}];
-
-/// Those of stride 2: along each axis five points, and four values that share the middle tap.
-pub const PHASES: &[Group] = &[
-    Group {
-        first: [0, 0],
-        matrices: [5, 5],
-        rows: 1,
-        weights: 0,
-        steps: [6, 1],
-    },
-    Group {
-        first: [0, 5],
-        matrices: [5, 1],
-        rows: 4,
-        weights: 5,
-        steps: [6, 0],
-    },
-    Group {
-        first: [5, 0],
-        matrices: [1, 5],
-        rows: 4,
-        weights: 30,
-        steps: [0, 1],
-    },
-    Group {
-        first: [5, 5],
-        matrices: [1, 1],
-        rows: 16,
-        weights: 35,
-        steps: [0, 0],
-    },
-];
-
-impl Group {
-    /// The matrix and row of a value, if it is of this group.
-    fn place(&self, at: [usize; 2]) -> Option<(usize, usize)> {
-        let [i, j] = [0, 1].map(|axis| at[axis].checked_sub(self.first[axis]));
-        let (i, j) = (i?, j?);
-        let shared = |axis: usize, i: usize| self.matrices[axis] == 1 && i < 4;
-        let inside = |axis: usize, i: usize| i < self.matrices[axis] || shared(axis, i);
-        if !inside(0, i) || !inside(1, j) {
-            return None;
-        }
-        Some(match (self.matrices[0] == 1, self.matrices[1] == 1) {
-            (false, false) => (i * self.matrices[1] + j, 0),
-            (false, true) => (i, j),
-            (true, false) => (j, i),
-            (true, true) => (0, i * 4 + j),
-        })
-    }
-}
 
 /// An image in memory with channels innermost, cut into tiles.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +40,20 @@ pub struct Place<'c> {
 }
 
 impl<'c> Image<'c> {
+    /// A tensor whose tiles begin at `start` and have so many elements, from one to the next.
+    pub fn new(t: &Tensor<'c>, start: [i64; 2], (extent, step): (usize, i64), tiles: [i64; 2]) -> Image<'c> {
+        let sizes = spatial(&t.ty);
+        Image {
+            pointer: Pointer::new(t.pointer, t.memory_elem()),
+            channels: fixed(t.ty.shape.0[1]),
+            sizes: [sizes[0], sizes[1]],
+            start,
+            extent,
+            step,
+            tiles,
+        }
+    }
+
     /// Tiles of a sample.
     pub fn count(&self) -> i64 {
         self.tiles[0] * self.tiles[1]
@@ -301,11 +243,8 @@ pub fn read_points<'c>(e: &Emitter<'c>, from: Pointer<'c>, stride: i64, lanes: u
         .collect()
 }
 
-/// The number of a matrix along the axes of its group.
-pub fn weights_of<'c>(e: &Emitter<'c>, group: &Group, matrix: Val<'c>) -> Val<'c> {
-    let columns = e.index(group.matrices[1] as i64);
-    let [i, j] = [e.div(matrix, columns), e.rem(matrix, columns)];
-    let [di, dj] = group.steps.map(|step| e.index(step as i64));
-    let steps = e.add(e.mul(i, di), e.mul(j, dj));
-    e.add(steps, e.index(group.weights as i64))
+/// Tiles of `made` elements that cover a tensor, along both axes.
+pub fn cover(t: &Tensor, made: i64) -> [i64; 2] {
+    let sizes = spatial(&t.ty);
+    [0, 1].map(|axis| (sizes[axis] + made - 1) / made)
 }

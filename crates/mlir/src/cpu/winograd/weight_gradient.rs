@@ -2,15 +2,15 @@
 
 use syncbn_ir::ops::ConvBackwardWeight;
 
-use super::tiles::{Image, Points, read_points, read_tile, weights_of};
+use super::groups::weights_of;
+use super::tiles::{Image, Points, cover, read_points, read_tile};
 use super::transform::{self, TAPS, Transform, both_axes};
 use super::weights::Chunk;
 use super::{Algorithm, Blocking, chunks, phases, polyphase, single, zeros};
 use crate::cpu::conv::filter::{Filter, ragged};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
-use crate::ops::kernel::{Kernel, Tensor, fixed};
-use crate::ops::window::spatial;
+use crate::ops::kernel::Kernel;
 
 /// Tiles that a turn of the innermost loop sums over.
 const STEP: i64 = 4;
@@ -19,37 +19,25 @@ const STEP: i64 = 4;
 pub fn backward_weight<'c>(b: &Blocking<'c>, op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, dy, dw) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window();
-    let sizes = |t: &Tensor<'c>| {
-        let sizes = spatial(&t.ty);
-        [sizes[0], sizes[1]]
-    };
     let (algorithm, output_adjoint, filter_adjoint): (Algorithm<'c>, Transform<'c>, Transform<'c>) =
         match window.strides[0] {
             1 => (single(), transform::output_adjoint, transform::filter_adjoint),
             _ => (phases(), polyphase::output_adjoint, polyphase::filter_adjoint),
         };
     let made = algorithm.target as i64;
-    let tiles = sizes(dy).map(|size| (size + made - 1) / made);
-    let image = |t: &Tensor<'c>, start: [i64; 2], (extent, step): (usize, i64)| Image {
-        pointer: Pointer::new(t.pointer, t.memory_elem()),
-        channels: fixed(t.ty.shape.0[1]),
-        sizes: sizes(t),
-        start,
-        extent,
-        step,
-        tiles,
-    };
+    let tiles = cover(dy, made);
     Gradient {
         blocking: *b,
         algorithm,
         output_adjoint,
         filter_adjoint,
-        x: image(
+        x: Image::new(
             x,
             [0, 1].map(|axis| -(window.pad_begin(axis) as i64)),
             algorithm.source,
+            tiles,
         ),
-        dy: image(dy, [0, 0], (algorithm.target, made)),
+        dy: Image::new(dy, [0, 0], (algorithm.target, made), tiles),
         filter: Filter::of(dw, b.lanes, [1, TAPS as i64, TAPS as i64]),
     }
     .emit(e, k.n);
