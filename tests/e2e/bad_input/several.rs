@@ -170,18 +170,24 @@ fn of_the_differentiation() {
 fn of_the_lowering() {
     let text = r#"graph "g" {
   %x = input "x" data : f32[batch, 2, 3, 3]
-  %a = unary(%x) {function = relu} : f32[batch, 2, 3, 3]:nhwc "first"
-  %b = unary(%a) {function = relu} : f32[batch, 2, 3, 3] "second"
-  %c = unary(%b) {function = relu} : f32[batch, 2, 3, 3]:nhwc "third"
-  %d = unary(%c) {function = relu} : f32[batch, 2, 3, 3] "fourth"
+  %a = cast(%x) {dtype = bf16} : bf16[batch, 2, 3, 3] "first"
+  %b = unary(%a) {function = relu} : bf16[batch, 2, 3, 3] "second"
+  %c = unary(%b) {function = relu} : bf16[batch, 2, 3, 3] "third"
+  %d = cast(%c) {dtype = f32} : f32[batch, 2, 3, 3] "fourth"
   return output "y" %d
 }
 "#;
     let (_folder, file) = written("g.ir", text);
-    let expected = ["first", "second", "third", "fourth"].map(|name| format!("node \"{name}\" (unary)"));
+    let places = [
+        ("first", "cast"),
+        ("second", "unary"),
+        ("third", "unary"),
+        ("fourth", "cast"),
+    ];
+    let expected = places.map(|(name, op)| format!("node \"{name}\" ({op})"));
     let expected: Vec<(&str, &str)> = expected
         .iter()
-        .map(|place| (place.as_str(), "layout nhwc"))
+        .map(|place| (place.as_str(), "does not compute with bf16"))
         .collect();
     let flags = ["--emit", "mlir", "--mode", "infer", "--passes", "plan-memory"];
     all_at_once(&file, &flags, 3, "unsupported", &expected);

@@ -118,17 +118,6 @@ impl<'c> Emitter<'c> {
         self.binary("arith.divf", "arith.divui", a, b)
     }
 
-    /// `a / b` of finite numbers, with an error of up to two units in the last place: on the CPU, where a division takes
-    /// as long as ten multiplications, vectors of f32 multiply by a refined estimate of the inverse.
-    pub fn div_nearly(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
-        if self.is_device() {
-            return self.div(a, b);
-        }
-        let (operands, lanes) = self.same_lanes([a, b]);
-        let fast = self.parse_attribute("#arith.fastmath<ninf,arcp>");
-        self.op1("arith.divf", &operands, (a.elem, lanes), &[("fastmath", fast)])
-    }
-
     /// `a mod b`, unsigned.
     pub fn rem(&self, a: Val<'c>, b: Val<'c>) -> Val<'c> {
         self.binary("arith.remf", "arith.remui", a, b)

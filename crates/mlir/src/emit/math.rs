@@ -112,11 +112,12 @@ impl<'c> Emitter<'c> {
         self.op1("math.sqrt", &[x], (x.elem, x.lanes), &[])
     }
 
-    /// `1 / (1 + exp(-x))`
+    /// `1 / (1 + exp(-x))`. A true division: processors disagree about the estimates that would be faster, and one executable
+    /// gives the same bits on all of them.
     pub fn sigmoid(&self, x: Val<'c>) -> Val<'c> {
         let one = self.float(x.elem, 1.0);
         let sum = self.add(self.exp(self.neg(x)), one);
-        self.div_nearly(one, sum)
+        self.div(one, sum)
     }
 
     /// A function of one number.

@@ -62,8 +62,9 @@ impl<'c> Constants<'c> for Pivot<'c> {
     }
 }
 
-/// Deviations of a run of rows are summed in the element type about the run's first row, so that one value far from
-/// the others spoils its own run only, and then moved to the channel's pivot in f64.
+/// Deviations of a run of rows are squared in the element type about the run's first row, so that one value far from
+/// the others spoils its own run only, and then moved to the channel's pivot in f64. Their sum is in f64 throughout: an
+/// error of the mean would be the same in every element, and add up in what sums gradients.
 fn moments_of_rows<'c>(
     k: &Kernel<'c>,
     e: &Emitter<'c>,
@@ -80,12 +81,14 @@ fn moments_of_rows<'c>(
             e.map(&[Extent::Fixed(count)], width, &|e, at| {
                 let c = e.index_add(first, at[0]);
                 let own = e.load(x, &row.at(c), None);
-                let sums = run.fold(e, &[own.elem; 2], |e, row, sums| {
-                    let d = e.sub(e.load(x, &row.at(c), None), own);
-                    vec![e.add(sums[0], d), e.fma(d, d, sums[1])]
+                let exact = e.convert(own, Elem::F64);
+                let sums = run.fold(e, &[Elem::F64, own.elem], |e, row, sums| {
+                    let v = e.load(x, &row.at(c), None);
+                    let (d, term) = (e.sub(v, own), e.sub(e.convert(v, Elem::F64), exact));
+                    vec![e.add(sums[0], term), e.fma(d, d, sums[1])]
                 });
                 let [sum, squares] = [sums[0], sums[1]].map(|v| e.convert(v, Elem::F64));
-                let shift = e.sub(e.convert(own, Elem::F64), pivot(e, c).0);
+                let shift = e.sub(exact, pivot(e, c).0);
                 let moved = e.mul(length, shift);
                 let twice = e.add(e.add(sum, sum), moved);
                 totals.add(e, at[0], &[e.add(sum, moved), e.fma(shift, twice, squares)]);
