@@ -248,8 +248,6 @@ fn usages(said: &str) -> Vec<Usage> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -275,12 +273,16 @@ mod tests {
     /// An assembler that says `said` and fails.
     fn failing(folder: &Path, said: &str) -> Ptxas {
         let path = folder.join("ptxas");
-        fs::write(
-            &path,
-            format!("#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 255\n"),
-        )
-        .unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let words = folder.join("words");
+        fs::write(&words, said).unwrap();
+        // A shell writes the script: a file that this process has open for writing while another test forks cannot be run.
+        let script = format!("#!/bin/sh\ncat {} >&2\nexit 255\n", words.display());
+        let written = Command::new("sh")
+            .args(["-c", "printf %s \"$1\" >\"$2\" && chmod +x \"$2\"", "sh", &script])
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(written.success());
         Ptxas { path, named: true }
     }
 

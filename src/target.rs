@@ -4,7 +4,7 @@ use syncbn_codegen::Cpu;
 use syncbn_mlir::Products;
 use syncbn_passes::{Machine, Order, Storage, Target};
 
-/// Whether code for the CPU follows schedules unless asked otherwise: the lowering has no forms but the general ones yet.
+/// Whether code for the CPU follows schedules unless asked otherwise.
 pub const FAST: bool = true;
 
 /// A CPU, whose convolutions and matrix products have schedules if `fast`.

@@ -111,6 +111,9 @@ pub fn copy_operands(graph: &mut Graph) -> Result<Changes, PassError> {
             Some(_) => false,
         };
         let slots: &[usize] = match graph.op(id) {
+            // The residual is read where the result is written.
+            Op::Conv(_) if graph.operands(id).len() > 3 && packs => &[3],
+            Op::Conv(_) if graph.operands(id).len() > 3 => &[0, 3],
             Op::Conv(_) if packs => &[],
             Op::Conv(_) | Op::ConvBackwardData(_) => &[0],
             Op::ConvBackwardWeight(_) if packs => &[1],

@@ -105,3 +105,29 @@ fn inception_with_concatenation() {
         splits: SPLITS,
     });
 }
+
+/// What a folded convolution adds to its result is the graph's input, whose channels are not innermost.
+#[test]
+fn the_input_as_residual() {
+    let cases: [(&str, i64, &'static [usize]); 2] = [
+        ("input_residual_direct", 5, &[5, 9, 8]),
+        ("input_residual_winograd", 16, &[16, 9, 8]),
+    ];
+    for (name, channels, input) in cases {
+        let mut net = Net::new(&[channels, 9, 8]);
+        let pad = [("pads", Ints(&[1, 1, 1, 1]))];
+        let x = net.conv_bn_relu("x", &[16, channels, 3, 3], &pad);
+        let x = net.conv(&x, &[channels, 16, 3, 3], &pad);
+        let x = net.bn(&x, channels);
+        let x = net.node("Add", &[&x, "x"], &[]);
+        let x = net.node("Relu", &[&x], &[]);
+        let y = net.head(&x, channels, 4);
+        check(Case {
+            name,
+            onnx: net.finish(&[&y]),
+            input,
+            target: Target::Classes(4, &[]),
+            splits: SPLITS,
+        });
+    }
+}

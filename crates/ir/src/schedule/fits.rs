@@ -1,12 +1,16 @@
 //! Which operators and types a schedule is for.
 
-use super::{Convolution, Schedule};
+use super::{Convolution, Direction, Schedule, Winograd};
 use crate::attributes::Attribute;
 use crate::ops::Op;
-use crate::types::{DType, TensorType};
+use crate::types::{DType, Dim, TensorType};
 
 /// The largest number in a schedule: sizes of buffers that follow from it do not overflow.
 const LARGEST: i64 = 1 << 20;
+/// Bytes of the widest vectors that there are.
+const VECTOR_BYTES: u64 = 64;
+/// The most vectors of a register tile: twice the registers that there are.
+const ACCUMULATORS: usize = 64;
 
 impl Schedule {
     /// Whether a node with this operator and these types can be computed so, or why not.
@@ -20,24 +24,50 @@ impl Schedule {
             return Err("it is for f32 and f64".to_string());
         }
         if let Schedule::Product(_) = self {
-            return check(matches!(op, Op::MatMul(_)), "it is for matrix products");
+            check(matches!(op, Op::MatMul(_)), "it is for matrix products")?;
+            return self.check_registers(operands[0].dtype);
         }
         let Some(conv) = Convolution::of(op, operands, results) else {
             return Err("it is for convolutions".to_string());
         };
+        check(conv.samples == Dim::Batch, "it is for a batch")?;
         match self {
             Schedule::Pointwise(_) => check(
                 conv.window.volume() == 1 && !conv.is_padded() && conv.groups == 1,
                 "it is for kernels of one element, without padding and groups",
             ),
             Schedule::Depthwise(_) => check(conv.is_depthwise(), "it is for one filter a channel"),
-            Schedule::Winograd(_) => check_winograd(&conv, 1),
-            Schedule::Polyphase(_) => check_winograd(&conv, 2),
+            Schedule::Winograd(s) => check_winograd(&conv, s, 1),
+            Schedule::Polyphase(s) => check_winograd(&conv, s, 2),
             Schedule::Direct(s) => check(
                 conv.groups_fill(s.lanes),
                 "it is for one group, or for groups whose channels fill vectors",
             ),
             Schedule::General | Schedule::Product(_) => Ok(()),
+        }?;
+        self.check_registers(conv.dtype)
+    }
+
+    /// What code is written out for: more would be code without end.
+    fn check_registers(&self, dtype: DType) -> Result<(), String> {
+        let lanes = self.lanes().unwrap_or(1);
+        check(
+            lanes as u64 * dtype.bytes() <= VECTOR_BYTES,
+            "its vectors are wider than those of any processor",
+        )?;
+        let accumulators = match *self {
+            Schedule::General => 1,
+            Schedule::Direct(s) => s.pixels * s.vectors,
+            Schedule::Pointwise(s) => s.pixels * s.vectors,
+            Schedule::Depthwise(s) => s.pixels,
+            Schedule::Winograd(s) | Schedule::Polyphase(s) => s.pixels * s.vectors,
+            Schedule::Product(s) => s.pixels * s.vectors,
+        };
+        match accumulators <= ACCUMULATORS {
+            true => Ok(()),
+            false => Err(format!(
+                "its register tile has {accumulators} vectors, more than {ACCUMULATORS}"
+            )),
         }
     }
 
@@ -58,7 +88,7 @@ impl Schedule {
     }
 }
 
-fn check_winograd(conv: &Convolution, stride: usize) -> Result<(), String> {
+fn check_winograd(conv: &Convolution, s: &Winograd, stride: usize) -> Result<(), String> {
     check(
         conv.input.len() == 2 && conv.has_window(3, stride) && conv.groups == 1,
         match stride {
@@ -67,6 +97,15 @@ fn check_winograd(conv: &Convolution, stride: usize) -> Result<(), String> {
         },
     )?;
     check(conv.dtype == DType::F32, "its rounding is for f32")?;
+    match conv.direction {
+        Direction::BackwardWeight => check(s.tiles.is_multiple_of(4), "its tiles are no multiple of 4")?,
+        Direction::Forward | Direction::BackwardData => {
+            check(
+                s.tiles.is_multiple_of(s.pixels),
+                "its tiles are no multiple of its pixels",
+            )?;
+        }
+    }
     check(
         stride == 1 || conv.window.pads.iter().all(|&pad| pad == 1),
         "it is for padding 1",

@@ -10,7 +10,7 @@ const ALL: [&str; 7] = [
     "pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)",
     "depthwise(lanes = 4, pixels = 8)",
     "winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 16, chunked = true)",
-    "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 8, chunked = false)",
+    "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 12, chunked = false)",
     "product(lanes = 16, pixels = 6, vectors = 4, depth = 256)",
 ];
 

@@ -1,12 +1,12 @@
 //! What the CPU computes in several ways: each schedule of a node, and the code that it stands for. Begin to read here.
 
-use syncbn_ir::Schedule;
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 use syncbn_ir::schedule::{Direct, Pointwise, Winograd};
+use syncbn_ir::{Layout, Schedule};
 
 use super::{conv, product, winograd};
 use crate::emit::{Emitter, Val};
-use crate::ops::kernel::Kernel;
+use crate::ops::kernel::{Kernel, Tensor};
 use crate::ops::moments::moments;
 
 /// The CPU.
@@ -15,6 +15,11 @@ pub struct Cpu;
 impl Cpu {
     /// The result, and its moments where the operator has them.
     pub fn conv<'c>(&self, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+        check_layouts(
+            k,
+            &k.operands[1],
+            &[k.operands.first(), k.operands.get(3), k.results.first()],
+        )?;
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General => conv::general::forward(op, k, e)?,
             Schedule::Depthwise(s) => conv::depthwise::forward(s, workspace(k)?, op, k, e)?,
@@ -38,6 +43,7 @@ impl Cpu {
         k: &Kernel<'c>,
         e: &Emitter<'c>,
     ) -> Result<(), String> {
+        check_layouts(k, &k.operands[1], &[None, k.operands.first(), k.results.first()])?;
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General => conv::general::backward_data(op, k, e),
             Schedule::Depthwise(s) => conv::depthwise::backward_data(s, workspace(k)?, op, k, e),
@@ -57,6 +63,7 @@ impl Cpu {
         k: &Kernel<'c>,
         e: &Emitter<'c>,
     ) -> Result<(), String> {
+        check_layouts(k, &k.results[0], &[k.operands.first(), k.operands.get(1)])?;
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General => conv::general::backward_weight(op, k, e),
             Schedule::Depthwise(s) => conv::depthwise_weight::backward_weight(s, workspace(k)?, op, k, e),
@@ -78,6 +85,28 @@ impl Cpu {
             other => return Err(unknown(other)),
         }
         Ok(())
+    }
+}
+
+/// Whether a convolution's tensors lie as its schedule reads and writes them. `images` begins with what the direct forms
+/// copy, which may be plain.
+fn check_layouts(k: &Kernel, weights: &Tensor, images: &[Option<&Tensor>]) -> Result<(), String> {
+    let Some(schedule) = k.schedule.filter(|s| *s != Schedule::General) else {
+        return Ok(());
+    };
+    let wanted = match schedule.lanes() {
+        Some(lanes) if schedule.blocks_filters() => Layout::Filter(lanes),
+        _ => Layout::Plain,
+    };
+    let copied = matches!(schedule, Schedule::Direct(_) | Schedule::Depthwise(_));
+    let images = images.iter().skip(usize::from(copied)).flatten();
+    match weights.ty.layout == wanted && images.into_iter().all(|t| t.ty.layout == Layout::Nhwc) {
+        true => Ok(()),
+        false => Err(format!(
+            "schedule {} reads weights in {wanted} and images in {}; let assign-layouts run",
+            schedule.name(),
+            Layout::Nhwc
+        )),
     }
 }
 
