@@ -104,7 +104,8 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
 }
 
 /// `dx = scale * inv_std * (dz - B/N - xhat * G/N)`. `B/N` is subtracted in two parts: its rounding to f32 would be
-/// the same in every element and add up in what sums `dx`, such as the gradient of a bias before the layer.
+/// the same in every element and add up in what sums `dx`, such as the gradient of a bias before the layer. Where there is
+/// one position a channel, so few values are normalised together that each is computed in f64 and rounded once.
 pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
     let image = k.image(&k.operands[0].ty);
     let elem = k.operands[0].elem();
@@ -112,6 +113,7 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (sums, count) = (k.operands[5].flat(), k.operands[6].flat());
     let result = k.results[0].image();
     let n = e.load(&count, &[Index::constant(0)], None);
+    let inner = if image.positions == 1 { Elem::F64 } else { elem };
     // On a GPU divisions in f64 would be most of what a thread does.
     let inverse = e.is_device().then(|| {
         let one = e.float(Elem::F64, 1.0);
@@ -126,23 +128,24 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
         let g_at = e.index_offset(c, image.channels);
         let (b, g) = (e.load(&sums, &[c], None), e.load(&sums, &[g_at], None));
         let (b, g) = (per_element(e, b), per_element(e, g));
-        let (mean, low) = e.split(b, elem);
+        let (mean, low) = e.split(b, inner);
         let inv_std = backward.statistics.inv_std(e, c);
         Slope {
             mean,
             rest: low.map(|low| e.mul(e.neg(channel.factor), low)),
-            product: e.mul(e.convert(g, elem), inv_std),
+            product: e.mul(e.convert(g, inner), e.convert(inv_std, inner)),
             channel,
         }
     };
     per_channel(e, image, k.width(elem), &prepare, &|e, slope, at| {
         let (d, dz) = backward.at(e, &slope.channel, at);
+        let [d, dz, factor] = [d, dz, slope.channel.factor].map(|v| e.convert(v, inner));
         let centred = e.sub(dz, slope.mean);
         let steep = e.fma(e.neg(d), slope.product, centred);
         let dx = match slope.rest {
-            Some(rest) => e.fma(slope.channel.factor, steep, rest),
-            None => e.mul(slope.channel.factor, steep),
+            Some(rest) => e.fma(factor, steep, rest),
+            None => e.mul(factor, steep),
         };
-        e.store(&result, at, dx);
+        e.store(&result, at, e.convert(dx, elem));
     });
 }

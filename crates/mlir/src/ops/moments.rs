@@ -63,8 +63,9 @@ impl<'c> Constants<'c> for Pivot<'c> {
 }
 
 /// Deviations of a run of rows are squared in the element type about the run's first row, so that one value far from
-/// the others spoils its own run only, and then moved to the channel's pivot in f64. Their sum is in f64 throughout: an
-/// error of the mean would be the same in every element, and add up in what sums gradients.
+/// the others spoils its own run only, and then moved to the channel's pivot in f64. Where there
+/// is one position a channel, their sum is in f64 throughout: of so few values an error of the mean would show in what sums
+/// gradients.
 fn moments_of_rows<'c>(
     k: &Kernel<'c>,
     e: &Emitter<'c>,
@@ -82,9 +83,11 @@ fn moments_of_rows<'c>(
                 let c = e.index_add(first, at[0]);
                 let own = e.load(x, &row.at(c), None);
                 let exact = e.convert(own, Elem::F64);
-                let sums = run.fold(e, &[Elem::F64, own.elem], |e, row, sums| {
+                let inner = if image.positions == 1 { Elem::F64 } else { own.elem };
+                let base = e.convert(own, inner);
+                let sums = run.fold(e, &[inner, own.elem], |e, row, sums| {
                     let v = e.load(x, &row.at(c), None);
-                    let (d, term) = (e.sub(v, own), e.sub(e.convert(v, Elem::F64), exact));
+                    let (d, term) = (e.sub(v, own), e.sub(e.convert(v, inner), base));
                     vec![e.add(sums[0], term), e.fma(d, d, sums[1])]
                 });
                 let [sum, squares] = [sums[0], sums[1]].map(|v| e.convert(v, Elem::F64));
