@@ -5,6 +5,7 @@ use syncbn_ir::ops::ConvBackwardWeight;
 use syncbn_ir::schedule::axis::{Panel, Phase, forward, three};
 
 use super::Blocking;
+use super::columns::{Columns, each_columns};
 use super::filter::Filter;
 use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Tile, Turns};
@@ -118,32 +119,23 @@ impl<'c> Gradient<'c> {
 
     /// Adds what the block says of all weights.
     fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>) {
-        let lanes = self.blocking.lanes as i64;
         let outputs = self.filter.outputs / self.groups;
-        let size = lanes * self.blocking.vectors;
         e.each_of(self.groups, |e, group| {
-            let columns = |e: &Emitter<'c>, first: Val<'c>, count: i64| {
-                let vectors = (count + lanes - 1) / lanes;
-                let last = (count - (vectors - 1) * lanes) as usize;
-                let first = e.add(e.mul(group, e.index(outputs)), first);
-                self.columns(e, copy, block, group, (first, vectors, last));
-            };
-            e.each_of(outputs / size, |e, i| columns(e, e.mul(i, e.index(size)), size));
-            if outputs % size > 0 {
-                columns(e, e.index(outputs / size * size), outputs % size);
-            }
+            each_columns(e, &self.blocking, outputs, group, |e, columns| {
+                let first = e.add(e.mul(group, e.index(outputs)), columns.first);
+                self.columns(e, copy, block, Columns { first, ..columns });
+            });
         });
     }
 
     /// Of the weights of some vectors of output channels.
-    fn columns(
-        &self,
-        e: &Emitter<'c>,
-        copy: &Copy<'c>,
-        block: Block<'c>,
-        group: Val<'c>,
-        (first, vectors, last): (Val<'c>, i64, usize),
-    ) {
+    fn columns(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>, columns: Columns<'c>) {
+        let Columns {
+            first,
+            vectors,
+            last,
+            group,
+        } = columns;
         let [az, ay, ax] = self.phase;
         let (panel, f) = (&copy.panel, &self.filter);
         let left = e.advance(copy.pointer, e.mul(group, e.index(self.channels)), 1);
