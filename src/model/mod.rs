@@ -59,7 +59,7 @@ pub fn describe(
         batch_bound: options.batch as u64,
         train: graphs.train.is_some(),
         infer: graphs.infer.is_some(),
-        threads: false,
+        threads: true,
         inputs: inputs(&main.graph)?,
         target: graphs
             .train
@@ -84,7 +84,7 @@ pub fn describe(
             .map(|p| nodes(&p.graph, options.batch))
             .transpose()?
             .unwrap_or_default(),
-        arenas: arenas(graphs, &plan.layout),
+        arenas: arenas(graphs, &plan.layout, options.batch),
         parameters,
         statistics,
         warnings: graphs.warnings.iter().map(ToString::to_string).collect(),
@@ -169,10 +169,16 @@ pub fn element_type(graph: &Graph) -> Result<DType, Error> {
     float.ok_or_else(|| Error::user("the network computes nothing in floating point", "check the file"))
 }
 
-fn arenas(graphs: &Graphs, layout: &Layout) -> Arenas {
+fn arenas(graphs: &Graphs, layout: &Layout, batch_bound: usize) -> Arenas {
     let size = |planned: &Option<Planned>, bytes: fn(&Plan) -> u64| {
         planned.as_ref().and_then(|p| p.plan.as_ref()).map_or(0, bytes)
     };
+    let planned = [&graphs.train, &graphs.infer].into_iter().flatten();
+    let workspaces = planned.flat_map(|planned| {
+        let graph = &planned.graph;
+        let placed = graph.nodes().filter(|&id| graph.node(id).workspace.is_some());
+        placed.map(|id| graph.workspace_bytes(id, batch_bound))
+    });
     Arenas {
         weights: layout.weight_bytes,
         trained: layout.trained_bytes,
@@ -180,5 +186,6 @@ fn arenas(graphs: &Graphs, layout: &Layout) -> Arenas {
         prepared: size(&graphs.infer, |p| p.prepared_bytes),
         train_step: size(&graphs.train, |p| p.step_bytes),
         infer_step: size(&graphs.infer, |p| p.step_bytes),
+        scratch: workspaces.max().unwrap_or(0),
     }
 }

@@ -111,6 +111,9 @@ pub struct StepArguments {
     pub thread: u64,
     /// Threads of the rank; 1 without [`Model::threads`].
     pub threads: u64,
+    /// [`Arenas::scratch`] bytes of this thread's own, for what kernels need while they run; null for thread 0, which has
+    /// places in the step's arena.
+    pub scratch: *mut u8,
 }
 
 /// The arguments of [`symbols::UPDATE_SGD`]:

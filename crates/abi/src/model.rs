@@ -279,4 +279,7 @@ pub struct Arenas {
     pub train_step: u64,
     /// Step arena of one inferring rank.
     pub infer_step: u64,
+    /// What each thread of a rank but the first needs while kernels run.
+    #[serde(default)]
+    pub scratch: u64,
 }

@@ -171,7 +171,8 @@ pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
         "syncbn_infer_constants",
         "syncbn_train_constants",
     ];
-    let source: String = names.iter().map(|name| format!("char {name}[1];\n")).collect();
+    let mut source: String = names.iter().map(|name| format!("char {name}[1];\n")).collect();
+    source += &format!("int {}(void *context) {{ return 0; }}\n", symbols::TEAM_BARRIER);
     std::fs::write(&stub, source).unwrap();
     let linked = std::process::Command::new("cc")
         .args(["-shared", "-o"])
@@ -192,7 +193,7 @@ pub fn arguments(
     n: usize,
 ) -> StepArguments {
     StepArguments {
-        context: null_mut(),
+        context: std::ptr::NonNull::dangling().as_ptr(),
         weights: weights.address(),
         gradients: null_mut(),
         statistics: null_mut(),
@@ -207,6 +208,7 @@ pub fn arguments(
         trace: 0,
         thread: 0,
         threads: 1,
+        scratch: std::ptr::null_mut(),
     }
 }
 

@@ -7,16 +7,21 @@ use melior::ir::attribute::TypeAttribute;
 use syncbn_abi::{Segment, symbols};
 use syncbn_ir::{DType, NodeId};
 
-use crate::emit::Elem;
+use crate::emit::{Elem, Val};
 use crate::error::LowerError;
 use crate::host::Step;
 
-/// `if (ranks > 1) status = all_reduce(...)`, returning at once when the status is not 0. Neighbouring
+/// `if (ranks > 1 && thread == 0) status = all_reduce(...)`, returning at once when the status is not 0. Neighbouring
 /// tensors of one element type travel as one segment.
-pub(super) fn all_reduce<'c>(step: &mut Step<'c, '_>, id: NodeId, collective: i64) -> Result<(), LowerError> {
+pub(super) fn all_reduce<'c>(
+    step: &mut Step<'c, '_>,
+    is_first: Val<'c>,
+    id: NodeId,
+    collective: i64,
+) -> Result<(), LowerError> {
     let segments = crate::order::segments(step.graph, id)?;
     let (reduce, next) = (step.new_block(), step.new_block());
-    let several = step.frame.several;
+    let several = step.e.and(step.frame.several, is_first);
     step.e.branch(several, reduce, next, reduce);
     let size = step.e.index((segments.len() * size_of::<Segment>()) as i64);
     let byte = step.e.ty(Elem::I8, 1);

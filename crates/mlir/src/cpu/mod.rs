@@ -16,7 +16,7 @@ use melior::Context;
 use melior::ir::Module;
 use syncbn_ir::{DType, Layout};
 
-use crate::emit::{Elem, Emitter};
+use crate::emit::{Elem, Emitter, Team};
 use crate::error::LowerError;
 use crate::host::{Call, CallKey, Functions, Parameter, Sources, check};
 use crate::ops;
@@ -62,6 +62,7 @@ impl<'c> Lowering<'c> {
         let functions = &lowering.functions;
         functions.declare(all_reduce, &[Shared, Size, Shared, Size], Some(Elem::I32));
         functions.declare(trace, &[Shared, Size, Size, Shared, Size], None);
+        functions.declare(syncbn_abi::symbols::TEAM_BARRIER, &[Shared], Some(Elem::I32));
         program.train.map_or(Ok(()), |part| lowering.training(part))?;
         program.infer.map_or(Ok(()), |part| lowering.inference(part))?;
         Ok(lowering.sources.into_list())
@@ -75,27 +76,48 @@ impl<'c> Lowering<'c> {
             return Ok(name.clone());
         }
         let name = format!("{}_{}", call.op.name(), self.kernels.len());
+        let tensors = call.types.len();
         let mut parameters = call.parameters();
-        parameters.extend(call.has_workspace.then_some(Parameter::Exclusive));
-        parameters.extend([Parameter::Size, Parameter::Size]);
+        if call.has_workspace {
+            // The first thread's own workspace is the common one.
+            parameters.extend([Parameter::Shared; 2]);
+        }
+        parameters.push(Parameter::Shared);
+        parameters.extend([Parameter::Size; 4]);
         let location = self.functions.location(call.label);
         let (region, block, arguments) = self.functions.body(&parameters, location);
-        let (tensors, rest) = arguments.split_at(call.types.len());
-        let sizes = &rest[usize::from(call.has_workspace)..];
+        let (tensors, rest) = arguments.split_at(tensors);
+        let (workspaces, rest) = rest.split_at(if call.has_workspace { 2 } else { 0 });
+        let &[context, n, total, thread, threads] = rest else {
+            unreachable!("these are the last parameters");
+        };
         let kernel = Kernel {
             schedule: call.schedule,
-            workspace: call.has_workspace.then(|| rest[0]),
-            ..Kernel::new(
-                call.types,
-                call.operands,
-                tensors,
-                [sizes[0], sizes[1]],
-                self.vector_bytes,
-            )
+            workspace: workspaces.first().copied(),
+            own_workspace: workspaces.last().copied(),
+            ..Kernel::new(call.types, call.operands, tensors, [n, total], self.vector_bytes)
         };
         let e = Emitter::new(self.functions.context, location, block);
-        for stage in ops::stages(call.op, &Cpu, &call.split().into())? {
-            stage.emit(&kernel, &e)?;
+        e.set_team(Team {
+            context,
+            thread,
+            threads,
+        });
+        for (i, stage) in ops::stages(call.op, &Cpu, &call.split().into())?
+            .iter()
+            .enumerate()
+        {
+            if i > 0 {
+                e.meet();
+            }
+            match stage.divides {
+                true => stage.emit(&kernel, &e)?,
+                false => {
+                    let mut result = Ok(());
+                    e.by_first_thread(|e| result = stage.emit(&kernel, e));
+                    result?;
+                }
+            }
         }
         e.op("llvm.return", &[], &[], &[]);
         self.functions

@@ -9,6 +9,8 @@ use crate::emit::{Emitter, Val};
 use crate::ops::kernel::{Kernel, Tensor};
 use crate::ops::moments::moments;
 
+const NO_WORKSPACE: &str = "a node with a schedule has no workspace; let plan-memory run";
+
 /// The CPU.
 pub struct Cpu;
 
@@ -21,8 +23,8 @@ impl Cpu {
             &[k.operands.first(), k.operands.get(3), k.results.first()],
         )?;
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::forward(op, k, e)?,
-            Schedule::Depthwise(s) => conv::depthwise::forward(s, workspace(k)?, op, k, e)?,
+            Schedule::General => alone(e, |e| conv::general::forward(op, k, e))?,
+            Schedule::Depthwise(s) => conv::depthwise::forward(s, own_workspace(k)?, op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
             Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -31,7 +33,8 @@ impl Cpu {
             other => return Err(unknown(other)),
         }
         if op.moments {
-            moments(k, &k.results[0], &k.results[1], e);
+            e.meet();
+            e.by_first_thread(|e| moments(k, &k.results[0], &k.results[1], e));
         }
         Ok(())
     }
@@ -45,8 +48,8 @@ impl Cpu {
     ) -> Result<(), String> {
         check_layouts(k, &k.operands[1], &[None, k.operands.first(), k.results.first()])?;
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::backward_data(op, k, e),
-            Schedule::Depthwise(s) => conv::depthwise::backward_data(s, workspace(k)?, op, k, e),
+            Schedule::General => alone(e, |e| conv::general::backward_data(op, k, e)),
+            Schedule::Depthwise(s) => conv::depthwise::backward_data(s, own_workspace(k)?, op, k, e),
             Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -65,8 +68,8 @@ impl Cpu {
     ) -> Result<(), String> {
         check_layouts(k, &k.results[0], &[k.operands.first(), k.operands.get(1)])?;
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => conv::general::backward_weight(op, k, e),
-            Schedule::Depthwise(s) => conv::depthwise_weight::backward_weight(s, workspace(k)?, op, k, e),
+            Schedule::General => alone(e, |e| conv::general::backward_weight(op, k, e)),
+            Schedule::Depthwise(s) => conv::depthwise_weight::backward_weight(s, own_workspace(k)?, op, k, e),
             Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
@@ -80,12 +83,19 @@ impl Cpu {
     /// The product of two matrices.
     pub fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => product::general::lower(op, k, e),
-            Schedule::Product(s) => product::blocked::lower(s, workspace(k), op, k, e)?,
+            Schedule::General => e.by_first_thread(|e| product::general::lower(op, k, e)),
+            Schedule::Product(s) => alone(e, |e| product::blocked::lower(s, own_workspace(k), op, k, e))?,
             other => return Err(unknown(other)),
         }
         Ok(())
     }
+}
+
+/// What one thread does for all.
+fn alone<'c>(e: &Emitter<'c>, body: impl FnOnce(&Emitter<'c>) -> Result<(), String>) -> Result<(), String> {
+    let mut result = Ok(());
+    e.by_first_thread(|e| result = body(e));
+    result
 }
 
 /// Whether a convolution's tensors lie as its schedule reads and writes them. `images` begins with what the direct forms
@@ -117,6 +127,7 @@ fn direct<'c>(s: Direct, k: &Kernel<'c>) -> Result<conv::Blocking<'c>, String> {
         vectors: s.vectors as i64,
         rows: s.rows as i64,
         workspace: workspace(k)?,
+        own: own_workspace(k)?,
     })
 }
 
@@ -146,12 +157,17 @@ fn tiled<'c>(s: Winograd, k: &Kernel<'c>) -> Result<winograd::Blocking<'c>, Stri
         tiles: s.tiles as i64,
         chunked: s.chunked,
         workspace: workspace(k)?,
+        own: own_workspace(k)?,
     })
 }
 
 fn workspace<'c>(k: &Kernel<'c>) -> Result<Val<'c>, String> {
-    k.workspace
-        .ok_or_else(|| "a node with a schedule has no workspace; let plan-memory run".to_string())
+    k.workspace.ok_or_else(|| NO_WORKSPACE.to_string())
+}
+
+/// The workspace of this thread alone.
+fn own_workspace<'c>(k: &Kernel<'c>) -> Result<Val<'c>, String> {
+    k.own_workspace.ok_or_else(|| NO_WORKSPACE.to_string())
 }
 
 fn unknown(schedule: Schedule) -> String {

@@ -1,14 +1,14 @@
 //! Step functions: the schedule of kernels and collectives over the planned memory.
 
-use syncbn_abi::symbols;
+use syncbn_abi::{StepArguments, symbols};
 use syncbn_ir::ops::Op;
 use syncbn_ir::{Graph, NodeId};
 
 use super::collective::all_reduce;
 use super::{Lowering, update_width};
-use crate::emit::{Elem, Emitter};
+use crate::emit::{Compare, Elem, Emitter, Val, fields};
 use crate::error::LowerError;
-use crate::host::{Call, Parameter, Step, places};
+use crate::host::{Call, Frame, Parameter, Step, places};
 use crate::ops::update;
 use crate::order::CollectiveNumbers;
 use crate::program::Part;
@@ -16,6 +16,32 @@ use crate::program::Part;
 /// Nodes that one function calls the kernels of; a longer step is several functions. LLVM's time grows faster than a
 /// function does.
 const PART_NODES: usize = 64;
+
+/// The threads that run a step together.
+#[derive(Clone, Copy)]
+struct Crew<'c> {
+    /// Number of this thread, and how many there are.
+    thread: Val<'c>,
+    threads: Val<'c>,
+    /// Whether this is the first one.
+    is_first: Val<'c>,
+    /// Memory of this thread's own; the first one has none.
+    scratch: Val<'c>,
+}
+
+impl<'c> Crew<'c> {
+    /// Reads what the step's arguments hold.
+    fn new(e: &Emitter<'c>, arguments: Val<'c>) -> Crew<'c> {
+        let [thread, threads] = fields!(e, arguments, StepArguments, I64, [thread, threads]);
+        let [scratch] = fields!(e, arguments, StepArguments, Ptr, [scratch]);
+        Crew {
+            thread,
+            threads,
+            is_first: e.compare(Compare::Eq, thread, e.index(0)),
+            scratch,
+        }
+    }
+}
 
 impl<'c> Lowering<'c> {
     /// The training step and the updates.
@@ -83,7 +109,8 @@ impl<'c> Lowering<'c> {
         let (before, last) = nodes.split_at(nodes.len().saturating_sub(1) / PART_NODES * PART_NODES);
         for (i, part) in before.chunks(PART_NODES).enumerate() {
             let mut step = start();
-            self.calls(&mut step, &collectives, part)?;
+            let crew = Crew::new(&step.e, step.arguments);
+            self.calls(&mut step, crew, &collectives, part)?;
             parts.push(format!("{name}.{i}"));
             step.finish(&functions, &parts[i], false);
         }
@@ -92,11 +119,14 @@ impl<'c> Lowering<'c> {
             let (arguments, next) = ([step.arguments], step.new_block());
             step.call_or_fail(part, &arguments, next);
         }
-        self.calls(&mut step, &collectives, last)?;
+        let crew = Crew::new(&step.e, step.arguments);
+        self.calls(&mut step, crew, &collectives, last)?;
         if crate::order::loss(graph).is_some() {
             let from = step.loss()?;
-            let value = step.e.load_scalar(from, Elem::F64);
-            step.e.store_scalar(step.frame.loss, value);
+            step.e.when(crew.is_first, |e| {
+                let value = e.load_scalar(from, Elem::F64);
+                e.store_scalar(step.frame.loss, value);
+            });
         }
         step.finish(&functions, name, true);
         Ok(())
@@ -106,6 +136,7 @@ impl<'c> Lowering<'c> {
     fn calls(
         &mut self,
         step: &mut Step<'c, '_>,
+        crew: Crew<'c>,
         collectives: &CollectiveNumbers,
         nodes: &[(usize, NodeId)],
     ) -> Result<(), LowerError> {
@@ -115,20 +146,33 @@ impl<'c> Lowering<'c> {
             match step.graph.op(id) {
                 Op::Input(_) | Op::Parameter(_) | Op::Statistic(_) | Op::Constant(_) => {}
                 Op::AllReduce(_) => {
-                    all_reduce(step, id, collectives.of(id)? as i64)?;
+                    all_reduce(step, crew.is_first, id, collectives.of(id)? as i64)?;
+                    meet(step);
                 }
-                _ => self.call_kernel(step, id)?,
+                _ => {
+                    if self.call_kernel(step, crew, id)? {
+                        meet(step);
+                    }
+                }
             }
             step.trace(id, index as i64, |step, arguments| {
-                step.call(symbols::TRACE, &arguments, None);
+                step.e.when(crew.is_first, |e| {
+                    e.call(symbols::TRACE, &arguments, None);
+                });
             })?;
         }
         Ok(())
     }
 
-    fn call_kernel(&mut self, step: &mut Step<'c, '_>, id: NodeId) -> Result<(), LowerError> {
+    /// Calls the kernel of a node, and says whether it has one.
+    fn call_kernel(
+        &mut self,
+        step: &mut Step<'c, '_>,
+        crew: Crew<'c>,
+        id: NodeId,
+    ) -> Result<bool, LowerError> {
         let Some(places) = places(step.graph, id)? else {
-            return Ok(());
+            return Ok(false);
         };
         let kernel = self.kernel(&Call::new(step.graph, id, &places))?;
         let mut arguments = Vec::new();
@@ -136,10 +180,21 @@ impl<'c> Lowering<'c> {
             arguments.push(step.pointer(location));
         }
         if let Some(workspace) = step.graph.node(id).workspace {
-            arguments.push(step.pointer(workspace));
+            let common = step.pointer(workspace);
+            let own = step.e.choose_address(crew.is_first, common, crew.scratch);
+            arguments.extend([common, own]);
         }
-        arguments.extend([step.frame.n, step.frame.total]);
+        let Frame {
+            context, n, total, ..
+        } = step.frame;
+        arguments.extend([context, n, total, crew.thread, crew.threads]);
         step.call(&kernel, &arguments, None);
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Waits for the other threads; ends the step where one of them failed.
+fn meet(step: &mut Step) {
+    let (context, next) = (step.frame.context, step.new_block());
+    step.call_or_fail(symbols::TEAM_BARRIER, &[context], next);
 }

@@ -116,7 +116,7 @@ impl<'c> Emitter<'c> {
     /// Runs `body` once: on a GPU in one thread, and before the parts of a sum are added.
     pub fn once(&self, body: impl FnOnce(&Self)) {
         if !self.is_device() {
-            return body(self);
+            return self.by_first_thread(body);
         }
         match self.device_mut() {
             Some(device) if device.merges => return,

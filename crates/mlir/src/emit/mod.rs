@@ -22,6 +22,7 @@ mod merge;
 mod numbers;
 mod pointer;
 mod sums;
+mod team;
 mod threads;
 mod warp;
 
@@ -39,6 +40,7 @@ pub use memory::Buffer;
 pub use numbers::{Divisor, Number, Numbers};
 pub use pointer::Pointer;
 pub use sums::Inner;
+pub use team::Team;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
@@ -80,6 +82,8 @@ pub struct Emitter<'c> {
     lanes: Cell<usize>,
     /// Type of indices: i64 on the CPU, i32 on a GPU.
     pub index_elem: Elem,
+    /// The threads that run a function of the CPU together.
+    team: Cell<Option<Team<'c>>>,
     /// Present in a GPU's kernel.
     device: Option<RefCell<Device<'c>>>,
     types: RefCell<HashMap<(Elem, usize), Type<'c>>>,
@@ -104,6 +108,7 @@ impl<'c> Emitter<'c> {
             before: Cell::new(None),
             lanes: Cell::new(1),
             index_elem: Elem::I64,
+            team: Cell::new(None),
             device: None,
             types: RefCell::default(),
             constants: RefCell::default(),

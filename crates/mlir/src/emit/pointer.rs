@@ -62,11 +62,15 @@ impl<'c> Emitter<'c> {
 
     /// `condition ? a : b`
     pub fn choose(&self, condition: Val<'c>, a: Pointer<'c>, b: Pointer<'c>) -> Pointer<'c> {
-        let operands = [condition, a.address, b.address];
         Pointer {
-            address: self.op1("llvm.select", &operands, (a.address.elem, 1), &[]),
+            address: self.choose_address(condition, a.address, b.address),
             ..a
         }
+    }
+
+    /// The same of plain addresses.
+    pub fn choose_address(&self, condition: Val<'c>, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+        self.op1("llvm.select", &[condition, a, b], (a.elem, 1), &[])
     }
 
     /// `lanes` neighbours from `p + at` on.
@@ -153,6 +157,21 @@ impl<'c> Emitter<'c> {
             let (from, to) = (e.advance(from, at, 1), e.advance(to, at, 1));
             e.write_first(to, 0, e.read_first(from, 0, lanes, active), active);
         });
+    }
+
+    /// Copies the elements `low..high`, known at run time only, in vectors of `lanes`.
+    pub fn copy_between(&self, from: Pointer<'c>, to: Pointer<'c>, [low, high]: [Val<'c>; 2], lanes: usize) {
+        let copy = |e: &Self, at: Val<'c>, lanes: usize| {
+            let value = e.read(e.advance(from, at, 1), 0, lanes);
+            e.write(e.advance(to, at, 1), 0, value);
+        };
+        let width = self.index(lanes as i64);
+        let vectors = self.div(self.sub(high, low), width);
+        self.each_in(self.index(0), vectors, |e, i| {
+            copy(e, e.add(low, e.mul(i, width)), lanes)
+        });
+        let done = self.add(low, self.mul(vectors, width));
+        self.each_in(done, high, |e, at| copy(e, at, 1));
     }
 
     /// Stores `count` zeros, in vectors of `lanes`.

@@ -8,5 +8,5 @@ mod function;
 
 pub use call::{Call, CallKey, Sources};
 pub use check::check;
-pub use frame::{Places, Step, places};
+pub use frame::{Frame, Places, Step, places};
 pub use function::{Functions, Parameter};

@@ -31,6 +31,8 @@ pub struct Kernel<'c> {
     pub schedule: Option<Schedule>,
     /// Memory that the schedule needs.
     pub workspace: Option<Val<'c>>,
+    /// The same for this thread alone; of the first thread the common one.
+    pub own_workspace: Option<Val<'c>>,
     /// Bytes of a vector register.
     pub vector_bytes: usize,
 }
@@ -174,6 +176,7 @@ impl<'c> Kernel<'c> {
             total,
             schedule: None,
             workspace: None,
+            own_workspace: None,
             vector_bytes,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{ptr, sync::Arc};
 
-use syncbn_abi::{Model, StepArguments};
+use syncbn_abi::{ALIGNMENT, Model, StepArguments};
 
 use crate::{
     arena::Arena,
@@ -71,6 +71,9 @@ pub struct Rank {
     /// The training step's arena; empty in inference.
     pub train_step: Arena,
     infer_step: Arena,
+    /// What each thread but the first needs while kernels run.
+    scratch: Arena,
+    scratch_bytes: usize,
     /// One buffer for each input, and one for the target.
     inputs: Vec<Arena>,
     /// One buffer for each output.
@@ -107,6 +110,7 @@ impl Rank {
             .collect::<Result<_>>()?;
         inputs.push(batch(target_bytes(model))?);
         let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
+        let scratch = arenas.scratch.next_multiple_of(ALIGNMENT as u64);
         Ok(Rank {
             threads: Threads::start(&context, spin)?,
             context,
@@ -114,6 +118,11 @@ impl Rank {
             gradients: Arena::zeroed(when(train, arenas.trained), "gradients")?,
             train_step: Arena::zeroed(when(train, arenas.train_step), "the training step")?,
             infer_step: Arena::zeroed(when(infer, arenas.infer_step), "inference")?,
+            scratch: Arena::zeroed(
+                scratch.saturating_mul(threads as u64 - 1),
+                "the threads of a rank",
+            )?,
+            scratch_bytes: scratch as usize,
             inputs,
             outputs: model
                 .outputs
@@ -163,11 +172,15 @@ impl Rank {
             trace: i64::from(step.trace || self.context.trace().is_timing()),
             thread: 0,
             threads: 1,
+            scratch: self.scratch.as_ptr(),
         };
         self.context.trace().start_clock();
         // SAFETY: arenas and buffers have the sizes of the description; `&mut self` keeps the private ones
         // to this call, and a training step only reads the weights.
-        let status = unsafe { self.threads.run(Call::Step(function, arguments)) };
+        let status = unsafe {
+            self.threads
+                .run(Call::Step(function, arguments, self.scratch_bytes))
+        };
         self.loss = loss;
         self.check(status, "the training step")
     }
@@ -192,12 +205,16 @@ impl Rank {
             trace: i64::from(self.context.trace().is_timing()),
             thread: 0,
             threads: 1,
+            scratch: self.scratch.as_ptr(),
         };
         self.context.trace().start_clock();
         let before = self.context.executed();
         // SAFETY: as in `train`; inference only reads what is shared, but for the prepare function, which
         // runs on one rank alone.
-        let status = unsafe { self.threads.run(Call::Step(function, arguments)) };
+        let status = unsafe {
+            self.threads
+                .run(Call::Step(function, arguments, self.scratch_bytes))
+        };
         self.check(status, "inference")?;
         if self.context.executed() != before {
             return Err(Error::internal("inference executed a collective"));

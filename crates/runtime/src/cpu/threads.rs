@@ -26,8 +26,9 @@ use crate::error::{Error, Result};
 /// A call of generated code.
 #[derive(Debug, Clone, Copy)]
 pub enum Call {
-    /// A step, or the preparation of inference.
-    Step(StepFunction, StepArguments),
+    /// A step, or the preparation of inference; `scratch` of the arguments is that of thread 1, and so many bytes behind it
+    /// comes that of the next thread.
+    Step(StepFunction, StepArguments, usize),
     /// An update of elements of the given size.
     Sgd(UpdateFunction, UpdateArguments, usize),
     /// The same.
@@ -50,8 +51,12 @@ impl Call {
         // SAFETY: passed on from the caller; the slices of an update are disjoint.
         unsafe {
             match self {
-                Call::Step(function, mut arguments) => {
+                Call::Step(function, mut arguments, bytes) => {
                     (arguments.thread, arguments.threads) = (thread as u64, threads as u64);
+                    arguments.scratch = match thread {
+                        0 => std::ptr::null_mut(),
+                        _ => arguments.scratch.wrapping_add((thread - 1) * bytes),
+                    };
                     function(&raw const arguments)
                 }
                 Call::Sgd(function, mut arguments, bytes) => {

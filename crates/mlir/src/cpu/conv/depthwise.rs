@@ -8,6 +8,8 @@ use syncbn_ir::schedule::axis::{
 };
 
 use super::epilogue::Epilogue;
+use super::filter::ragged_in;
+use super::items::Items;
 use super::panel::{Copy, Source};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor, fixed};
@@ -103,27 +105,31 @@ impl<'a, 'c> Sum<'a, 'c> {
         let taps = kernel.iter().product();
         let weights = e.shift(self.copy.pointer, self.copy.panel.elements());
         let from = Pointer::new(w.pointer, w.memory_elem());
-        exchange(e, from, weights, [self.channels, taps]);
+        let all = [0, taps].map(|i| e.index(i));
+        exchange(e, from, weights, [self.channels, taps], all);
         let height = most(&self.phases, 1);
-        e.each_in(e.index(0), n, |e, n| {
+        let depth = e.index(most(&self.phases, 0));
+        let blocks = e.index((height + self.rows - 1) / self.rows);
+        let lanes = self.lanes as i64;
+        let vectors = (self.channels + lanes - 1) / lanes;
+        let items = Items::new(e, e.mul(e.mul(n, depth), blocks), vectors);
+        items.each(e, |e, block, part| {
+            let (slice, y) = (e.div(block, blocks), e.rem(block, blocks));
+            let (n, z) = (e.div(slice, depth), e.rem(slice, depth));
+            let y = e.mul(y, e.index(self.rows));
             let image = e.advance(self.source.pointer, n, self.source.sample());
-            e.each_of(most(&self.phases, 0), |e, z| {
-                let [low, high] = [0, height].map(|i| e.index(i));
-                e.for_range(low, high, self.rows, &[], |e, y, _| {
-                    self.copy.fill(e, self.copy.pointer, &self.source, image, [z, y]);
-                    let end = e.min(e.add(y, e.index(self.rows)), high);
-                    e.each_vector(self.channels, self.lanes, |e, channel, active| {
-                        for phase in &self.phases {
-                            let row = |e: &Emitter<'c>, y0: Val<'c>| {
-                                self.row(e, phase, [n, z, y, y0], kernel, weights, (channel, active))
-                            };
-                            self.rows_of(e, phase, [z, y, end], &|e, y0| {
-                                self.tiles(e, phase, kernel, row(e, y0), epilogue);
-                            });
-                        }
+            self.copy.fill(e, self.copy.pointer, &self.source, image, [z, y]);
+            let end = e.min(e.add(y, e.index(self.rows)), e.index(height));
+            ragged_in(e, (self.channels, part), lanes, &|e, vector, active| {
+                let channel = e.mul(vector, e.index(lanes));
+                for phase in &self.phases {
+                    let row = |e: &Emitter<'c>, y0: Val<'c>| {
+                        self.row(e, phase, [n, z, y, y0], kernel, weights, (channel, active))
+                    };
+                    self.rows_of(e, phase, [z, y, end], &|e, y0| {
+                        self.tiles(e, phase, kernel, row(e, y0), epilogue);
                     });
-                    Vec::new()
-                });
+                }
             });
         });
     }
@@ -284,9 +290,15 @@ impl<'a, 'c> Sum<'a, 'c> {
     }
 }
 
-/// Copies a matrix of these sizes to its transpose.
-pub fn exchange<'c>(e: &Emitter<'c>, from: Pointer<'c>, to: Pointer<'c>, [rows, columns]: [i64; 2]) {
-    e.each_of(columns, |e, column| {
+/// Copies a matrix of these sizes to its transpose; of its columns only `part`.
+pub fn exchange<'c>(
+    e: &Emitter<'c>,
+    from: Pointer<'c>,
+    to: Pointer<'c>,
+    [rows, columns]: [i64; 2],
+    part: [Val<'c>; 2],
+) {
+    e.each_in(part[0], part[1], |e, column| {
         let (from, to) = (e.advance(from, column, 1), e.advance(to, column, rows));
         e.each_of(rows, |e, row| {
             let v = e.read(e.advance(from, row, columns), 0, 1);

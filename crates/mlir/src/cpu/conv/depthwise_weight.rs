@@ -6,6 +6,7 @@ use syncbn_ir::schedule::Depthwise;
 use syncbn_ir::schedule::axis::{Phase, forward, rows_of_copy, three};
 
 use super::depthwise::exchange;
+use super::filter::ragged_in;
 use super::panel::{Copy, Source};
 use crate::emit::{Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
@@ -40,10 +41,15 @@ pub fn backward_weight<'c>(
         sums: e.shift(copy.pointer, copy.panel.elements()),
         channels: fixed(x.ty.shape.0[1]),
     };
-    gradient.emit(e, k.n);
+    // Threads share the channels.
+    let lanes = s.lanes as i64;
+    let vectors = e.slice_of((gradient.channels + lanes - 1) / lanes);
+    let [low, high] = vectors.map(|i| e.mul(i, e.index(lanes)));
+    let part = [low, e.min(high, e.index(gradient.channels))];
+    gradient.emit(e, k.n, (vectors, part));
     let taps = phase.iter().map(|axis| axis.taps).product();
     let to = Pointer::new(dw.pointer, dw.memory_elem());
-    exchange(e, gradient.sums, to, [taps, gradient.channels]);
+    exchange(e, gradient.sums, to, [taps, gradient.channels], part);
     Ok(())
 }
 
@@ -78,7 +84,8 @@ struct Block<'c> {
 }
 
 impl<'c> Gradient<'c> {
-    fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
+    /// Sums for some vectors of channels, which are those `channels`.
+    fn emit(&self, e: &Emitter<'c>, n: Val<'c>, (vectors, channels): ([Val<'c>; 2], [Val<'c>; 2])) {
         let [depth, height, width] = self.phase.map(|axis| axis.outputs);
         let taps: i64 = self.phase.iter().map(|axis| axis.taps).product();
         e.zero_run(self.sums, taps * self.channels, self.lanes);
@@ -87,12 +94,16 @@ impl<'c> Gradient<'c> {
             e.each_of(depth, |e, z| {
                 let [low, high] = [0, height].map(|i| e.index(i));
                 e.for_range(low, high, self.rows, &[], |e, y, _| {
-                    self.copy.fill(e, self.copy.pointer, &self.source, image, [z, y]);
+                    let at = self.copy.pointer;
+                    self.copy
+                        .fill_channels(e, at, &self.source, image, [z, y], Some(channels));
                     let end = e.min(e.add(y, e.index(self.rows)), high);
                     let row = e.add(e.mul(n, e.index(depth)), z);
                     let row = e.add(e.mul(row, e.index(height)), y);
                     let dy = e.advance(self.dy, row, width * self.channels);
-                    e.each_vector(self.channels, self.lanes, |e, channel, active| {
+                    let lanes = self.lanes as i64;
+                    ragged_in(e, (self.channels, Some(vectors)), lanes, &|e, vector, active| {
+                        let channel = e.mul(vector, e.index(lanes));
                         let block = Block {
                             count: e.sub(end, y),
                             dy: e.advance(dy, channel, 1),

@@ -7,9 +7,10 @@ use syncbn_ir::schedule::axis::{
 };
 
 use super::Blocking;
-use super::columns::{Columns, each_columns};
+use super::columns::{self, Columns, each_columns};
 use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
+use super::items::Items;
 use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Pointer, Val};
@@ -37,7 +38,7 @@ pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>)
             three(&window.kernel.iter().map(|&n| n as i64).collect::<Vec<_>>()),
         ),
         epilogue: Epilogue::new(op, k),
-        workspace: b.workspace,
+        panel: b.own,
     }
     .emit(e);
     Ok(())
@@ -58,6 +59,7 @@ pub fn backward_data<'c>(
     let own = Filter::of(w, b.lanes, kernel);
     let workspace = Pointer::new(b.workspace, w.memory_elem());
     let (transposed, used) = filter::transpose(e, &own, workspace, groups);
+    e.meet();
     Sum {
         blocking: *b,
         n: k.n,
@@ -69,7 +71,7 @@ pub fn backward_data<'c>(
         reduced: fixed(dy.ty.shape.0[1]) / groups,
         filter: transposed,
         epilogue: Epilogue::none(),
-        workspace: e.shift(workspace, used).address,
+        panel: e.shift(Pointer::new(b.own, w.memory_elem()), used).address,
     }
     .emit(e);
     Ok(())
@@ -88,7 +90,8 @@ struct Sum<'a, 'c> {
     reduced: i64,
     filter: Filter<'c>,
     epilogue: Epilogue<'c>,
-    workspace: Val<'c>,
+    /// Where this thread copies rows of the source.
+    panel: Val<'c>,
 }
 
 impl<'c> Sum<'_, 'c> {
@@ -99,37 +102,57 @@ impl<'c> Sum<'_, 'c> {
             &self.phases,
             rows_of_block,
             &self.source,
-            self.workspace,
+            self.panel,
             self.blocking.lanes,
         );
-        let depth = most(&self.phases, 0);
-        e.each_in(e.index(0), self.n, |e, n| {
+        let [depth, high] = [most(&self.phases, 0), rows].map(|n| e.index(n));
+        let blocks = e.index((rows + rows_of_block - 1) / rows_of_block);
+        let slices = e.mul(self.n, depth);
+        let items = Items::new(e, e.mul(slices, blocks), self.items());
+        items.each(e, |e, block, part| {
+            let (slice, y) = (e.div(block, blocks), e.rem(block, blocks));
+            let (n, z) = (e.div(slice, depth), e.rem(slice, depth));
+            let y = e.mul(y, e.index(rows_of_block));
             let image = e.advance(self.source.pointer, n, self.source.sample());
-            e.each_of(depth, |e, z| {
-                let [low, high] = [0, rows].map(|i| e.index(i));
-                e.for_range(low, high, rows_of_block, &[], |e, y, _| {
-                    copy.fill(e, copy.pointer, &self.source, image, [z, y]);
-                    let end = match rows % rows_of_block {
-                        0 => e.add(y, e.index(rows_of_block)),
-                        _ => e.min(e.add(y, e.index(rows_of_block)), high),
-                    };
-                    self.block(e, &copy, [n, z], [y, end]);
-                    Vec::new()
-                });
-            });
+            copy.fill(e, copy.pointer, &self.source, image, [z, y]);
+            let end = match rows % rows_of_block {
+                0 => e.add(y, e.index(rows_of_block)),
+                _ => e.min(e.add(y, e.index(rows_of_block)), high),
+            };
+            self.block(e, &copy, part, [n, z], [y, end]);
         });
     }
 
-    /// All outputs of the rows in the panel.
-    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, [n, z]: [Val<'c>; 2], [y, end]: [Val<'c>; 2]) {
+    /// Into how many parts the work on a panel can be divided: groups, or columns of tiles.
+    fn items(&self) -> i64 {
+        match self.groups {
+            1 => columns::count(&self.blocking, self.filter.outputs),
+            groups => groups,
+        }
+    }
+
+    /// The outputs of the rows in the panel, of these groups or columns, or of all.
+    fn block(
+        &self,
+        e: &Emitter<'c>,
+        copy: &Copy<'c>,
+        part: Option<[Val<'c>; 2]>,
+        [n, z]: [Val<'c>; 2],
+        [y, end]: [Val<'c>; 2],
+    ) {
         let channels = self.filter.outputs / self.groups;
-        e.each_of(self.groups, |e, group| {
-            each_columns(e, &self.blocking, channels, group, |e, columns| {
+        let of_group = |e: &Emitter<'c>, group: Val<'c>, part: Option<[Val<'c>; 2]>| {
+            each_columns(e, &self.blocking, (channels, part), group, |e, columns| {
                 for phase in &self.phases {
                     self.phase(e, copy, phase, columns, [n, z], [y, end]);
                 }
             });
-        });
+        };
+        match (self.groups, part) {
+            (1, part) => of_group(e, e.index(0), part),
+            (_, Some([low, high])) => e.each_in(low, high, |e, group| of_group(e, group, None)),
+            (groups, None) => e.each_of(groups, |e, group| of_group(e, group, None)),
+        }
     }
 
     fn phase(

@@ -5,8 +5,8 @@ use syncbn_ir::ops::ConvBackwardWeight;
 use syncbn_ir::schedule::axis::{Panel, Phase, forward, three};
 
 use super::Blocking;
-use super::columns::{Columns, each_columns};
-use super::filter::Filter;
+use super::columns::{self, Columns, each_columns};
+use super::filter::{Filter, ragged_in};
 use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
@@ -48,6 +48,18 @@ pub fn backward_weight<'c>(
 /// Emits a tile: addresses of its inputs and weights, and its rows' distances in both.
 type MakeTile<'c, 't> = &'t dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>);
 
+/// The weights that a thread computes. All groups and columns where nothing is said.
+#[derive(Clone, Copy)]
+struct Part<'c> {
+    groups: Option<[Val<'c>; 2]>,
+    /// Of few input channels: columns of tiles of output channels.
+    columns: Option<[Val<'c>; 2]>,
+    /// Tiles of input channels.
+    tiles: Option<[Val<'c>; 2]>,
+    /// The input channels of all groups that it reads.
+    channels: Option<[Val<'c>; 2]>,
+}
+
 struct Gradient<'c> {
     blocking: Blocking<'c>,
     groups: i64,
@@ -79,15 +91,21 @@ struct Block<'c> {
 impl<'c> Gradient<'c> {
     fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
         let phases = [self.phase];
-        let workspace = self.blocking.workspace;
-        let copy = Copy::new(&phases, self.rows, &self.source, workspace, self.blocking.lanes);
+        let copy = Copy::new(
+            &phases,
+            self.rows,
+            &self.source,
+            self.blocking.own,
+            self.blocking.lanes,
+        );
+        let part = self.part(e);
         let [depth, height, width] = [0, 1, 2].map(|axis| self.phase[axis].outputs);
         let zero = e.index(0);
         // A rank without samples has a gradient of zeros.
         let none = e.compare(Compare::Eq, n, zero);
         let size = self.filter.vectors() * self.filter.vector();
         e.when(none, |e| {
-            e.zero_run(self.filter.pointer, size, self.blocking.lanes)
+            e.once(|e| e.zero_run(self.filter.pointer, size, self.blocking.lanes));
         });
         e.for_range(zero, n, self.images, &[], |e, n0, _| {
             let end = e.min(e.add(n0, e.index(self.images)), n);
@@ -97,7 +115,7 @@ impl<'c> Gradient<'c> {
                     e.each_in(e.index(0), images, |e, i| {
                         let image = e.advance(self.source.pointer, e.add(n0, i), self.source.sample());
                         let at = e.advance(copy.pointer, i, copy.panel.elements());
-                        copy.fill(e, at, &self.source, image, [z, y]);
+                        copy.fill_channels(e, at, &self.source, image, [z, y], part.channels);
                     });
                     let until = e.min(e.add(y, e.index(self.rows)), e.index(height));
                     let row = e.add(e.mul(n0, e.index(depth)), z);
@@ -109,7 +127,7 @@ impl<'c> Gradient<'c> {
                         dy: e.advance(self.dy, row, width * self.filter.outputs),
                         first: e.compare(Compare::Eq, begins, e.index(0)),
                     };
-                    self.block(e, &copy, block);
+                    self.block(e, &copy, block, part);
                     Vec::new()
                 });
             });
@@ -117,19 +135,66 @@ impl<'c> Gradient<'c> {
         });
     }
 
-    /// Adds what the block says of all weights.
-    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>) {
+    /// What this thread computes.
+    fn part(&self, e: &Emitter<'c>) -> Part<'c> {
+        let all = Part {
+            groups: None,
+            columns: None,
+            tiles: None,
+            channels: None,
+        };
+        if e.team().is_none() {
+            return all;
+        }
+        let channels = |range: [Val<'c>; 2], size: i64| range.map(|i| e.mul(i, e.index(size)));
+        if self.groups > 1 {
+            let groups = e.slice_of(self.groups);
+            return Part {
+                groups: Some(groups),
+                channels: Some(channels(groups, self.channels)),
+                ..all
+            };
+        }
+        if self.channels < FEW {
+            let outputs = columns::count(&self.blocking, self.filter.outputs);
+            return Part {
+                columns: Some(e.slice_of(outputs)),
+                ..all
+            };
+        }
+        let pixels = self.blocking.pixels;
+        let tiles = e.slice_of((self.channels + pixels - 1) / pixels);
+        let [low, high] = channels(tiles, pixels);
+        Part {
+            tiles: Some(tiles),
+            channels: Some([low, e.min(high, e.index(self.channels))]),
+            ..all
+        }
+    }
+
+    /// Adds what the block says of the part's weights.
+    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>, part: Part<'c>) {
         let outputs = self.filter.outputs / self.groups;
-        e.each_of(self.groups, |e, group| {
-            each_columns(e, &self.blocking, outputs, group, |e, columns| {
+        let of_group = |e: &Emitter<'c>, group: Val<'c>| {
+            each_columns(e, &self.blocking, (outputs, part.columns), group, |e, columns| {
                 let first = e.add(e.mul(group, e.index(outputs)), columns.first);
-                self.columns(e, copy, block, Columns { first, ..columns });
+                self.columns(e, copy, (block, part), Columns { first, ..columns });
             });
-        });
+        };
+        match part.groups {
+            Some([low, high]) => e.each_in(low, high, of_group),
+            None => e.each_of(self.groups, of_group),
+        }
     }
 
     /// Of the weights of some vectors of output channels.
-    fn columns(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>, columns: Columns<'c>) {
+    fn columns(
+        &self,
+        e: &Emitter<'c>,
+        copy: &Copy<'c>,
+        (block, part): (Block<'c>, Part<'c>),
+        columns: Columns<'c>,
+    ) {
         let Columns {
             first,
             vectors,
@@ -172,19 +237,13 @@ impl<'c> Gradient<'c> {
                     let pixels = self.blocking.pixels;
                     let rows = |count: i64| (0..count).collect::<Vec<i64>>();
                     let weights = |count: i64| rows(count).iter().map(|c| c * f.lanes as i64).collect();
-                    e.each_of(self.channels / pixels, |e, i| {
+                    ragged_in(e, (self.channels, part.tiles), pixels, &|e, i, count| {
                         let (left, to) = (
                             e.advance(left, i, pixels),
                             e.advance(to, i, pixels * f.lanes as i64),
                         );
-                        tile(e, left, to, rows(pixels), weights(pixels));
+                        tile(e, left, to, rows(count as i64), weights(count as i64));
                     });
-                    let rest = self.channels % pixels;
-                    if rest > 0 {
-                        let done = self.channels - rest;
-                        let (left, to) = (e.shift(left, done), e.shift(to, done * f.lanes as i64));
-                        tile(e, left, to, rows(rest), weights(rest));
-                    }
                 });
             });
         });

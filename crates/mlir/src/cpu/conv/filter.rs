@@ -1,6 +1,7 @@
 //! Weights of convolutions in vectors of output channels (`ir::Layout::Filter`), and their transposes.
 
-use crate::emit::{Emitter, Pointer, Val};
+use super::items::Items;
+use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::{Tensor, fixed};
 
 /// Weights `[outputs / lanes][depth, height, width][inputs][lanes]`, the last vectors padded with zeros.
@@ -52,7 +53,7 @@ impl<'c> Filter<'c> {
 }
 
 /// Writes to `to` the weights with outputs and inputs of each group exchanged; returns them, and how many elements they
-/// take.
+/// take. Threads divide it, and must meet before they read it.
 pub fn transpose<'c>(e: &Emitter<'c>, w: &Filter<'c>, to: Pointer<'c>, groups: i64) -> (Filter<'c>, i64) {
     let lanes = w.lanes as i64;
     let blocks = |n: i64| (n + lanes - 1) / lanes;
@@ -63,13 +64,14 @@ pub fn transpose<'c>(e: &Emitter<'c>, w: &Filter<'c>, to: Pointer<'c>, groups: i
         inputs: outputs,
         ..*w
     };
-    e.each_of(groups, |e, group| {
+    let items = Items::new(e, e.index(groups), blocks(inputs));
+    items.each(e, |e, group, part| {
         let from = e.advance(w.pointer, group, blocks(outputs) * w.vector());
         let to = e.advance(to, group, blocks(inputs) * transposed.vector());
         ragged(e, outputs, lanes, &|e, ob, kept| {
             let from = e.advance(from, ob, w.vector());
             let to = e.advance(to, ob, lanes * lanes);
-            ragged(e, inputs, lanes, &|e, ib, rows| {
+            ragged_in(e, (inputs, part), lanes, &|e, ib, rows| {
                 e.each_of(w.taps(), |e, tap| {
                     let from = e.advance(e.advance(from, tap, w.tap()), ib, lanes * lanes);
                     let to = e.advance(e.advance(to, tap, transposed.tap()), ib, transposed.vector());
@@ -89,6 +91,26 @@ pub fn ragged<'c>(e: &Emitter<'c>, count: i64, lanes: i64, body: &dyn Fn(&Emitte
     e.each_of(count / lanes, |e, i| body(e, i, lanes as usize));
     if count % lanes > 0 {
         body(e, e.index(count / lanes), (count % lanes) as usize);
+    }
+}
+
+/// [`ragged`] for some of the blocks; None for all.
+pub fn ragged_in<'c>(
+    e: &Emitter<'c>,
+    (count, part): (i64, Option<[Val<'c>; 2]>),
+    lanes: i64,
+    body: &dyn Fn(&Emitter<'c>, Val<'c>, usize),
+) {
+    let Some([low, high]) = part else {
+        return ragged(e, count, lanes, body);
+    };
+    let whole = e.index(count / lanes);
+    if count >= lanes {
+        e.each_in(low, e.min(high, whole), |e, i| body(e, i, lanes as usize));
+    }
+    if count % lanes > 0 {
+        let is_in = e.compare(Compare::Gt, high, whole);
+        e.when(is_in, |e| body(e, whole, (count % lanes) as usize));
     }
 }
 

@@ -8,6 +8,7 @@ pub mod direct_weight;
 pub mod epilogue;
 pub mod filter;
 pub mod general;
+pub mod items;
 pub mod panel;
 
 use crate::emit::Val;
@@ -23,6 +24,8 @@ pub struct Blocking<'c> {
     pub vectors: i64,
     /// Rows of outputs that are computed from one copy of the input.
     pub rows: i64,
-    /// Address of the node's workspace.
+    /// Address of the node's workspace, which all threads share.
     pub workspace: Val<'c>,
+    /// Address of this thread's own.
+    pub own: Val<'c>,
 }

@@ -76,7 +76,20 @@ impl<'c> Copy<'c> {
         at: Pointer<'c>,
         source: &Source<'c>,
         image: Pointer<'c>,
+        place: [Val<'c>; 2],
+    ) {
+        self.fill_channels(e, at, source, image, place, None);
+    }
+
+    /// The same of some channels only, where channels are innermost and more than one; of plain images, all.
+    pub fn fill_channels(
+        &self,
+        e: &Emitter<'c>,
+        at: Pointer<'c>,
+        source: &Source<'c>,
+        image: Pointer<'c>,
         [z, y]: [Val<'c>; 2],
+        channels: Option<[Val<'c>; 2]>,
     ) {
         let origin = |first: Val<'c>, axis: usize| {
             let scaled = e.mul(first, e.index(self.in_steps[axis]));
@@ -93,7 +106,7 @@ impl<'c> Copy<'c> {
                 let row = e.add(e.mul(z, e.index(source.sizes[1])), y);
                 e.either(
                     valid,
-                    |e| self.fill_row(e, source, image, row, to),
+                    |e| self.fill_row(e, source, image, row, to, channels),
                     |e| e.zero_run(to, self.panel.row(), self.lanes),
                 );
             });
@@ -107,6 +120,7 @@ impl<'c> Copy<'c> {
         image: Pointer<'c>,
         row: Val<'c>,
         to: Pointer<'c>,
+        part: Option<[Val<'c>; 2]>,
     ) {
         let width = source.sizes[2];
         let before = (-self.panel.least[2]).clamp(0, self.panel.sizes[2]);
@@ -130,12 +144,28 @@ impl<'c> Copy<'c> {
             });
         }
         let from = e.shift(e.advance(image, row, width * channels), first * channels);
-        if self.panel.column == channels {
-            return e.copy_run(from, to, count * channels, self.lanes);
-        }
-        e.each_of(count, |e, i| {
-            let (from, to) = (e.advance(from, i, channels), e.advance(to, i, self.panel.column));
-            e.copy_run(from, to, channels, self.lanes);
-        });
+        let all = |e: &Emitter<'c>| {
+            if self.panel.column == channels {
+                return e.copy_run(from, to, count * channels, self.lanes);
+            }
+            e.each_of(count, |e, i| {
+                let (from, to) = (e.advance(from, i, channels), e.advance(to, i, self.panel.column));
+                e.copy_run(from, to, channels, self.lanes);
+            });
+        };
+        let Some([low, high]) = part else {
+            return all(e);
+        };
+        let several = e.compare(Compare::Lt, e.sub(high, low), e.index(channels));
+        e.either(
+            several,
+            |e| {
+                e.each_of(count, |e, i| {
+                    let (from, to) = (e.advance(from, i, channels), e.advance(to, i, self.panel.column));
+                    e.copy_between(from, to, [low, high], self.lanes);
+                });
+            },
+            all,
+        );
     }
 }

@@ -9,6 +9,7 @@ use super::weights::Chunk;
 use super::{Algorithm, Blocking, chunks, phases, phases_backward, single, zeros};
 use crate::cpu::conv::epilogue::Epilogue;
 use crate::cpu::conv::filter::{Filter, ragged};
+use crate::cpu::conv::items::Items;
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor};
@@ -99,44 +100,65 @@ impl<'c> Convolution<'c> {
         }
     }
 
+    /// The parts of a workspace that begins here. What all blocks of tiles use is made once for all threads, in the common
+    /// one.
     fn workspace(&self, e: &Emitter<'c>) -> Workspace<'c> {
         let b = &self.blocking;
-        let start = Pointer::new(b.workspace, self.source.pointer.elem);
+        let own = self.parts(e, b.own);
+        let weights = match b.chunked {
+            true => own.weights,
+            false => self.parts(e, b.workspace).weights,
+        };
+        let row = self.row();
+        zeros(e, own.zeros, row, b.lanes);
+        Workspace { weights, ..own }
+    }
+
+    /// Elements of a row of a tile, and a vector more.
+    fn row(&self) -> i64 {
+        self.algorithm.source.0 as i64 * self.source.channels + self.blocking.lanes as i64
+    }
+
+    fn parts(&self, e: &Emitter<'c>, workspace: Val<'c>) -> Workspace<'c> {
+        let b = &self.blocking;
+        let zeros = Pointer::new(workspace, self.source.pointer.elem);
         let lanes = b.lanes as i64;
-        let row = self.algorithm.source.0 as i64 * self.source.channels + lanes;
-        let scratch = e.shift(start, row);
+        let scratch = e.shift(zeros, self.row());
         let next = e.shift(scratch, (TAPS * TAPS) as i64 * lanes * lanes);
         let blocks = (self.source.channels + lanes - 1) / lanes;
         let groups = self.algorithm.groups;
         let (inputs, next) = Points::new(e, next, groups, [blocks, b.tiles], b.lanes);
         let (products, next) = Points::new(e, next, groups, [b.vectors, b.tiles], b.lanes);
+        let sizes = [self.source.channels, b.vectors];
         Workspace {
-            zeros: zeros(e, start, row, b.lanes),
+            zeros,
             scratch,
             inputs,
             products,
-            weights: Chunk::new(
-                next,
-                self.algorithm.filter,
-                [self.source.channels, b.vectors],
-                b.lanes,
-            ),
+            weights: Chunk::new(next, self.algorithm.filter, sizes, b.lanes),
         }
     }
 
     fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
         let b = &self.blocking;
         let work = self.workspace(e);
+        let made = self.target.channels;
+        let per_block = (made + b.chunk() - 1) / b.chunk();
         if !b.chunked {
-            chunks(e, self.target.channels, b.chunk(), &|e, i, channels| {
+            let own = e.team().map(|_| e.slice_of(per_block));
+            chunks(e, (made, own), b.chunk(), &|e, i, channels| {
                 self.transform_weights(e, &work, &work.weights.number(e, i), (i, channels));
             });
+            e.meet();
         }
         let all = e.mul(n, e.index(self.source.count()));
-        e.for_range(e.index(0), all, b.tiles, &[], |e, first, _| {
-            let count = e.min(e.sub(all, first), e.index(b.tiles));
+        let size = e.index(b.tiles);
+        let blocks = e.div(e.add(all, e.index(b.tiles - 1)), size);
+        Items::new(e, blocks, per_block).each(e, |e, block, part| {
+            let first = e.mul(block, size);
+            let count = e.min(e.sub(all, first), size);
             self.transform_inputs(e, &work, first, count);
-            chunks(e, self.target.channels, b.chunk(), &|e, i, channels| {
+            chunks(e, (made, part), b.chunk(), &|e, i, channels| {
                 let weights = match b.chunked {
                     true => {
                         self.transform_weights(e, &work, &work.weights, (i, channels));
@@ -147,7 +169,6 @@ impl<'c> Convolution<'c> {
                 self.multiply(e, &work, &weights, b.vectors_of(channels), count);
                 self.transform_outputs(e, &work, (i, channels), first, count);
             });
-            Vec::new()
         });
     }
 

@@ -12,6 +12,7 @@ pub mod transform;
 pub mod weight_gradient;
 pub mod weights;
 
+use crate::cpu::conv::filter::ragged_in;
 use crate::emit::{Emitter, Pointer, Val};
 use groups::{Group, PHASES, SINGLE};
 use transform::Transform;
@@ -85,8 +86,10 @@ pub struct Blocking<'c> {
     pub tiles: i64,
     /// Whether weights are transformed chunk by chunk, and used at once.
     pub chunked: bool,
-    /// Address of the node's workspace.
+    /// Address of the node's workspace, which all threads share.
     pub workspace: Val<'c>,
+    /// Address of this thread's own.
+    pub own: Val<'c>,
 }
 
 impl Blocking<'_> {
@@ -101,12 +104,17 @@ impl Blocking<'_> {
     }
 }
 
-/// `body` for chunks of `size` out of `0..channels`: number and channels of each. All but the last one have `size`.
-fn chunks<'c>(e: &Emitter<'c>, channels: i64, size: i64, body: &dyn Fn(&Emitter<'c>, Val<'c>, i64)) {
-    e.each_of(channels / size, |e, i| body(e, i, size));
-    if channels % size > 0 {
-        body(e, e.index(channels / size), channels % size);
-    }
+/// `body` for chunks of `size` out of `0..channels`: number and channels of each. All but the last one have `size`. Of all
+/// chunks only `part`, or all.
+fn chunks<'c>(
+    e: &Emitter<'c>,
+    (channels, part): (i64, Option<[Val<'c>; 2]>),
+    size: i64,
+    body: &dyn Fn(&Emitter<'c>, Val<'c>, i64),
+) {
+    ragged_in(e, (channels, part), size, &|e, i, channels| {
+        body(e, i, channels as i64)
+    });
 }
 
 /// Rows of `zeros`: as many zeros as a row of a tile has elements.

@@ -7,7 +7,7 @@ use super::tiles::{Image, Points, cover, read_points, read_tile};
 use super::transform::{self, TAPS, Transform, both_axes};
 use super::weights::Chunk;
 use super::{Algorithm, Blocking, chunks, phases, polyphase, single, zeros};
-use crate::cpu::conv::filter::{Filter, ragged};
+use crate::cpu::conv::filter::{Filter, ragged, ragged_in};
 use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::Kernel;
@@ -64,7 +64,7 @@ struct Workspace<'c> {
 impl<'c> Gradient<'c> {
     fn workspace(&self, e: &Emitter<'c>) -> Workspace<'c> {
         let b = &self.blocking;
-        let start = Pointer::new(b.workspace, self.x.pointer.elem);
+        let start = Pointer::new(b.own, self.x.pointer.elem);
         let lanes = b.lanes as i64;
         let row = self.algorithm.source.0 as i64 * self.x.channels.max(self.dy.channels) + lanes;
         let groups = self.algorithm.groups;
@@ -93,7 +93,14 @@ impl<'c> Gradient<'c> {
         // A rank without samples has a gradient of zeros.
         let none = e.compare(Compare::Eq, n, e.index(0));
         let size = self.filter.vectors() * self.filter.vector();
-        e.when(none, |e| e.zero_run(self.filter.pointer, size, b.lanes));
+        e.when(none, |e| {
+            e.once(|e| e.zero_run(self.filter.pointer, size, b.lanes));
+        });
+        // Threads share the input channels, and need no others' results.
+        let lanes = b.lanes as i64;
+        let part = e
+            .team()
+            .map(|_| e.slice_of((self.x.channels + lanes - 1) / lanes));
         let all = e.mul(n, e.index(self.x.count()));
         e.for_range(e.index(0), all, b.tiles, &[], |e, first, _| {
             let count = e.min(e.sub(all, first), e.index(b.tiles));
@@ -102,27 +109,27 @@ impl<'c> Gradient<'c> {
                 &self.x,
                 &work.inputs,
                 (work.zeros, self.algorithm.input),
-                first,
-                count,
+                (first, count),
+                part,
             );
             self.transform(
                 e,
                 &self.dy,
                 &work.outputs,
                 (work.zeros, self.output_adjoint),
-                first,
-                count,
+                (first, count),
+                None,
             );
             let begins = e.compare(Compare::Eq, first, e.index(0));
-            chunks(e, self.dy.channels, b.chunk(), &|e, i, channels| {
+            chunks(e, (self.dy.channels, None), b.chunk(), &|e, i, channels| {
                 let vectors = b.vectors_of(channels);
                 let weights = match b.chunked {
                     true => work.weights,
                     false => work.weights.number(e, i),
                 };
-                self.multiply(e, &work, &weights, (i, vectors), count, begins);
+                self.multiply(e, &work, &weights, (i, vectors), (count, part), begins);
                 if b.chunked {
-                    self.finish(e, &weights, (i, vectors), Some(begins));
+                    self.finish(e, &weights, (i, vectors), part, Some(begins));
                 }
             });
             Vec::new()
@@ -130,8 +137,9 @@ impl<'c> Gradient<'c> {
         if !b.chunked {
             let some = e.compare(Compare::Ne, n, e.index(0));
             e.when(some, |e| {
-                chunks(e, self.dy.channels, b.chunk(), &|e, i, channels| {
-                    self.finish(e, &work.weights.number(e, i), (i, b.vectors_of(channels)), None);
+                chunks(e, (self.dy.channels, None), b.chunk(), &|e, i, channels| {
+                    let weights = work.weights.number(e, i);
+                    self.finish(e, &weights, (i, b.vectors_of(channels)), part, None);
                 });
             });
         }
@@ -143,15 +151,15 @@ impl<'c> Gradient<'c> {
         image: &Image<'c>,
         points: &Points<'c>,
         (zeros, transform): (Pointer<'c>, Transform<'c>),
-        first: Val<'c>,
-        count: Val<'c>,
+        (first, count): (Val<'c>, Val<'c>),
+        part: Option<[Val<'c>; 2]>,
     ) {
         let lanes = self.blocking.lanes;
         e.each_in(e.index(0), count, |e, t| {
             let place = image.place(e, e.add(first, t));
             let rows = image.rows(e, &place, zeros);
             let columns = image.columns(e, &place, lanes);
-            ragged(e, image.channels, lanes as i64, &|e, block, active| {
+            ragged_in(e, (image.channels, part), lanes as i64, &|e, block, active| {
                 let at: Vec<Pointer<'c>> = rows
                     .iter()
                     .map(|&row| e.advance(row, block, lanes as i64))
@@ -165,14 +173,9 @@ impl<'c> Gradient<'c> {
         let end = e.mul(e.div(e.add(count, e.index(STEP - 1)), step), step);
         let zero = e.splat(e.zero(points.pointer.elem), lanes);
         e.each_in(count, end, |e, t| {
-            let blocks = (image.channels + lanes as i64 - 1) / lanes as i64;
-            e.each_of(blocks, |e, block| {
-                points.write(
-                    e,
-                    block,
-                    t,
-                    &vec![vec![zero; self.algorithm.values]; self.algorithm.values],
-                );
+            let zeros = vec![vec![zero; self.algorithm.values]; self.algorithm.values];
+            ragged_in(e, (image.channels, part), lanes as i64, &|e, block, _| {
+                points.write(e, block, t, &zeros);
             });
         });
     }
@@ -184,7 +187,7 @@ impl<'c> Gradient<'c> {
         work: &Workspace<'c>,
         weights: &Chunk<'c>,
         (chunk, vectors): (Val<'c>, i64),
-        count: Val<'c>,
+        (count, part): (Val<'c>, Option<[Val<'c>; 2]>),
         begins: Val<'c>,
     ) {
         let b = &self.blocking;
@@ -202,7 +205,7 @@ impl<'c> Gradient<'c> {
                 let right = e.advance(e.shift(work.outputs.pointer, right_first), point, right_matrix);
                 let right = e.advance(right, chunk, b.vectors * right_block);
                 let to = e.advance(weights.pointer, weights_of(e, group, point), weights.point);
-                ragged(e, self.x.channels, lanes, &|e, i, active| {
+                ragged_in(e, (self.x.channels, part), lanes, &|e, i, active| {
                     let (left, to) = (e.advance(left, i, block), e.advance(to, i, lanes * weights.row));
                     ragged(e, active as i64, b.pixels, &|e, part, rows| {
                         let tile = Tile {
@@ -265,6 +268,7 @@ impl<'c> Gradient<'c> {
         e: &Emitter<'c>,
         weights: &Chunk<'c>,
         (chunk, vectors): (Val<'c>, i64),
+        part: Option<[Val<'c>; 2]>,
         begins: Option<Val<'c>>,
     ) {
         let (b, f) = (&self.blocking, &self.filter);
@@ -274,7 +278,12 @@ impl<'c> Gradient<'c> {
             move |e: &Emitter<'c>| {
                 e.each_of(vectors, |e, v| {
                     let (from, to) = (e.advance(weights.pointer, v, lanes), e.advance(to, v, f.vector()));
-                    e.each_of(f.inputs, |e, c| {
+                    let inputs = part.map(|[low, high]| {
+                        let high = e.mul(high, e.index(lanes));
+                        [e.mul(low, e.index(lanes)), e.min(high, e.index(f.inputs))]
+                    });
+                    let [low, high] = inputs.unwrap_or([e.index(0), e.index(f.inputs)]);
+                    e.each_in(low, high, |e, c| {
                         let (from, to) = (e.advance(from, c, weights.row), e.advance(to, c, lanes));
                         let points = read_points(e, from, weights.point, b.lanes);
                         let taps = both_axes(e, self.filter_adjoint, &points);

@@ -195,6 +195,7 @@ impl GpuExecution {
                 trace: i64::from(call.trace),
                 thread: 0,
                 threads: 1,
+                scratch: std::ptr::null_mut(),
             },
             constants: call.constants.start,
             update: call.update,

@@ -114,6 +114,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
             prepared: 128,
             train_step: 256 + BOUND * features * 8,
             infer_step: 64,
+            scratch: 0,
         },
         warnings: vec![],
     }
