@@ -11,8 +11,9 @@ pub const MOST_CHANNELS: i64 = 2048;
 /// Rows that are summed in the element type. Longer runs would lose digits, shorter ones time.
 pub const RUN: i64 = 64;
 
-/// Rows that share what is loaded for their channels. More would take more memory at once than a cache holds near.
-pub const FEW: i64 = 16;
+/// Rows that share what is loaded for their channels. With more than one, memory would be read in pieces of several rows in
+/// turn, which takes twice as long as reading it in order, while channels' constants are in the first cache anyway.
+pub const FEW: i64 = 1;
 
 /// Values that are the same for all elements of a channel.
 pub trait Constants<'c> {
