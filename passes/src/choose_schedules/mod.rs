@@ -15,7 +15,7 @@
 //!
 //! It leaves alone other operators, convolutions of something without a batch, element types other than f32 and f64, nodes that have a schedule already (an edited text
 //! keeps its own), and everything where no [`Machine`] is given, as for GPUs. [`crate::Options::schedules`] overrides the
-//! choice by name, and [`crate::Options::winograd`] leaves out candidates.
+//! choice by name, for which there must be a machine, and [`crate::Options::winograd`] leaves out candidates.
 
 mod cost;
 mod depthwise;
@@ -53,6 +53,7 @@ impl Pass for ChooseSchedules {
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
         let Some(machine) = cx.options.target.machine else {
+            overrides::check_none(&cx.options)?;
             return Ok(0);
         };
         let mut changes = overrides::apply(graph, &cx.options)?;
