@@ -1,6 +1,6 @@
 //! Which operators and types a schedule is for.
 
-use super::{Convolution, Direction, Schedule, Winograd};
+use super::{Convolution, Direction, Pointwise, Schedule, Winograd};
 use crate::attributes::Attribute;
 use crate::ops::Op;
 use crate::types::{DType, Dim, TensorType};
@@ -57,8 +57,7 @@ impl Schedule {
         )?;
         let accumulators = match *self {
             Schedule::General => 1,
-            Schedule::Direct(s) => s.pixels * s.vectors,
-            Schedule::Pointwise(s) => s.pixels * s.vectors,
+            Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => s.pixels * s.vectors,
             Schedule::Depthwise(s) => s.pixels,
             Schedule::Winograd(s) | Schedule::Polyphase(s) => s.pixels * s.vectors,
             Schedule::Product(s) => s.pixels * s.vectors,

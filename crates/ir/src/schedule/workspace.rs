@@ -33,25 +33,7 @@ impl Schedule {
         };
         match self {
             Schedule::General | Schedule::Product(_) => 0,
-            Schedule::Direct(s) => direct(&conv, s, bytes),
-            Schedule::Pointwise(s) => {
-                let Pointwise {
-                    lanes,
-                    pixels,
-                    vectors,
-                    rows,
-                } = *s;
-                direct(
-                    &conv,
-                    &Direct {
-                        lanes,
-                        pixels,
-                        vectors,
-                        rows,
-                    },
-                    bytes,
-                )
-            }
+            Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => direct(&conv, s, bytes),
             Schedule::Depthwise(_) => depthwise(&conv, bytes),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),
         }
