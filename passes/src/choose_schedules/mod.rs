@@ -165,8 +165,12 @@ impl Problem {
     /// All schedules that compute it, in the order of [`CANDIDATES`], and what they cost.
     pub fn candidates(&self, winograd: bool) -> Vec<(Schedule, Cost)> {
         let wanted = CANDIDATES.iter().filter(|c| winograd || !c.is_winograd());
+        let fits = |schedule: &Schedule| match &self.work {
+            Work::Convolution(conv) => schedule.fits_convolution(conv).is_ok(),
+            Work::Product(_) => true,
+        };
         let accepted = wanted.filter_map(|c| {
-            let schedule = c.accepts(self)?;
+            let schedule = c.accepts(self).filter(fits)?;
             Some((schedule, c.cost(self, &schedule)?))
         });
         accepted.collect()

@@ -7,10 +7,12 @@
 
 pub mod axis;
 mod convolution;
+mod copies;
 mod fits;
 mod workspace;
 
 pub use convolution::{Convolution, Direction, product_sizes};
+pub use copies::{Copies, MOST_COPIED, MOST_PHASES};
 pub use workspace::gap;
 
 use crate::attributes::{Attribute, AttributeValue};
