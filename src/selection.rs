@@ -66,3 +66,27 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
     }
     Error::check(errors)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_that_no_pass_reads_is_refused() {
+        let schedule = "stem=direct(lanes = 16, pixels = 8, vectors = 2, rows = 1)".parse();
+        let mut options = Options {
+            schedules: schedule.into_iter().collect(),
+            ..Options::default()
+        };
+        assert!(check_passes(&options).is_ok());
+        options.skip = vec!["choose-schedules".to_string()];
+        let error = check_passes(&options).unwrap_err();
+        assert!(
+            error.diagnostics[0]
+                .message
+                .contains("--schedule says how to train")
+        );
+        options.schedules.clear();
+        assert!(check_passes(&options).is_ok());
+    }
+}
