@@ -92,7 +92,12 @@ pub fn optimize(
     let (graph, dtype, mut warnings) = network_of(graph, part)?;
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
-        let mut cx = PassContext::new(pass_options(options, mode, target));
+        let mut asked = pass_options(options, mode, target);
+        if part == Device::Gpu {
+            // They are of the CPU's code; a GPU's kernels choose for themselves.
+            asked.schedules.clear();
+        }
+        let mut cx = PassContext::new(asked);
         cx.layout = layout.clone();
         let pipeline = match mode {
             syncbn_passes::Mode::Train => "train",

@@ -30,7 +30,7 @@ const NEEDED: [(&str, &[&str]); 2] = [
     ("infer", &["plan-memory", "set-batch-norm-mode"]),
 ];
 
-/// Refuses options under which a needed pass would not run.
+/// Refuses options under which a needed pass would not run, or one that another option is for.
 pub fn check_passes(options: &Options) -> Result<(), Error> {
     let mut errors = Vec::new();
     for (part, needed) in NEEDED {
@@ -49,6 +49,14 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
             }
         };
         let names: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
+        if !options.schedules.is_empty() && !names.contains(&"choose-schedules") {
+            errors.push(Error::user(
+                format!(
+                    "--schedule says how to {part}, and pass choose-schedules, which reads it, would not run"
+                ),
+                "change --passes, --skip or --stop-after, or leave --schedule out",
+            ));
+        }
         errors.extend(needed.iter().filter(|pass| !names.contains(pass)).map(|missing| {
             Error::user(
                 format!("pass {missing} would not run, and an executable cannot {part} without it"),
@@ -57,4 +65,28 @@ pub fn check_passes(options: &Options) -> Result<(), Error> {
         }));
     }
     Error::check(errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_that_no_pass_reads_is_refused() {
+        let schedule = "stem=direct(lanes = 16, pixels = 8, vectors = 2, rows = 1)".parse();
+        let mut options = Options {
+            schedules: schedule.into_iter().collect(),
+            ..Options::default()
+        };
+        assert!(check_passes(&options).is_ok());
+        options.skip = vec!["choose-schedules".to_string()];
+        let error = check_passes(&options).unwrap_err();
+        assert!(
+            error.diagnostics[0]
+                .message
+                .contains("--schedule says how to train")
+        );
+        options.schedules.clear();
+        assert!(check_passes(&options).is_ok());
+    }
 }

@@ -13,7 +13,8 @@
 //! and `transpose` that change nothing, the first of two reshapes, adding zero and multiplying by one,
 //! slices of everything, a `concat` of one operand, and a convolution's bias that is a constant zero; and all
 //! nodes that no output depends on. It leaves alone an addition of zero or a product with one that also
-//! broadcasts, because the result has another shape, and zero parameters, because training changes them.
+//! broadcasts, because the result has another shape; zero parameters, because training changes them; and what lies in
+//! another order in memory than its operand, which is a copy that somebody wants.
 
 use syncbn_ir::ops::{BinaryFunction, Reshape};
 use syncbn_ir::{Graph, NodeId, Op, Value, Warning};
@@ -58,14 +59,16 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Operators whose result is their first operand.
+/// Operators whose result is their first operand, in the same order in memory.
 fn drop_copy(graph: &Graph, id: NodeId, cx: &mut PassContext) -> Result<Option<Patch>, PassError> {
     let Some(x) = graph.operand(id, 0) else {
         return Ok(None);
     };
-    let unchanged = graph.ty(x) == graph.ty(id.into());
+    if graph.try_type(x) != graph.try_type(id.into()) {
+        return Ok(None);
+    }
     let copy = match graph.op(id) {
-        Op::Identity(_) => true,
+        Op::Identity(_) | Op::Cast(_) | Op::Expand(_) | Op::Reshape(_) | Op::Slice(_) => true,
         Op::Dropout(op) => {
             if op.ratio > 0.0 {
                 let name = &graph.node(id).name;
@@ -81,7 +84,6 @@ fn drop_copy(graph: &Graph, id: NodeId, cx: &mut PassContext) -> Result<Option<P
             }
             true
         }
-        Op::Cast(_) | Op::Expand(_) | Op::Reshape(_) | Op::Slice(_) => unchanged,
         Op::Transpose(op) => op.permutation.iter().enumerate().all(|(i, &p)| i == p),
         Op::Concat(_) => graph.operands(id).len() == 1,
         _ => false,

@@ -1,7 +1,8 @@
 //! What a candidate costs: cycles of arithmetic, and bytes that cross the second cache.
 
-use syncbn_ir::schedule::{Convolution, Direction};
+use syncbn_ir::schedule::{Convolution, Copies, Direction};
 
+use super::Problem;
 use super::machine::Machine;
 
 /// A prediction for one node, the batch being at its bound, on one core.
@@ -111,6 +112,19 @@ pub fn tensor_bytes(conv: &Convolution, samples: usize) -> f64 {
     let images = samples as f64 * (conv.c * conv.inputs() + conv.k * conv.outputs()) as f64;
     let weights = (conv.k * conv.c / conv.groups.max(1) * conv.window.volume()) as f64;
     (images + weights) * conv.dtype.bytes() as f64
+}
+
+/// Cycles of all copies of the input that are made for so many rows of results each: a load and a store of each vector,
+/// which takes longer where the copy lies beyond the second cache.
+pub fn copying(problem: &Problem, copies: &Copies, rows: i64) -> f64 {
+    let machine = &problem.machine;
+    let bytes = copies.bytes(rows) as f64;
+    let rate = match bytes {
+        _ if bytes <= machine.l2 as f64 => machine.vector_bytes as f64,
+        _ if bytes <= machine.l3 as f64 => machine.l3_bytes_per_cycle,
+        _ => machine.memory_bytes_per_cycle,
+    };
+    problem.samples as f64 * copies.blocks(rows) as f64 * bytes / rate
 }
 
 /// How much more is computed because `size` is no multiple of `step`.

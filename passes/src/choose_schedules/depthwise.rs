@@ -4,9 +4,9 @@
 //! leaves alone several filters a channel, which the direct form takes.
 
 use syncbn_ir::Schedule;
-use syncbn_ir::schedule::{Depthwise as Blocking, Direction};
+use syncbn_ir::schedule::{Copies, Depthwise as Blocking, Direction};
 
-use super::cost::{Cost, Tile, tensor_bytes, waste};
+use super::cost::{Cost, Tile, copying, tensor_bytes, waste};
 use super::{Candidate, Problem};
 
 /// The candidate.
@@ -52,8 +52,10 @@ impl Candidate for Depthwise {
         let each = tile
             .cycles_per_product(machine)
             .max(1.0 / machine.loads_per_cycle);
+        let copies = Copies::of_depthwise(conv)?;
+        let copied = copying(problem, &copies, copies.rows_of_depthwise());
         Some(Cost {
-            cycles: products * wasted * each,
+            cycles: products * wasted * each + copied,
             bytes: tensor_bytes(conv, problem.samples),
         })
     }

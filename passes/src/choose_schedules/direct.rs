@@ -2,12 +2,13 @@
 //!
 //! It takes all directions, ranks, strides, dilations and paddings. Few input channels, as in a first layer, are treated
 //! alike. It leaves alone several groups whose channels do not fill vectors, since weights are stored in vectors of
-//! output channels that belong to one group.
+//! output channels that belong to one group; gradients for inputs with large strides, each rest of which would be code
+//! of its own; and dilations and paddings that a copy would be too large for.
 
 use syncbn_ir::Schedule;
-use syncbn_ir::schedule::{Convolution, Direct as Blocking, Direction};
+use syncbn_ir::schedule::{Convolution, Copies, Direct as Blocking, Direction, MOST_COPIED};
 
-use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
+use super::cost::{Cost, Tile, copying, lane_channels, tensor_bytes, vectors, waste};
 use super::{Candidate, Problem};
 
 /// The candidate.
@@ -24,11 +25,13 @@ impl Candidate for Direct {
             return None;
         }
         let tile = tile(problem, conv);
+        let copies = Copies::of_direct(conv, tile.pixels)?;
+        let computing = products(problem, conv, tile, lanes) / EFFICIENCY;
         Some(Schedule::Direct(Blocking {
             lanes,
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: rows(problem, conv),
+            rows: rows_of_copy(problem, &copies, rows(problem, conv), computing),
         }))
     }
 
@@ -41,13 +44,31 @@ impl Candidate for Direct {
             rows: 1,
             vectors: s.vectors,
         };
-        let bytes = tensor_bytes(conv, problem.samples);
-        // The copy of the input: a load and a store of each vector.
-        let copied = bytes / problem.machine.vector_bytes as f64;
+        let copies = Copies::of_direct(conv, s.pixels)?;
+        let copied = copying(problem, &copies, s.rows as i64);
         Some(Cost {
             cycles: products(problem, conv, tile, s.lanes) / EFFICIENCY + copied,
-            bytes,
+            bytes: tensor_bytes(conv, problem.samples),
         })
+    }
+}
+
+/// The share of the time to compute that copying rows again may take before larger copies are made.
+const AGAIN: f64 = 0.05;
+
+/// Rows of results that are computed from one copy: those that the caches have room for, unless high windows make
+/// copying them again take long; then so many that copying takes least.
+fn rows_of_copy(problem: &Problem, copies: &Copies, rows: usize, computing: f64) -> usize {
+    let cycles = |rows: usize| copying(problem, copies, rows as i64);
+    let all = usize::try_from(copies.rows()).unwrap_or(1).max(1);
+    let doubled = std::iter::successors(Some(rows), |&rows| (rows < all).then(|| (2 * rows).min(all)));
+    let allowed = doubled.filter(|&n| n == rows || copies.bytes(n as i64) <= MOST_COPIED);
+    let best = allowed
+        .min_by(|&a, &b| cycles(a).total_cmp(&cycles(b)))
+        .unwrap_or(rows);
+    match cycles(rows) - cycles(best) > AGAIN * computing {
+        true => best,
+        false => rows,
     }
 }
 
@@ -61,9 +82,15 @@ pub fn rows(problem: &Problem, conv: &Convolution) -> usize {
     let (width, height) = row(conv);
     let strides: usize = match conv.direction {
         Direction::BackwardData => 1,
-        Direction::Forward | Direction::BackwardWeight => conv.window.strides.iter().rev().take(2).product(),
+        Direction::Forward | Direction::BackwardWeight => {
+            let last = conv.window.strides.iter().rev().take(2);
+            last.fold(1, |n: usize, &stride| n.saturating_mul(stride))
+        }
     };
-    let row_bytes = channels.max(8) * width * strides * conv.dtype.bytes() as usize;
+    let sizes = [width, strides, conv.dtype.bytes() as usize];
+    let row_bytes = sizes
+        .iter()
+        .fold(channels.max(8), |n, &size| n.saturating_mul(size));
     match conv.direction {
         Direction::Forward | Direction::BackwardData => {
             (problem.machine.l2 / 4 / row_bytes.max(1)).clamp(1, height.max(1))

@@ -10,12 +10,13 @@
 //! ```
 //!
 //! Each of [`CANDIDATES`] says whether it takes a node, with which blocking, and what that costs on the machine; the one
-//! with the least predicted time is chosen, of equals the earlier. The choice depends on the node's types, the largest
+//! with the least predicted time is chosen, of equals the earlier; one that rounds more than the others only where it is
+//! so many times as fast as the best of them ([`Candidate::least_gain`]). The choice depends on the node's types, the largest
 //! batch and the machine alone, so that training and inference, and all ranks, agree.
 //!
 //! It leaves alone other operators, convolutions of something without a batch, element types other than f32 and f64, nodes that have a schedule already (an edited text
 //! keeps its own), and everything where no [`Machine`] is given, as for GPUs. [`crate::Options::schedules`] overrides the
-//! choice by name, and [`crate::Options::winograd`] leaves out candidates.
+//! choice by name, for which there must be a machine, and [`crate::Options::winograd`] leaves out candidates.
 
 mod cost;
 mod depthwise;
@@ -53,6 +54,7 @@ impl Pass for ChooseSchedules {
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
         let Some(machine) = cx.options.target.machine else {
+            overrides::check_none(&cx.options)?;
             return Ok(0);
         };
         let mut changes = overrides::apply(graph, &cx.options)?;
@@ -80,9 +82,26 @@ pub trait Candidate: Sync {
     /// What a schedule of this kind costs; None for another kind.
     fn cost(&self, problem: &Problem, schedule: &Schedule) -> Option<Cost>;
 
-    /// Whether its rounding is that of Winograd's algorithms, which `--winograd off` does without.
-    fn is_winograd(&self) -> bool {
-        false
+    /// Of Winograd's algorithms, which round more and which `--winograd off` does without: how many times as fast as the
+    /// best of the others it must be predicted to be.
+    fn least_gain(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// What an algorithm that rounds more gains for that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gain {
+    /// How many times as fast as the best of the others it is predicted to be.
+    pub predicted: f64,
+    /// The least that it is taken for.
+    pub least: f64,
+}
+
+impl Gain {
+    /// Whether it is worth the rounding.
+    pub fn suffices(&self) -> bool {
+        self.predicted >= self.least
     }
 }
 
@@ -163,19 +182,39 @@ impl Problem {
 
     /// All schedules that compute it, in the order of [`CANDIDATES`], and what they cost.
     pub fn candidates(&self, winograd: bool) -> Vec<(Schedule, Cost)> {
-        let wanted = CANDIDATES.iter().filter(|c| winograd || !c.is_winograd());
+        let wanted = CANDIDATES.iter().filter(|c| winograd || c.least_gain().is_none());
+        let fits = |schedule: &Schedule| match &self.work {
+            Work::Convolution(conv) => schedule.fits_convolution(conv).is_ok(),
+            Work::Product(_) => true,
+        };
         let accepted = wanted.filter_map(|c| {
-            let schedule = c.accepts(self)?;
+            let schedule = c.accepts(self).filter(fits)?;
             Some((schedule, c.cost(self, &schedule)?))
         });
         accepted.collect()
     }
 
-    /// The schedule with the least predicted time.
+    /// The schedule with the least predicted time, of those that are worth their rounding.
     pub fn best(&self, winograd: bool) -> Option<(Schedule, Cost)> {
-        let seconds = |cost: &Cost| cost.seconds(&self.machine);
         let candidates = self.candidates(winograd).into_iter();
-        candidates.min_by(|(_, a), (_, b)| seconds(a).total_cmp(&seconds(b)))
+        let worth = candidates.filter(|(schedule, _)| self.gain(schedule).is_none_or(|gain| gain.suffices()));
+        worth.min_by(|(_, a), (_, b)| self.seconds(a).total_cmp(&self.seconds(b)))
+    }
+
+    /// What a schedule that rounds more gains; None for others, and where there are no others.
+    pub fn gain(&self, schedule: &Schedule) -> Option<Gain> {
+        let of = |c: &&dyn Candidate| Some((c.cost(self, schedule)?, c.least_gain()?));
+        let (cost, least) = CANDIDATES.iter().find_map(of)?;
+        let others = self.candidates(false).into_iter();
+        let best = others
+            .map(|(_, cost)| self.seconds(&cost))
+            .min_by(f64::total_cmp)?;
+        let predicted = best / self.seconds(&cost);
+        Some(Gain { predicted, least })
+    }
+
+    fn seconds(&self, cost: &Cost) -> f64 {
+        cost.seconds(&self.machine)
     }
 
     /// What a schedule costs, which need not be a candidate's own; None for the general form.

@@ -88,6 +88,20 @@ pub fn apply(graph: &mut Graph, options: &Options) -> Result<Changes, PassError>
     Ok(changes)
 }
 
+/// Refuses schedules where there is no machine: layouts and workspaces that they need are for a processor's code alone.
+pub fn check_none(options: &Options) -> Result<(), PassError> {
+    let mut faults = Faults::default();
+    for wanted in &options.schedules {
+        let fault = Fault::user("schedules are for a processor's code, and no processor is given");
+        faults.push(
+            fault
+                .at(place(wanted))
+                .help("give one, as --machine does, or leave the schedule out"),
+        );
+    }
+    faults.check()
+}
+
 /// Whether an operator has other forms than the general one.
 fn is_scheduled(op: &Op) -> bool {
     matches!(
@@ -97,11 +111,10 @@ fn is_scheduled(op: &Op) -> bool {
 }
 
 fn refusal(graph: &Graph, wanted: &Override, reason: Option<String>) -> Fault {
-    let place = format!("--schedule \"{}\"", wanted.node);
     if let Some(reason) = reason {
         let message = format!("schedule {} does not fit: {reason}", wanted.schedule);
         return Fault::user(message)
-            .at(place)
+            .at(place(wanted))
             .help("--emit schedule lists what fits");
     }
     let nodes = graph.nodes().filter(|&id| is_scheduled(graph.op(id)));
@@ -113,5 +126,9 @@ fn refusal(graph: &Graph, wanted: &Override, reason: Option<String>) -> Fault {
     }
     let message = "no convolution and no matrix product has this name";
     let known = format!("--emit schedule lists all; the first are {}", names.join(", "));
-    Fault::user(message).at(place).help(known)
+    Fault::user(message).at(place(wanted)).help(known)
+}
+
+fn place(wanted: &Override) -> String {
+    format!("--schedule \"{}\"", wanted.node)
 }

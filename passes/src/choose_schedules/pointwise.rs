@@ -3,7 +3,7 @@
 //! It takes all directions and strides. It leaves alone padding and groups, which are no such product.
 
 use syncbn_ir::Schedule;
-use syncbn_ir::schedule::{Convolution, Direction, Pointwise as Blocking};
+use syncbn_ir::schedule::{Convolution, Direct, Direction, Pointwise as Blocking};
 
 use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
 use super::direct::rows;
@@ -22,16 +22,16 @@ impl Candidate for Pointwise {
             return None;
         }
         let tile = tile(problem, conv);
-        Some(Schedule::Pointwise(Blocking {
+        Some(Schedule::Pointwise(Blocking(Direct {
             lanes: problem.lanes(),
             pixels: tile.pixels,
             vectors: tile.vectors,
             rows: rows(problem, conv),
-        }))
+        })))
     }
 
     fn cost(&self, problem: &Problem, schedule: &Schedule) -> Option<Cost> {
-        let (conv, Schedule::Pointwise(s)) = (problem.convolution()?, schedule) else {
+        let (conv, Schedule::Pointwise(Blocking(s))) = (problem.convolution()?, schedule) else {
             return None;
         };
         let tile = Tile {

@@ -35,7 +35,8 @@ impl Candidate for Polyphase {
         Some(PHASES.cost(problem, conv, s))
     }
 
-    fn is_winograd(&self) -> bool {
-        true
+    /// Its transforms are shorter than those of stride 1 and round less.
+    fn least_gain(&self) -> Option<f64> {
+        Some(1.1)
     }
 }

@@ -42,9 +42,15 @@ pub fn schedule_report(graph: &Graph, options: &Options) -> Result<String, Graph
             let microseconds = cost.seconds(&machine) * 1e6;
             let workspace = schedule.workspace(&node.op, &operands, &results, options.batch_bound);
             let mark = if *schedule == chosen { '*' } else { ' ' };
+            let gain = problem.gain(schedule).map_or_else(String::new, |gain| {
+                format!(
+                    ", {:.2} times as fast as without, taken from {:.2} on",
+                    gain.predicted, gain.least
+                )
+            });
             let _ = writeln!(
                 text,
-                "  {mark} {microseconds:10.1} us {:10.0} cycles {:8.1} KiB, workspace {:8.1} KiB  {schedule}",
+                "  {mark} {microseconds:10.1} us {:10.0} cycles {:8.1} KiB, workspace {:8.1} KiB  {schedule}{gain}",
                 cost.cycles,
                 cost.bytes / 1024.0,
                 workspace as f64 / 1024.0,

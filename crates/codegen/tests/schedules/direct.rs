@@ -74,12 +74,12 @@ pub fn pointwise(dtype: DType, lanes: usize) -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, shape) in shapes.iter().enumerate() {
         for vectors in [1, 2, 3] {
-            let schedule = Schedule::Pointwise(Pointwise {
+            let schedule = Schedule::Pointwise(Pointwise(Direct {
                 lanes,
                 pixels: [8, 6, 14][(i + vectors) % 3],
                 vectors,
                 rows: [1, 3, 100][i % 3],
-            });
+            }));
             cases.extend(directions(shape, dtype, schedule, false, tolerance));
         }
     }

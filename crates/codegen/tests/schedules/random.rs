@@ -86,22 +86,18 @@ fn schedules(r: &mut Random, lanes: usize) -> Vec<Schedule> {
         tiles,
         chunked,
     };
+    let direct = Direct {
+        lanes,
+        pixels,
+        vectors,
+        rows,
+    };
     vec![
         Schedule::Winograd(winograd),
         Schedule::Polyphase(winograd),
         Schedule::Depthwise(Depthwise { lanes, pixels }),
-        Schedule::Pointwise(Pointwise {
-            lanes,
-            pixels,
-            vectors,
-            rows,
-        }),
-        Schedule::Direct(Direct {
-            lanes,
-            pixels,
-            vectors,
-            rows,
-        }),
+        Schedule::Pointwise(Pointwise(direct)),
+        Schedule::Direct(direct),
         Schedule::General,
     ]
 }

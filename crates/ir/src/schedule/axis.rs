@@ -104,7 +104,7 @@ fn backward_axis(window: &Window, i: usize, inputs: i64, start: i64) -> Axis {
         _ => 1,
     };
     Axis {
-        outputs: (inputs - start + stride - 1) / stride,
+        outputs: (inputs - start - 1) / stride + 1,
         out_start: start,
         out_step: stride,
         in_step: 1,
@@ -155,18 +155,21 @@ impl Panel {
         for axis in 0..3 {
             let reach;
             (least[axis], reach) = span(phases, axis);
-            sizes[axis] = (turns[axis] - 1) * steps[axis] + reach;
+            let between = (turns[axis] - 1).saturating_mul(steps[axis]);
+            sizes[axis] = between.saturating_add(reach);
         }
         let mut column = channels;
-        if column * steps[2] * bytes % ALIASES == 0 {
+        if column.saturating_mul(steps[2]).saturating_mul(bytes) % ALIASES == 0 {
             column += LINE / bytes;
         }
         Panel { least, sizes, column }
     }
 
-    /// Elements of the copy.
+    /// Elements of the copy; the largest number where that overflows. Nothing is computed from copies of more than
+    /// [`super::MOST_COPIED`] bytes, whose other sizes therefore do not overflow.
     pub fn elements(&self) -> i64 {
-        self.column * self.sizes.iter().product::<i64>()
+        let sizes = self.sizes.iter();
+        sizes.fold(self.column, |all, &size| all.saturating_mul(size))
     }
 
     /// Elements from one row to the next.
@@ -193,12 +196,27 @@ pub fn most(phases: &[Phase], axis: usize) -> i64 {
 
 /// Bytes of a copy of rows that leave the second cache room for what is computed.
 const COPY: i64 = 256 << 10;
+/// How many times as many rows may be copied as are new, before a larger copy costs less than copying again.
+const AGAIN: i64 = 4;
 
-/// Rows of outputs that a depthwise convolution computes from one copy of what it reads.
+/// Rows of outputs that a depthwise convolution computes from one copy of what it reads: as many as the second cache has
+/// room for; or, where that copies most rows again and again, because windows are high, so many that few are copied twice.
 pub fn rows_of_copy(phases: &[Phase], channels: i64, bytes: i64) -> i64 {
     let rows = most(phases, 1);
-    let fits = |&rows: &i64| Panel::new(phases, rows, channels, bytes).elements() * bytes <= COPY;
-    (1..=rows).rev().find(fits).unwrap_or(1)
+    let copied = |rows: i64| Panel::new(phases, rows, channels, bytes);
+    let fits = |rows: i64, most: i64| copied(rows).elements().saturating_mul(bytes) <= most;
+    let near = (1..=rows).rev().find(|&rows| fits(rows, COPY)).unwrap_or(1);
+    let step = phases.first().map_or(1, |p| p[1].in_step);
+    let again = |rows: i64, times: i64| copied(rows).sizes[1] > (rows * times).saturating_mul(step);
+    if !again(near, AGAIN) {
+        return near;
+    }
+    let far = (near..=rows).find(|&rows| !again(rows, 2)).unwrap_or(rows);
+    let allowed = (near..=far).rev();
+    allowed
+        .into_iter()
+        .find(|&rows| fits(rows, super::MOST_COPIED))
+        .unwrap_or(near)
 }
 
 /// Sizes of input and output: those of one axis where the window takes single elements and rows are shorter than a
@@ -271,5 +289,42 @@ mod tests {
                 "kernel {kernel}, stride {stride}, dilation {dilation}"
             );
         }
+    }
+
+    fn square(kernel: usize, stride: usize, pad: usize, dilation: usize) -> Window {
+        Window {
+            kernel: vec![kernel; 2],
+            strides: vec![stride; 2],
+            pads: vec![pad; 4],
+            dilations: vec![dilation; 2],
+        }
+    }
+
+    #[test]
+    fn copies_that_no_memory_has_are_not_small() {
+        let window = Window {
+            kernel: vec![3; 3],
+            strides: vec![1; 3],
+            pads: vec![1 << 29; 6],
+            dilations: vec![1 << 29; 3],
+        };
+        let phases = [forward(&window, &[8, 8, 8])];
+        assert_eq!(Panel::new(&phases, 8, 1 << 20, 4).elements(), i64::MAX);
+        assert_eq!(rows_of_copy(&phases, 64, 4), 1);
+    }
+
+    #[test]
+    fn high_windows_take_more_rows_at_a_time() {
+        let rows = |dilation: usize, channels: i64| {
+            let window = square(3, 1, dilation, dilation);
+            rows_of_copy(&[forward(&window, &[65, 65])], channels, 4)
+        };
+        // What the second cache has room for.
+        assert_eq!(rows(1, 64), 13);
+        assert_eq!(rows(1, 2048), 1);
+        // Of 24 rows that one row reads, few are copied again.
+        assert_eq!(rows(12, 512), 24);
+        // All rows.
+        assert_eq!(rows(36, 2048), 65);
     }
 }

@@ -1,6 +1,7 @@
 //! Which operators and types a schedule is for.
 
-use super::{Convolution, Direction, Schedule, Winograd};
+use super::workspace::copied;
+use super::{Convolution, Copies, Direction, MOST_COPIED, MOST_PHASES, Pointwise, Schedule, Winograd};
 use crate::attributes::Attribute;
 use crate::ops::Op;
 use crate::types::{DType, Dim, TensorType};
@@ -30,20 +31,38 @@ impl Schedule {
         let Some(conv) = Convolution::of(op, operands, results) else {
             return Err("it is for convolutions".to_string());
         };
+        self.fits_convolution(&conv)
+    }
+
+    /// Whether a convolution can be computed so, or why not.
+    pub fn fits_convolution(&self, conv: &Convolution) -> Result<(), String> {
         check(conv.samples == Dim::Batch, "it is for a batch")?;
         match self {
-            Schedule::Pointwise(_) => check(
-                conv.window.volume() == 1 && !conv.is_padded() && conv.groups == 1,
-                "it is for kernels of one element, without padding and groups",
-            ),
-            Schedule::Depthwise(_) => check(conv.is_depthwise(), "it is for one filter a channel"),
-            Schedule::Winograd(s) => check_winograd(&conv, s, 1),
-            Schedule::Polyphase(s) => check_winograd(&conv, s, 2),
-            Schedule::Direct(s) => check(
-                conv.groups_fill(s.lanes),
-                "it is for one group, or for groups whose channels fill vectors",
-            ),
-            Schedule::General | Schedule::Product(_) => Ok(()),
+            Schedule::Pointwise(Pointwise(s)) => {
+                check(
+                    conv.window.volume() == 1 && !conv.is_padded() && conv.groups == 1,
+                    "it is for kernels of one element, without padding and groups",
+                )?;
+                check_copies(conv, || copied(conv, s))
+            }
+            Schedule::Depthwise(_) => {
+                check(conv.is_depthwise(), "it is for one filter a channel")?;
+                check_copies(conv, || {
+                    let copies = Copies::of_depthwise(conv);
+                    copies.map_or(u64::MAX, |c| c.bytes(c.rows_of_depthwise()) as u64)
+                })
+            }
+            Schedule::Winograd(s) => check_winograd(conv, s, 1),
+            Schedule::Polyphase(s) => check_winograd(conv, s, 2),
+            Schedule::Direct(s) => {
+                check(
+                    conv.groups_fill(s.lanes),
+                    "it is for one group, or for groups whose channels fill vectors",
+                )?;
+                check_copies(conv, || copied(conv, s))
+            }
+            Schedule::General => Ok(()),
+            Schedule::Product(_) => Err("it is for matrix products".to_string()),
         }?;
         self.check_registers(conv.dtype)
     }
@@ -57,8 +76,7 @@ impl Schedule {
         )?;
         let accumulators = match *self {
             Schedule::General => 1,
-            Schedule::Direct(s) => s.pixels * s.vectors,
-            Schedule::Pointwise(s) => s.pixels * s.vectors,
+            Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => s.pixels * s.vectors,
             Schedule::Depthwise(s) => s.pixels,
             Schedule::Winograd(s) | Schedule::Polyphase(s) => s.pixels * s.vectors,
             Schedule::Product(s) => s.pixels * s.vectors,
@@ -85,6 +103,30 @@ impl Schedule {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a form that copies its input is written out for so many phases, strides and bytes.
+fn check_copies(conv: &Convolution, copied: impl Fn() -> u64) -> Result<(), String> {
+    let phases = conv.phases();
+    if phases > MOST_PHASES {
+        return Err(format!(
+            "its strides take {phases} forms of code, more than {MOST_PHASES}"
+        ));
+    }
+    check(
+        conv.window
+            .strides
+            .iter()
+            .all(|&stride| stride as u64 <= LARGEST as u64),
+        "its strides are too large",
+    )?;
+    let bytes = copied();
+    match bytes <= MOST_COPIED as u64 {
+        true => Ok(()),
+        false => Err(format!(
+            "its copy of the input has {bytes} bytes, more than {MOST_COPIED}"
+        )),
     }
 }
 

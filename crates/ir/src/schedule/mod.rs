@@ -7,10 +7,12 @@
 
 pub mod axis;
 mod convolution;
+mod copies;
 mod fits;
 mod workspace;
 
 pub use convolution::{Convolution, Direction, product_sizes};
+pub use copies::{Copies, MOST_COPIED, MOST_PHASES};
 pub use workspace::gap;
 
 use crate::attributes::{Attribute, AttributeValue};
@@ -49,17 +51,17 @@ blocking! {
     }
 }
 
-blocking! {
-    /// Blocking of [`Schedule::Pointwise`].
-    Pointwise {
-        /// Elements of a vector, along output channels.
-        lanes: usize,
-        /// Positions of a register tile; of backward weights its input channels.
-        pixels: usize,
-        /// Vectors of output channels of a register tile.
-        vectors: usize,
-        /// Rows of output positions that are computed before the next channels are.
-        rows: usize,
+/// Blocking of [`Schedule::Pointwise`]: that of a direct convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pointwise(pub Direct);
+
+impl Pointwise {
+    fn fields(&self) -> Vec<(&'static str, Attribute)> {
+        self.0.fields()
+    }
+
+    fn from_fields(given: &mut Vec<(String, Attribute)>) -> Result<Pointwise, String> {
+        Direct::from_fields(given).map(Pointwise)
     }
 }
 
@@ -177,7 +179,7 @@ impl Schedule {
         match self {
             Schedule::General => None,
             Schedule::Direct(s) => Some(s.lanes),
-            Schedule::Pointwise(s) => Some(s.lanes),
+            Schedule::Pointwise(Pointwise(s)) => Some(s.lanes),
             Schedule::Depthwise(s) => Some(s.lanes),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => Some(s.lanes),
             Schedule::Product(s) => Some(s.lanes),

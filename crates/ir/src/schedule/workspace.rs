@@ -1,7 +1,7 @@
 //! The memory that a schedule needs while its node is computed.
 
-use super::axis::{self, Panel};
-use super::{Convolution, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes};
+use super::axis;
+use super::{Convolution, Copies, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes};
 use crate::ops::Op;
 use crate::types::TensorType;
 
@@ -33,25 +33,7 @@ impl Schedule {
         };
         match self {
             Schedule::General | Schedule::Product(_) => 0,
-            Schedule::Direct(s) => direct(&conv, s, bytes),
-            Schedule::Pointwise(s) => {
-                let Pointwise {
-                    lanes,
-                    pixels,
-                    vectors,
-                    rows,
-                } = *s;
-                direct(
-                    &conv,
-                    &Direct {
-                        lanes,
-                        pixels,
-                        vectors,
-                        rows,
-                    },
-                    bytes,
-                )
-            }
+            Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => direct(&conv, s, bytes),
             Schedule::Depthwise(_) => depthwise(&conv, bytes),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),
         }
@@ -66,54 +48,38 @@ fn product_of(sizes: impl IntoIterator<Item = usize>) -> u64 {
 
 /// The copy of padded rows, and the weights or their gradient with channels innermost.
 fn depthwise(conv: &Convolution, bytes: u64) -> u64 {
-    let sizes = |v: &[usize]| v.iter().map(|&n| n as i64).collect::<Vec<i64>>();
-    let phases = match conv.direction {
-        Direction::BackwardData => axis::backward_data(&conv.window, &sizes(&conv.input)),
-        Direction::Forward | Direction::BackwardWeight => {
-            vec![axis::forward(&conv.window, &sizes(&conv.output))]
-        }
+    let Some(copies) = Copies::of_depthwise(conv) else {
+        return u64::MAX;
     };
-    let (channels, element) = (conv.c as i64, bytes as i64);
-    let rows = axis::rows_of_copy(&phases, channels, element);
-    let copy = Panel::new(&phases, rows, channels, element).elements() as u64;
+    let copy = copies.bytes(copies.rows_of_depthwise()) as u64;
     let weights = product_of([conv.c, conv.window.volume()]);
-    copy.saturating_add(weights).saturating_mul(bytes)
+    copy.saturating_add(weights.saturating_mul(bytes))
 }
 
-/// The copy of padded rows, of several images where images are small, and for backward data the weights with input and
-/// output channels exchanged.
+/// The copies of padded rows, and for backward data the weights with input and output channels exchanged.
 fn direct(conv: &Convolution, s: &Direct, bytes: u64) -> u64 {
-    let sizes = |v: &[usize]| v.iter().map(|&n| n as i64).collect::<Vec<i64>>();
-    let (input, output) = (sizes(&conv.input), sizes(&conv.output));
-    let (window, input, output) = match conv.direction {
-        Direction::BackwardWeight => (conv.window.clone(), input, output),
-        _ => axis::flattened(&conv.window, &input, &output, s.pixels as i64),
-    };
-    let (phases, channels) = match conv.direction {
-        Direction::BackwardData => (axis::backward_data(&window, &input), conv.k),
-        Direction::Forward | Direction::BackwardWeight => (vec![axis::forward(&window, &output)], conv.c),
-    };
-    let rows = axis::most(&phases, 1);
-    let panel = Panel::new(
-        &phases,
-        (s.rows as i64).clamp(1, rows),
-        channels as i64,
-        bytes as i64,
-    );
-    let images = match conv.direction {
-        Direction::BackwardWeight if axis::most(&phases, 0) == 1 => (s.rows as u64 / rows as u64).max(1),
-        _ => 1,
-    };
     let transposed = match conv.direction {
         Direction::BackwardData => {
             let groups = conv.groups.max(1);
             let blocks = (conv.c / groups).next_multiple_of(s.lanes);
-            product_of([groups, blocks, conv.k / groups, window.volume()])
+            product_of([groups, blocks, conv.k / groups, conv.window.volume()])
         }
         Direction::Forward | Direction::BackwardWeight => 0,
     };
-    let copy = (panel.elements() as u64).saturating_mul(images);
-    copy.saturating_add(transposed).saturating_mul(bytes)
+    copied(conv, s).saturating_add(transposed.saturating_mul(bytes))
+}
+
+/// Bytes of the copies of padded rows that are there at a time: of several images where images are small.
+pub(super) fn copied(conv: &Convolution, s: &Direct) -> u64 {
+    let Some(copies) = Copies::of_direct(conv, s.pixels) else {
+        return u64::MAX;
+    };
+    let rows = s.rows as i64;
+    let images = match conv.direction {
+        Direction::BackwardWeight if axis::most(&copies.phases, 0) == 1 => (rows / copies.rows()).max(1),
+        _ => 1,
+    };
+    (copies.bytes(rows) as u64).saturating_mul(images as u64)
 }
 
 /// Elements between the matrices of two points besides the matrix itself: without them all would begin in the same sets

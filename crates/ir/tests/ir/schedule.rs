@@ -170,6 +170,61 @@ fn a_schedule_fits_its_operators() {
     assert!(fits((3, 1, 1, 1), "conv", zero).unwrap().contains("pixels is 0"));
 }
 
+/// What the verifier says of a schedule on a convolution of 8x8 elements in this direction, with other strides, and with
+/// dilations that padding makes up for.
+fn refusal_of_window(
+    op: &str,
+    schedule: &str,
+    stride: usize,
+    dilation: usize,
+    groups: usize,
+) -> Option<String> {
+    let mut graph = graph("f32", (1, 1, 0, groups));
+    let text = print(&graph);
+    let size = 7 / stride + 1;
+    let (kernel, pads) = if dilation == 1 { (1, 0) } else { (3, dilation) };
+    let text = text
+        .replace("strides = [1, 1]", &format!("strides = [{stride}, {stride}]"))
+        .replace(
+            "dilations = [1, 1]",
+            &format!("dilations = [{dilation}, {dilation}]"),
+        )
+        .replace(
+            "pads = [0, 0, 0, 0]",
+            &format!("pads = [{pads}, {pads}, {pads}, {pads}]"),
+        )
+        .replace(", 1, 1]", &format!(", {kernel}, {kernel}]"))
+        .replace("kernel = [1, 1]", &format!("kernel = [{kernel}, {kernel}]"));
+    let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+    for line in &mut lines {
+        if line.contains("\"dy\" data") || line.contains(" = conv(") {
+            *line = line.replace("16, 8, 8]", &format!("16, {size}, {size}]"));
+        }
+    }
+    graph = parse(&lines.join("\n")).unwrap();
+    assert!(verify(&graph).is_ok());
+    refusal(&mut graph, op, schedule)
+}
+
+#[test]
+fn code_and_copies_without_end_are_refused() {
+    let [_, direct, _, depthwise, ..] = ALL;
+    for (schedule, groups) in [(direct, 1), (depthwise, 16)] {
+        let of = |op: &str, stride, dilation| refusal_of_window(op, schedule, stride, dilation, groups);
+        for op in ["conv", "conv_backward_data", "conv_backward_weight"] {
+            assert_eq!(of(op, 7, 1), None);
+            assert_eq!(of(op, 1, 100), None);
+            let reason = of(op, 1, 1 << 29).unwrap();
+            assert!(reason.contains("copy of the input"), "{reason}");
+            let reason = of(op, 1 << 40, 1).unwrap();
+            assert!(reason.contains("strides"), "{reason}");
+        }
+        assert_eq!(of("conv", 8, 1), None);
+        let reason = of("conv_backward_data", 8, 1).unwrap();
+        assert_eq!(reason, "its strides take 64 forms of code, more than 49");
+    }
+}
+
 #[test]
 fn a_convolution_is_the_same_in_all_directions() {
     let graph = graph("f32", (3, 2, 1, 1));

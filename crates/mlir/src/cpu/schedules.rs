@@ -132,21 +132,7 @@ fn direct<'c>(s: Direct, k: &Kernel<'c>) -> Result<conv::Blocking<'c>, String> {
 }
 
 fn pointwise<'c>(s: Pointwise, k: &Kernel<'c>) -> Result<conv::Blocking<'c>, String> {
-    let Pointwise {
-        lanes,
-        pixels,
-        vectors,
-        rows,
-    } = s;
-    direct(
-        Direct {
-            lanes,
-            pixels,
-            vectors,
-            rows,
-        },
-        k,
-    )
+    direct(s.0, k)
 }
 
 fn tiled<'c>(s: Winograd, k: &Kernel<'c>) -> Result<winograd::Blocking<'c>, String> {

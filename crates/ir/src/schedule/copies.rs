@@ -1,0 +1,97 @@
+//! What the direct and depthwise forms copy of their input, and what they are written out for.
+
+use super::axis::{self, Panel, Phase};
+use super::{Convolution, Direction};
+
+/// The most phases that code is written out for: those of an image's gradient with stride 7.
+pub const MOST_PHASES: usize = 49;
+/// The most bytes of a copy.
+pub const MOST_COPIED: i64 = 256 << 20;
+
+/// The blocks of rows of a convolution, each of which is computed from a copy of what it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// What is computed apart.
+    pub phases: Vec<Phase>,
+    channels: i64,
+    bytes: i64,
+}
+
+impl Copies {
+    /// Those of the direct form whose register tiles have so many pixels; None where there are more than [`MOST_PHASES`].
+    pub fn of_direct(conv: &Convolution, pixels: usize) -> Option<Copies> {
+        let (input, output) = (signed(&conv.input), signed(&conv.output));
+        let (window, input, output) = match conv.direction {
+            Direction::BackwardWeight => (conv.window.clone(), input, output),
+            _ => axis::flattened(&conv.window, &input, &output, pixels as i64),
+        };
+        (conv.phases() <= MOST_PHASES).then(|| Copies {
+            phases: match conv.direction {
+                Direction::BackwardData => axis::backward_data(&window, &input),
+                Direction::Forward | Direction::BackwardWeight => vec![axis::forward(&window, &output)],
+            },
+            channels: match conv.direction {
+                Direction::BackwardData => conv.k as i64,
+                Direction::Forward | Direction::BackwardWeight => conv.c as i64,
+            },
+            bytes: conv.dtype.bytes() as i64,
+        })
+    }
+
+    /// Those of the depthwise form, likewise.
+    pub fn of_depthwise(conv: &Convolution) -> Option<Copies> {
+        (conv.phases() <= MOST_PHASES).then(|| Copies {
+            phases: match conv.direction {
+                Direction::BackwardData => axis::backward_data(&conv.window, &signed(&conv.input)),
+                Direction::Forward | Direction::BackwardWeight => {
+                    vec![axis::forward(&conv.window, &signed(&conv.output))]
+                }
+            },
+            channels: conv.c as i64,
+            bytes: conv.dtype.bytes() as i64,
+        })
+    }
+
+    /// Rows of outputs of an image, or of a slice.
+    pub fn rows(&self) -> i64 {
+        axis::most(&self.phases, 1)
+    }
+
+    /// Bytes of the copy for so many rows of outputs.
+    pub fn bytes(&self, rows: i64) -> i64 {
+        let rows = rows.clamp(1, self.rows().max(1));
+        let panel = Panel::new(&self.phases, rows, self.channels, self.bytes);
+        panel.elements().saturating_mul(self.bytes)
+    }
+
+    /// Copies of one sample where each is for so many rows.
+    pub fn blocks(&self, rows: i64) -> i64 {
+        let all = self.rows().max(1);
+        let rows = rows.clamp(1, all);
+        axis::most(&self.phases, 0).saturating_mul((all - 1) / rows + 1)
+    }
+
+    /// Rows of outputs that the depthwise form computes from one copy.
+    pub fn rows_of_depthwise(&self) -> i64 {
+        axis::rows_of_copy(&self.phases, self.channels, self.bytes)
+    }
+}
+
+impl Convolution {
+    /// What the direct forms compute apart: in the gradient for the input, each rest by the strides.
+    pub fn phases(&self) -> usize {
+        match self.direction {
+            Direction::Forward | Direction::BackwardWeight => 1,
+            Direction::BackwardData => {
+                let along = self.window.strides.iter().zip(&self.input);
+                along.fold(1, |all: usize, (&stride, &size)| {
+                    all.saturating_mul(stride.min(size))
+                })
+            }
+        }
+    }
+}
+
+fn signed(sizes: &[usize]) -> Vec<i64> {
+    sizes.iter().map(|&n| n as i64).collect()
+}
