@@ -64,9 +64,17 @@ fn direct(conv: &Convolution, s: &Direct, bytes: u64) -> u64 {
             let blocks = (conv.c / groups).next_multiple_of(s.lanes);
             product_of([groups, blocks, conv.k / groups, conv.window.volume()])
         }
-        Direction::Forward | Direction::BackwardWeight => 0,
+        // The gradients of the results that a column of tiles meets.
+        Direction::BackwardWeight => product_of([positions(conv, s), s.vectors, s.lanes]),
+        Direction::Forward => 0,
     };
     copied(conv, s).saturating_add(transposed.saturating_mul(bytes))
+}
+
+/// Positions of results in a block of rows, which may be those of several images.
+fn positions(conv: &Convolution, s: &Direct) -> usize {
+    let width = conv.output.last().copied().unwrap_or(1);
+    width.saturating_mul(s.rows)
 }
 
 /// Bytes of the copies of padded rows that are there at a time: of several images where images are small.

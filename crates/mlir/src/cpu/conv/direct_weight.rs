@@ -45,6 +45,16 @@ pub fn backward_weight<'c>(
     Ok(())
 }
 
+/// Gradients of results that a column of tiles meets, `[image][row][position][vector][lane]` of a block.
+#[derive(Clone, Copy)]
+struct Packed<'c> {
+    /// The first element.
+    pointer: Pointer<'c>,
+    /// Elements of a position, and of a row.
+    position: i64,
+    row: i64,
+}
+
 /// Emits a tile: addresses of its inputs and weights, and its rows' distances in both.
 type MakeTile<'c, 't> = &'t dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>);
 
@@ -198,14 +208,14 @@ impl<'c> Gradient<'c> {
         let Columns {
             first,
             vectors,
-            last,
             group,
+            ..
         } = columns;
         let [az, ay, ax] = self.phase;
         let (panel, f) = (&copy.panel, &self.filter);
         let left = e.advance(copy.pointer, e.mul(group, e.index(self.channels)), 1);
         let to = e.advance(f.pointer, first, f.vector() / self.blocking.lanes as i64);
-        let right = e.advance(block.dy, first, 1);
+        let packed = self.pack(e, copy, block, columns);
         e.each_of(az.taps, |e, tz| {
             e.each_of(ay.taps, |e, ty| {
                 let left = e.advance(
@@ -219,12 +229,12 @@ impl<'c> Gradient<'c> {
                     let tile = Tile {
                         left,
                         rows,
-                        right,
+                        right: packed.pointer,
                         vectors: (0..vectors).map(|v| v * self.blocking.lanes as i64).collect(),
                         lanes: self.blocking.lanes,
-                        last,
+                        last: self.blocking.lanes,
                     };
-                    self.tile(e, panel, block, &tile, to, &weights);
+                    self.tile(e, panel, (block, packed), &tile, to, &weights);
                 };
                 if self.channels < FEW {
                     return self.few(e, panel, left, to, &tile);
@@ -247,6 +257,40 @@ impl<'c> Gradient<'c> {
                 });
             });
         });
+    }
+
+    /// Copies the gradients that a column of tiles meets to where they are neighbours: positions are often as far apart as the
+    /// sets of a cache repeat.
+    fn pack(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
+        let [az, ay, ax] = self.phase.map(|axis| axis.outputs);
+        let lanes = self.blocking.lanes as i64;
+        let position = columns.vectors * lanes;
+        let packed = Packed {
+            pointer: e.shift(copy.pointer, self.images * copy.panel.elements()),
+            position,
+            row: ax * position,
+        };
+        let from = e.advance(block.dy, columns.first, 1);
+        e.each_in(e.index(0), block.images, |e, i| {
+            let from = e.advance(from, i, az * ay * ax * self.filter.outputs);
+            let to = e.advance(packed.pointer, i, self.rows * packed.row);
+            let positions = e.mul(block.rows, e.index(ax));
+            e.each_in(e.index(0), positions, |e, at| {
+                let (from, to) = (
+                    e.advance(from, at, self.filter.outputs),
+                    e.advance(to, at, position),
+                );
+                for v in 0..columns.vectors {
+                    let active = match v + 1 == columns.vectors {
+                        true => columns.last,
+                        false => self.blocking.lanes,
+                    };
+                    let value = e.read_first(from, v * lanes, self.blocking.lanes, active);
+                    e.write(to, v * lanes, value);
+                }
+            });
+        });
+        packed
     }
 
     /// Tiles over the channels of all taps of a row of the window.
@@ -279,25 +323,24 @@ impl<'c> Gradient<'c> {
         &self,
         e: &Emitter<'c>,
         panel: &Panel,
-        block: Block<'c>,
+        (block, packed): (Block<'c>, Packed<'c>),
         tile: &Tile<'c>,
         to: Pointer<'c>,
         weights: &[i64],
     ) {
-        let [az, ay, ax] = self.phase;
-        let row = ax.outputs * self.filter.outputs;
+        let [_, ay, ax] = self.phase;
         let loops = [
             Turns {
                 count: Extent::Batch(block.images),
                 left: panel.elements(),
-                right: az.outputs * ay.outputs * row,
+                right: self.rows * packed.row,
             },
             Turns {
                 count: Extent::Batch(block.rows),
                 left: ay.in_step * panel.row(),
-                right: row,
+                right: packed.row,
             },
-            Turns::fixed(ax.outputs, ax.in_step * panel.column, self.filter.outputs),
+            Turns::fixed(ax.outputs, ax.in_step * panel.column, packed.position),
         ];
         let sums = tile.accumulate(e, &loops, &tile.zeros(e));
         let places: Vec<i64> = weights
