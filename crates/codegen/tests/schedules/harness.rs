@@ -7,7 +7,7 @@ use syncbn_codegen::{Cpu, CpuFlag};
 use syncbn_ir::interpreter::{RankInputs, State, evaluate};
 use syncbn_ir::{Array, DType, Layout, OutputKind, TensorType};
 
-use crate::module::{self, Build, Case, Memory, arguments, build, compile};
+use crate::module::{self, Build, Case, Memory, arguments, build, compile, guarded};
 
 /// The batch bound of all cases.
 pub const BOUND: usize = 5;
@@ -162,23 +162,40 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
     let mut outputs: Vec<Memory> = b
         .results
         .iter()
-        .map(|ty| unset(ty.bytes(BOUND).unwrap() as usize))
+        .map(|ty| unset(guarded(ty.bytes(BOUND).unwrap()) as usize))
         .collect();
     let input_table: Vec<*const u8> = inputs.iter_mut().map(|m| m.address().cast_const()).collect();
     let output_table: Vec<*mut u8> = outputs.iter_mut().map(|m| m.address()).collect();
-    let mut step = unset(b.step_bytes as usize + 64);
-    let guard = step.address().wrapping_add(b.step_bytes as usize);
+    let mut step = unset(b.step_bytes as usize);
     let arguments = arguments(&mut weights, &mut step, &input_table, &output_table, n);
     module::step(library, &arguments);
-    // SAFETY: `step` has a line behind the workspace.
-    let behind = unsafe { std::slice::from_raw_parts(guard, 16) };
-    assert!(
-        behind.iter().all(|&byte| byte == 0xFF),
-        "a kernel wrote behind its workspace"
-    );
+    let mut wrong = Vec::new();
+    for (i, (case, &id)) in cases.iter().zip(&b.steps).enumerate() {
+        let workspace = b.graph.workspace_bytes(id, BOUND);
+        let offset = b.graph.node(id).workspace.unwrap().offset as usize;
+        let (written, all) = (
+            b.results[i].bytes(n).unwrap(),
+            guarded(b.results[i].bytes(BOUND).unwrap()),
+        );
+        for (what, start, used, all) in [
+            (
+                "workspace",
+                step.address().wrapping_add(offset),
+                workspace,
+                guarded(workspace),
+            ),
+            ("result", output_table[i], written, all),
+        ] {
+            if let Some(at) = touched(start, used as usize, all as usize) {
+                wrong.push(format!(
+                    "{} on {n} samples: byte {at} behind its {what} is written",
+                    case.name
+                ));
+            }
+        }
+    }
     let rank = RankInputs { n, values: given };
     let reference = evaluate(&b.graph, &[rank], &state).unwrap();
-    let mut wrong = Vec::new();
     for (i, case) in cases.iter().enumerate() {
         let wanted = reference[0].get(OutputKind::Output, &i.to_string()).unwrap();
         let found = read(output_table[i], &b.results[i], n);
@@ -206,6 +223,13 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
         cases.len(),
         wrong.join("\n")
     );
+}
+
+/// The first byte from `used` up to `all` that is not as [`unset`] leaves it, counted from `used`.
+fn touched(start: *mut u8, used: usize, all: usize) -> Option<usize> {
+    // SAFETY: the caller's memory has `all` bytes at `start`.
+    let behind = unsafe { std::slice::from_raw_parts(start.wrapping_add(used), all - used) };
+    behind.iter().position(|&byte| byte != 0xFF)
 }
 
 fn rounded(v: f64, dtype: DType) -> f64 {

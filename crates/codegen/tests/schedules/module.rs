@@ -45,7 +45,12 @@ impl Memory {
     }
 }
 
-/// A graph of all cases, each with operands and results of its own.
+/// Bytes of something with a line of memory behind it that nothing writes to.
+pub fn guarded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(64) + 64
+}
+
+/// A graph of all cases, each with operands, a workspace and results of its own.
 pub struct Build {
     pub graph: Graph,
     pub steps: Vec<NodeId>,
@@ -125,9 +130,9 @@ pub fn build(cases: &[Case], bound: usize) -> Build {
         let bytes = b.graph.workspace_bytes(id, bound);
         b.graph.node_mut(id).workspace = Some(Location {
             arena: Arena::Step,
-            offset: 0,
+            offset: b.step_bytes,
         });
-        b.step_bytes = b.step_bytes.max(bytes);
+        b.step_bytes += guarded(bytes);
         b.graph.outputs.push(Output {
             kind: OutputKind::Output,
             name: format!("{i}"),

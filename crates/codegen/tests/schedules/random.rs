@@ -81,8 +81,8 @@ fn schedules(r: &mut Random, lanes: usize) -> Vec<Schedule> {
     let tiles = if chunked { 128 } else { r.of(&[8, 16, 32]) };
     let winograd = Winograd {
         lanes,
-        pixels: 8,
-        vectors: 2,
+        pixels: r.of(&[1, 2, 4, 8]),
+        vectors,
         tiles,
         chunked,
     };

@@ -7,14 +7,28 @@ use crate::convolutions::{Shape, directions};
 use crate::harness::run_in_all_widths;
 use crate::module::Case;
 
-fn blocking(lanes: usize, tiles: usize, chunked: bool) -> Winograd {
-    Winograd {
-        lanes,
-        pixels: 8,
-        vectors: 2,
-        tiles,
-        chunked,
-    }
+/// Pixels, vectors and tiles.
+const TILES: [[usize; 3]; 6] = [
+    [8, 2, 8],
+    [4, 1, 16],
+    [6, 3, 12],
+    [16, 2, 64],
+    [1, 3, 8],
+    [3, 1, 24],
+];
+
+/// The blockings of the `i`th shape: two of those that there are, one of them in chunks.
+fn blockings(lanes: usize, i: usize) -> [Winograd; 2] {
+    [false, true].map(|chunked| {
+        let [pixels, vectors, tiles] = TILES[(2 * i + i / 3 + usize::from(chunked)) % TILES.len()];
+        Winograd {
+            lanes,
+            pixels,
+            vectors,
+            tiles,
+            chunked,
+        }
+    })
 }
 
 /// Stride 1.
@@ -33,9 +47,8 @@ pub fn winograd(dtype: DType, lanes: usize) -> Vec<Case> {
     });
     let mut cases = Vec::new();
     for (i, shape) in shapes.iter().enumerate() {
-        for chunked in [false, true] {
-            let tiles = [8, 16, 64][i % 3];
-            let schedule = Schedule::Winograd(blocking(lanes, tiles, chunked));
+        for blocking in blockings(lanes, i) {
+            let schedule = Schedule::Winograd(blocking);
             cases.extend(directions(shape, dtype, schedule, false, tolerance));
         }
     }
@@ -53,9 +66,8 @@ pub fn polyphase(dtype: DType, lanes: usize) -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (i, shape) in shapes.iter().enumerate() {
-        for chunked in [false, true] {
-            let tiles = [8, 64, 16][i % 3];
-            let schedule = Schedule::Polyphase(blocking(lanes, tiles, chunked));
+        for blocking in blockings(lanes, i) {
+            let schedule = Schedule::Polyphase(blocking);
             cases.extend(directions(shape, dtype, schedule, false, tolerance));
         }
     }
