@@ -75,7 +75,7 @@ fn measure(case: &Case, samples: usize) -> f64 {
     let mut times = Vec::new();
     while times.len() < 5 || begin.elapsed() < Duration::from_millis(150) {
         let start = Instant::now();
-        step(&library, &arguments);
+        step(&library, &arguments, 1, 0);
         times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);

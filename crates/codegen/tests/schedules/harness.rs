@@ -159,17 +159,32 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
         inputs.push(memory);
         given.insert(name.clone(), Array::new(&dims, values));
     }
-    let mut outputs: Vec<Memory> = b
-        .results
-        .iter()
-        .map(|ty| unset(guarded(ty.bytes(BOUND).unwrap()) as usize))
-        .collect();
+    let fresh = || -> Vec<Memory> {
+        let guarded = |ty: &TensorType| unset(guarded(ty.bytes(BOUND).unwrap()) as usize);
+        b.results.iter().map(guarded).collect()
+    };
+    let mut outputs = fresh();
     let input_table: Vec<*const u8> = inputs.iter_mut().map(|m| m.address().cast_const()).collect();
     let output_table: Vec<*mut u8> = outputs.iter_mut().map(|m| m.address()).collect();
     let mut step = unset(b.step_bytes as usize);
-    let arguments = arguments(&mut weights, &mut step, &input_table, &output_table, n);
-    module::step(library, &arguments);
+    let own = arguments(&mut weights, &mut step, &input_table, &output_table, n);
+    module::step(library, &own, 1, 0);
     let mut wrong = Vec::new();
+    for threads in [2, 5] {
+        let mut others = fresh();
+        let table: Vec<*mut u8> = others.iter_mut().map(|m| m.address()).collect();
+        let mut step = unset(b.step_bytes as usize);
+        let arguments = arguments(&mut weights, &mut step, &input_table, &table, n);
+        module::step(library, &arguments, threads, b.step_bytes);
+        for (i, case) in cases.iter().enumerate() {
+            if !outputs[i].words().eq(others[i].words()) {
+                wrong.push(format!(
+                    "{} on {n} samples differs on {threads} threads",
+                    case.name
+                ));
+            }
+        }
+    }
     for (i, (case, &id)) in cases.iter().zip(&b.steps).enumerate() {
         let workspace = b.graph.workspace_bytes(id, BOUND);
         let offset = b.graph.node(id).workspace.unwrap().offset as usize;

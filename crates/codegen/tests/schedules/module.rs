@@ -38,6 +38,13 @@ impl Memory {
         Memory(vec![[word; 8]; bytes / 64 + 2])
     }
 
+    /// All its words from the first byte on.
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        let words = self.0.as_flattened();
+        let skipped = self.0.as_ptr().cast::<u8>().align_offset(64) / 8;
+        words[skipped..words.len() - 8 + skipped].iter().copied()
+    }
+
     /// Its first byte.
     pub fn address(&mut self) -> *mut u8 {
         let start = self.0.as_mut_ptr().cast::<u8>();
@@ -143,6 +150,21 @@ pub fn build(cases: &[Case], bound: usize) -> Build {
     b
 }
 
+/// The runtime's barrier, for as many threads as the context says.
+const BARRIER: &str = "
+#include <sched.h>
+static _Atomic int arrived, round;
+int syncbn_team_barrier(void *context) {
+    int before = round;
+    if (++arrived == *(int *)context) {
+        arrived = 0;
+        ++round;
+    }
+    while (round == before) sched_yield();
+    return 0;
+}
+";
+
 /// The code of a graph, in this process.
 pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
     let cpu = &Cpu::new(CpuFlag::Native);
@@ -177,7 +199,7 @@ pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
         "syncbn_train_constants",
     ];
     let mut source: String = names.iter().map(|name| format!("char {name}[1];\n")).collect();
-    source += &format!("int {}(void *context) {{ return 0; }}\n", symbols::TEAM_BARRIER);
+    source += BARRIER;
     std::fs::write(&stub, source).unwrap();
     let linked = std::process::Command::new("cc")
         .args(["-shared", "-o"])
@@ -198,7 +220,7 @@ pub fn arguments(
     n: usize,
 ) -> StepArguments {
     StepArguments {
-        context: std::ptr::NonNull::dangling().as_ptr(),
+        context: null_mut(),
         weights: weights.address(),
         gradients: null_mut(),
         statistics: null_mut(),
@@ -217,15 +239,46 @@ pub fn arguments(
     }
 }
 
-/// Runs the code of a graph once.
-pub fn step(library: &Library, arguments: &StepArguments) {
-    // SAFETY: the function has this signature, and its arguments hold what the graph was planned for.
-    let status = unsafe {
-        let function: Symbol<unsafe extern "C" fn(*const StepArguments) -> i32> =
-            library.get(symbols::INFER_STEP.as_bytes()).unwrap();
-        function(arguments)
+/// Arguments that go to another thread.
+struct Sent(StepArguments);
+
+// SAFETY: what they point to stays while the threads run, which write different parts of it.
+unsafe impl Send for Sent {}
+
+/// Runs the code of a graph once, on so many threads, each of which but the first has `scratch` bytes of its own.
+pub fn step(library: &Library, arguments: &StepArguments, threads: usize, scratch: u64) {
+    // SAFETY: the function has this signature.
+    let function: Symbol<unsafe extern "C" fn(*const StepArguments) -> i32> =
+        unsafe { library.get(symbols::INFER_STEP.as_bytes()).unwrap() };
+    let mut own: Vec<Memory> = (1..threads)
+        .map(|_| Memory::of(scratch as usize, u64::MAX))
+        .collect();
+    let mut count = threads as i32;
+    let of_thread = |(thread, memory): (usize, &mut Memory)| {
+        Sent(StepArguments {
+            context: (&raw mut count).cast(),
+            thread: thread as u64,
+            threads: threads as u64,
+            scratch: memory.address(),
+            ..*arguments
+        })
     };
-    assert_eq!(status, 0);
+    let mut none = Memory::of(0, 0);
+    let all: Vec<Sent> = std::iter::once(&mut none)
+        .chain(&mut own)
+        .enumerate()
+        .map(of_thread)
+        .collect();
+    let function = &function;
+    std::thread::scope(|scope| {
+        for sent in all {
+            scope.spawn(move || {
+                let Sent(arguments) = { sent };
+                // SAFETY: the arguments hold what the graph was planned for.
+                assert_eq!(unsafe { function(&arguments) }, 0);
+            });
+        }
+    });
 }
 
 /// A type `[batch, channels, spatial...]`.
