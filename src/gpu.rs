@@ -30,7 +30,7 @@ pub fn part(
     let scratch = code.kernels.scratch;
     model.arenas.train_step += scratch;
     model.arenas.infer_step += scratch;
-    (model.arenas.scratch, model.threads) = (0, false);
+    (model.arenas.scratch, model.arenas.partials, model.threads) = (0, 0, false);
     model.cpu = processor(&cpu.host());
     model.gpu = Some(Gpu {
         precision: program.products.name().to_string(),

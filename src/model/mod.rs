@@ -179,6 +179,11 @@ fn arenas(graphs: &Graphs, layout: &Layout, batch_bound: usize) -> Arenas {
         let placed = graph.nodes().filter(|&id| graph.node(id).workspace.is_some());
         placed.map(|id| graph.workspace_bytes(id, batch_bound))
     });
+    let planned = [&graphs.train, &graphs.infer].into_iter().flatten();
+    let partials = planned.flat_map(|planned| {
+        let graph = &planned.graph;
+        graph.nodes().map(|id| graph.partial_bytes(id))
+    });
     Arenas {
         weights: layout.weight_bytes,
         trained: layout.trained_bytes,
@@ -187,5 +192,6 @@ fn arenas(graphs: &Graphs, layout: &Layout, batch_bound: usize) -> Arenas {
         train_step: size(&graphs.train, |p| p.step_bytes),
         infer_step: size(&graphs.infer, |p| p.step_bytes),
         scratch: workspaces.max().unwrap_or(0),
+        partials: partials.max().unwrap_or(0),
     }
 }

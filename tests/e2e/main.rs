@@ -21,3 +21,4 @@ mod random;
 mod recipes;
 mod repeated;
 mod support;
+mod threads;

@@ -114,6 +114,8 @@ pub struct StepArguments {
     /// [`Arenas::scratch`] bytes of this thread's own, for what kernels need while they run; null for thread 0, which has
     /// places in the step's arena.
     pub scratch: *mut u8,
+    /// [`Arenas::partials`] bytes that the threads of the rank share, for what kernels need while they run.
+    pub partials: *mut u8,
 }
 
 /// The arguments of [`symbols::UPDATE_SGD`]:

@@ -282,4 +282,7 @@ pub struct Arenas {
     /// What each thread of a rank but the first needs while kernels run.
     #[serde(default)]
     pub scratch: u64,
+    /// What the threads of a rank share while kernels run.
+    #[serde(default)]
+    pub partials: u64,
 }

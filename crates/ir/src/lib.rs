@@ -10,6 +10,7 @@ mod identity;
 pub mod interpreter;
 pub mod ops;
 pub mod optimizer;
+pub mod partials;
 pub mod schedule;
 pub mod tensor;
 pub mod text;

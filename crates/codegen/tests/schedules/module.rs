@@ -236,6 +236,7 @@ pub fn arguments(
         thread: 0,
         threads: 1,
         scratch: std::ptr::null_mut(),
+        partials: std::ptr::null_mut(),
     }
 }
 

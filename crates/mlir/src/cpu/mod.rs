@@ -14,6 +14,7 @@ use std::collections::HashMap;
 
 use melior::Context;
 use melior::ir::Module;
+use syncbn_ir::ops::Op;
 use syncbn_ir::{DType, Layout};
 
 use crate::emit::{Elem, Emitter, Team};
@@ -78,16 +79,23 @@ impl<'c> Lowering<'c> {
         let name = format!("{}_{}", call.op.name(), self.kernels.len());
         let tensors = call.types.len();
         let mut parameters = call.parameters();
+        if matches!(call.op, Op::Conv(conv) if conv.moments) {
+            // Threads take moments of what others wrote.
+            parameters[call.operands] = Parameter::Shared;
+        }
         if call.has_workspace {
             // The first thread's own workspace is the common one.
             parameters.extend([Parameter::Shared; 2]);
         }
+        let partials = usize::from(call.has_partials());
+        parameters.extend(vec![Parameter::Shared; partials]);
         parameters.push(Parameter::Shared);
         parameters.extend([Parameter::Size; 4]);
         let location = self.functions.location(call.label);
         let (region, block, arguments) = self.functions.body(&parameters, location);
         let (tensors, rest) = arguments.split_at(tensors);
         let (workspaces, rest) = rest.split_at(if call.has_workspace { 2 } else { 0 });
+        let (partials, rest) = rest.split_at(partials);
         let &[context, n, total, thread, threads] = rest else {
             unreachable!("these are the last parameters");
         };
@@ -95,6 +103,7 @@ impl<'c> Lowering<'c> {
             schedule: call.schedule,
             workspace: workspaces.first().copied(),
             own_workspace: workspaces.last().copied(),
+            partials: partials.first().copied(),
             ..Kernel::new(call.types, call.operands, tensors, [n, total], self.vector_bytes)
         };
         let e = Emitter::new(self.functions.context, location, block);

@@ -23,7 +23,7 @@ impl Cpu {
             &[k.operands.first(), k.operands.get(3), k.results.first()],
         )?;
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => alone(e, |e| conv::general::forward(op, k, e))?,
+            Schedule::General => conv::general::forward(op, k, e)?,
             Schedule::Depthwise(s) => conv::depthwise::forward(s, own_workspace(k)?, op, k, e)?,
             Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
             Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
@@ -34,7 +34,7 @@ impl Cpu {
         }
         if op.moments {
             e.meet();
-            e.by_first_thread(|e| moments(k, &k.results[0], &k.results[1], e));
+            moments(k, &k.results[0], &k.results[1], e);
         }
         Ok(())
     }
@@ -48,7 +48,7 @@ impl Cpu {
     ) -> Result<(), String> {
         check_layouts(k, &k.operands[1], &[None, k.operands.first(), k.results.first()])?;
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => alone(e, |e| conv::general::backward_data(op, k, e)),
+            Schedule::General => conv::general::backward_data(op, k, e),
             Schedule::Depthwise(s) => conv::depthwise::backward_data(s, own_workspace(k)?, op, k, e),
             Schedule::Direct(s) => conv::direct::backward_data(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct::backward_data(&pointwise(s, k)?, op, k, e),
@@ -68,7 +68,7 @@ impl Cpu {
     ) -> Result<(), String> {
         check_layouts(k, &k.results[0], &[k.operands.first(), k.operands.get(1)])?;
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => alone(e, |e| conv::general::backward_weight(op, k, e)),
+            Schedule::General => conv::general::backward_weight(op, k, e),
             Schedule::Depthwise(s) => conv::depthwise_weight::backward_weight(s, own_workspace(k)?, op, k, e),
             Schedule::Direct(s) => conv::direct_weight::backward_weight(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => conv::direct_weight::backward_weight(&pointwise(s, k)?, op, k, e),
@@ -83,19 +83,12 @@ impl Cpu {
     /// The product of two matrices.
     pub fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
-            Schedule::General => e.by_first_thread(|e| product::general::lower(op, k, e)),
-            Schedule::Product(s) => alone(e, |e| product::blocked::lower(s, own_workspace(k), op, k, e))?,
+            Schedule::General => product::general::lower(op, k, e),
+            Schedule::Product(s) => product::blocked::lower(s, own_workspace(k), op, k, e)?,
             other => return Err(unknown(other)),
         }
         Ok(())
     }
-}
-
-/// What one thread does for all.
-fn alone<'c>(e: &Emitter<'c>, body: impl FnOnce(&Emitter<'c>) -> Result<(), String>) -> Result<(), String> {
-    let mut result = Ok(());
-    e.by_first_thread(|e| result = body(e));
-    result
 }
 
 /// Whether a convolution's tensors lie as its schedule reads and writes them. `images` begins with what the direct forms

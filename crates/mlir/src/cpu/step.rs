@@ -27,18 +27,21 @@ struct Crew<'c> {
     is_first: Val<'c>,
     /// Memory of this thread's own; the first one has none.
     scratch: Val<'c>,
+    /// Memory for parts of sums, which the threads share.
+    partials: Val<'c>,
 }
 
 impl<'c> Crew<'c> {
     /// Reads what the step's arguments hold.
     fn new(e: &Emitter<'c>, arguments: Val<'c>) -> Crew<'c> {
         let [thread, threads] = fields!(e, arguments, StepArguments, I64, [thread, threads]);
-        let [scratch] = fields!(e, arguments, StepArguments, Ptr, [scratch]);
+        let [scratch, partials] = fields!(e, arguments, StepArguments, Ptr, [scratch, partials]);
         Crew {
             thread,
             threads,
             is_first: e.compare(Compare::Eq, thread, e.index(0)),
             scratch,
+            partials,
         }
     }
 }
@@ -174,7 +177,8 @@ impl<'c> Lowering<'c> {
         let Some(places) = places(step.graph, id)? else {
             return Ok(false);
         };
-        let kernel = self.kernel(&Call::new(step.graph, id, &places))?;
+        let call = Call::new(step.graph, id, &places);
+        let kernel = self.kernel(&call)?;
         let mut arguments = Vec::new();
         for &location in &places.locations {
             arguments.push(step.pointer(location));
@@ -183,6 +187,9 @@ impl<'c> Lowering<'c> {
             let common = step.pointer(workspace);
             let own = step.e.choose_address(crew.is_first, common, crew.scratch);
             arguments.extend([common, own]);
+        }
+        if call.has_partials() {
+            arguments.push(crew.partials);
         }
         let Frame {
             context, n, total, ..

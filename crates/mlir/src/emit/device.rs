@@ -145,7 +145,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Row-major indices along `extents` of element `flat`.
-    pub(super) fn unflatten(&self, extents: &[Extent<'c>], flat: Index<'c>) -> Vec<Index<'c>> {
+    pub fn unflatten(&self, extents: &[Extent<'c>], flat: Index<'c>) -> Vec<Index<'c>> {
         let mut rest = flat;
         let mut at = vec![Index::constant(0); extents.len()];
         for (i, &extent) in extents.iter().enumerate().rev() {

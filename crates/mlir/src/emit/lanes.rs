@@ -3,38 +3,101 @@
 use std::cell::RefCell;
 
 use super::control::{Accumulate, Extent};
+use super::device::elements;
 use super::sums::{Finish, Inner};
 use super::{Elem, Emitter, Index, Val};
 
 /// The body of a nest whose iterations are independent.
 pub type Each<'c, 'b> = &'b dyn Fn(&Emitter<'c>, &[Index<'c>]);
 
+/// A map of so few steps is not worth dividing.
+const SMALL: i64 = 512;
+/// A body of so many steps for an element is worth finding its index by division.
+const COSTLY: i64 = 16;
+/// Elements of a row of which every thread takes a part.
+const LONG: i64 = 4096;
+/// So many indices of outer axes are enough for any number of threads.
+const MANY: i64 = 64;
+
 impl<'c> Emitter<'c> {
     /// The `Map` schedule: runs `body` for every index of the axes, with lanes along the last one, of which a
-    /// scalar loop does the rest. On a GPU a `width` other than 1 says that `body` may have lanes.
+    /// scalar loop does the rest. On a GPU a `width` other than 1 says that `body` may have lanes. On the CPU threads divide
+    /// it, and must meet before they read what others wrote.
     pub fn map(&self, extents: &[Extent<'c>], width: usize, body: Each<'c, '_>) {
-        fn nest<'c>(
-            e: &Emitter<'c>,
-            extents: &[Extent<'c>],
-            at: &[Index<'c>],
-            width: usize,
-            body: Each<'c, '_>,
-        ) {
-            match extents {
-                [] => body(e, at),
-                &[Extent::Fixed(n)] => e.row(n, width, &|e, i| body(e, &[at, &[i]].concat())),
-                &[batch] => e.for_each(batch, |e, i| body(e, &[at, &[i]].concat())),
-                [first, rest @ ..] => {
-                    e.for_each(*first, |e, i| nest(e, rest, &[at, &[i]].concat(), width, body));
-                }
-            }
-        }
+        self.map_costly(extents, width, 1, body);
+    }
+
+    /// [`Emitter::map`] where `body` has about so many steps for an element; threads take smaller pieces of more steps.
+    pub fn map_costly(&self, extents: &[Extent<'c>], width: usize, cost: i64, body: Each<'c, '_>) {
         if self.is_device() {
             return self.map_threads(extents, width, body);
         }
         let outer = self.lanes.replace(1);
-        nest(self, extents, &[], width, body);
+        match self.team() {
+            Some(_) => self.map_in_team(extents, width, cost, body),
+            None => self.nest(extents, &[], width, body),
+        }
         self.lanes.set(outer);
+    }
+
+    /// Loops over all axes, the last one in lanes.
+    fn nest(&self, extents: &[Extent<'c>], at: &[Index<'c>], width: usize, body: Each<'c, '_>) {
+        match extents {
+            [] => body(self, at),
+            &[Extent::Fixed(n)] => self.row(n, width, &|e, i| body(e, &[at, &[i]].concat())),
+            &[batch] => self.for_each(batch, |e, i| body(e, &[at, &[i]].concat())),
+            [first, rest @ ..] => {
+                self.for_each(*first, |e, i| e.nest(rest, &[at, &[i]].concat(), width, body));
+            }
+        }
+    }
+
+    /// The same divided between threads: small ones are the first thread's, long rows are cut, what is costly is divided
+    /// vector by vector, and of all else threads take outer indices.
+    fn map_in_team(&self, extents: &[Extent<'c>], width: usize, cost: i64, body: Each<'c, '_>) {
+        let (has_batch, fixed) = elements(extents);
+        if !has_batch && fixed * cost <= SMALL {
+            return self.by_first_thread(|e| e.nest(extents, &[], width, body));
+        }
+        let Some((&Extent::Fixed(row), outer)) = extents.split_last() else {
+            return self.divided(extents, |e, at| body(e, at));
+        };
+        if cost >= COSTLY {
+            for (lanes, first, chunks) in steps(row, width) {
+                self.lanes.set(lanes);
+                self.divided(&[outer, &[Extent::Fixed(chunks)]].concat(), |e, at| {
+                    let mut at = at.to_vec();
+                    if let Some(chunk) = at.last_mut() {
+                        *chunk = e.lanes_from(*chunk, first);
+                    }
+                    body(e, &at);
+                });
+            }
+            return self.lanes.set(1);
+        }
+        let is_one = |extent: &Extent<'c>| matches!(extent, Extent::Fixed(1));
+        if row >= LONG || outer.iter().all(is_one) {
+            let parts: Vec<_> = steps(row, width)
+                .into_iter()
+                .map(|(lanes, first, chunks)| (lanes, first, self.slice_of(chunks)))
+                .collect();
+            return self.undivided(|e| {
+                e.fold_nest(outer, &[], &mut |e, at, _| {
+                    for &(lanes, first, [low, high]) in &parts {
+                        e.lanes.set(lanes);
+                        e.each_in(low, high, |e, i| {
+                            let i = e.lanes_from(Index::uniform(i), first);
+                            body(e, &[at, &[i]].concat());
+                        });
+                    }
+                    e.lanes.set(1);
+                    Vec::new()
+                });
+            });
+        }
+        let enough = |&n: &usize| elements(&outer[..n]).1 >= MANY;
+        let axes = (1..outer.len()).find(enough).unwrap_or(outer.len());
+        self.divided(&outer[..axes], |e, at| e.nest(&extents[axes..], at, width, body));
     }
 
     /// [`Emitter::map`] of axes that have these strides in memory: lanes, or neighbouring threads, take neighbours in
@@ -94,7 +157,7 @@ impl<'c> Emitter<'c> {
     }
 
     /// Sums over `summed` for every index of `kept`, as [`Emitter::sum_in_threads`] does on a GPU. On the CPU lanes run along
-    /// the last axis of what is innermost: over results, or over what is summed.
+    /// the last axis of what is innermost: over results, or over what is summed; threads divide the results.
     pub fn sum(
         &self,
         kept: &[Extent<'c>],
@@ -113,13 +176,12 @@ impl<'c> Emitter<'c> {
         };
         match (inner, summed.split_last()) {
             (Inner::Summed, Some((&Extent::Fixed(row), outer))) => {
-                self.fold_nest(kept, &[], &mut |e, at, _| {
+                self.divided(kept, |e, at| {
                     let sums = e.sum_over(outer, row, width, elems, &mut |e, r, s| add(e, at, r, s));
                     store(e, at, &sums);
-                    Vec::new()
                 });
             }
-            _ => self.map(kept, width, &|e, at| {
+            _ => self.map_costly(kept, width, elements(summed).1.max(COSTLY), &|e, at| {
                 let start = elems.iter().map(|&elem| e.splat(e.zero(elem), e.lanes()));
                 let start: Vec<Val<'c>> = start.collect();
                 let sums = e.fold_nest(summed, &start, &mut |e, r, s| add(e, at, r, s));

@@ -1,6 +1,6 @@
 //! The threads of a rank, which run a function of the CPU together: each takes slices of the function's loops.
 
-use super::{Compare, Elem, Emitter, Val};
+use super::{Compare, Elem, Emitter, Extent, Index, Val};
 
 /// This thread, and the others that run the function.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,61 @@ impl<'c> Emitter<'c> {
         let result = body(self);
         self.team.set(team);
         result
+    }
+
+    /// `body` for this thread's slice of all indices of the axes, in order; what it emits is divided no further.
+    pub fn divided(&self, extents: &[Extent<'c>], body: impl FnOnce(&Self, &[Index<'c>])) {
+        if self.team.get().is_none() {
+            let mut body = Some(body);
+            self.fold_nest(extents, &[], &mut |e, at, _| {
+                if let Some(body) = body.take() {
+                    body(e, at);
+                }
+                Vec::new()
+            });
+            return;
+        }
+        let [low, high] = self.slice(self.indices(extents));
+        self.undivided(|e| {
+            e.each_in(low, high, |e, i| {
+                body(e, &e.unflatten(extents, Index::uniform(i)))
+            });
+        });
+    }
+
+    /// [`Emitter::blocks`] for this thread's blocks; what `body` emits is divided no further.
+    pub fn divided_blocks(&self, count: i64, size: i64, body: &dyn Fn(&Self, Index<'c>, i64)) {
+        if self.team.get().is_none() {
+            return self.blocks(count, size, body);
+        }
+        let (whole, rest) = (count / size, count % size);
+        let [low, high] = self.slice_of(whole + i64::from(rest > 0));
+        self.undivided(|e| {
+            let end = e.index(whole);
+            if whole > 0 {
+                let high = if rest > 0 { e.min(high, end) } else { high };
+                e.each_in(low, high, |e, i| {
+                    body(e, e.index_scale(Index::uniform(i), size), size)
+                });
+            }
+            if rest > 0 {
+                let is_in = e.compare(Compare::Gt, high, end);
+                e.when(is_in, |e| body(e, Index::constant(whole * size), rest));
+            }
+        });
+    }
+
+    /// How many indices the axes have.
+    pub fn indices(&self, extents: &[Extent<'c>]) -> Val<'c> {
+        let fixed = extents.iter().map(|extent| match extent {
+            Extent::Fixed(n) => *n,
+            Extent::Batch(_) => 1,
+        });
+        let batch = extents.iter().filter_map(|extent| match extent {
+            Extent::Fixed(_) => None,
+            Extent::Batch(n) => Some(*n),
+        });
+        batch.fold(self.index(fixed.product()), |count, n| self.mul(count, n))
     }
 
     /// Whether this is the first thread; None where there is but one.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use syncbn_ir::ops::Op;
-use syncbn_ir::{Graph, NodeId, Schedule, TensorType};
+use syncbn_ir::{Graph, NodeId, Schedule, TensorType, partials};
 
 use super::{Parameter, Places};
 use crate::program::KernelSource;
@@ -68,6 +68,12 @@ impl<'a> Call<'a> {
     /// Types of its operands, and of its results.
     pub fn split(&self) -> (&'a [&'a TensorType], &'a [&'a TensorType]) {
         self.types.split_at(self.operands)
+    }
+
+    /// Whether it needs memory for parts of sums.
+    pub fn has_partials(&self) -> bool {
+        let (operands, results) = self.split();
+        partials::bytes(self.op, operands, results) > 0
     }
 
     /// The parameters of a kernel for its tensors.

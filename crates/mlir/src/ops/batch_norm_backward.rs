@@ -81,6 +81,7 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
     let stored = k.results.get(1).map(Tensor::image);
     let elem = k.operands[0].elem();
     channel_sums(
+        k,
         e,
         image,
         (&[Elem::F64, elem], width_of_sums(k, e, image, elem)),

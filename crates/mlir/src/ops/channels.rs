@@ -1,7 +1,8 @@
 //! Loops over `[n, channels, positions]` with work that is done once a channel.
 
 use super::kernel::{Image, Kernel, VECTORS};
-use super::rows::{self, Constants, Kept, Totals};
+use super::parts::Partials;
+use super::rows::{self, Constants, Kept, Run, Totals};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// Adds what stands at an index to the sums of its channel.
@@ -36,24 +37,25 @@ pub fn per_channel<'c, P: Constants<'c>>(
         });
     }
     if image.has_channels_innermost() {
-        return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
-            let kept = Kept::new(e, first, count, width, channel);
-            let width = VECTORS * width;
-            rows::runs(e, image, rows::FEW, |e, run| {
-                e.map(&[Extent::Fixed(count)], width, &|e, at| {
-                    let prepared = kept.load(e, at[0]);
-                    let c = e.index_add(first, at[0]);
-                    run.each(e, |e, row| body(e, &prepared, &row.at(c)));
+        let rows = e.slice(rows::count(e, image));
+        return e.undivided(|e| {
+            e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
+                let kept = Kept::new(e, first, count, width, channel);
+                let width = VECTORS * width;
+                rows::runs(e, image, rows, rows::FEW, |e, run| {
+                    e.map(&[Extent::Fixed(count)], width, &|e, at| {
+                        let prepared = kept.load(e, at[0]);
+                        let c = e.index_add(first, at[0]);
+                        run.each(e, |e, row| body(e, &prepared, &row.at(c)));
+                    });
                 });
             });
         });
     }
-    e.for_each(image.n, |e, n| {
-        e.for_each(Extent::Fixed(image.channels), |e, c| {
-            let prepared = channel(e, c);
-            e.map(&[Extent::Fixed(image.positions)], width, &|e, at| {
-                body(e, &prepared, &[n, c, at[0]])
-            });
+    e.divided(&axes[..2], |e, at| {
+        let prepared = channel(e, at[1]);
+        e.map(&axes[2..], width, &|e, i| {
+            body(e, &prepared, &[at[0], at[1], i[0]])
         });
     });
 }
@@ -67,9 +69,16 @@ pub fn width_of_sums<'c>(k: &Kernel<'c>, e: &Emitter<'c>, image: Image<'c>, elem
     }
 }
 
+/// Memory for parts of so many sums, where the kernel has such.
+pub fn partials<'c>(k: &Kernel<'c>, sums: usize, image: Image<'c>) -> Option<Partials<'c>> {
+    k.partials
+        .map(|pointer| Partials::new(pointer, sums, image.channels))
+}
+
 /// Sums over samples and positions of every channel, in f64; `store` gets the channel and its sums. Where channels are
 /// innermost on the CPU, `body` adds up the rows of a run in `elems`, one for each sum.
 pub fn channel_sums<'c, P: Constants<'c>>(
+    k: &Kernel<'c>,
     e: &Emitter<'c>,
     image: Image<'c>,
     (elems, width): (&[Elem], usize),
@@ -98,23 +107,25 @@ pub fn channel_sums<'c, P: Constants<'c>>(
     }
     if image.has_channels_innermost() {
         return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
-            let kept = Kept::new(e, first, count, width, channel);
-            let totals = Totals::new(e, elems.len(), count, width);
-            rows::runs(e, image, rows::RUN, |e, run| {
+            let kept = e.undivided(|e| Kept::new(e, first, count, width, channel));
+            let add = |e: &Emitter<'c>, run: &Run<'c>, totals: &Totals<'c>| {
                 e.map(&[Extent::Fixed(count)], width, &|e, at| {
                     let prepared = kept.load(e, at[0]);
                     let c = e.index_add(first, at[0]);
                     let sums = run.fold(e, elems, |e, row, inner| body(e, &prepared, &row.at(c), inner));
                     totals.add(e, at[0], &sums);
                 });
-            });
-            e.map(&[Extent::Fixed(count)], width, &|e, at| {
-                let prepared = kept.load(e, at[0]);
-                store(e, e.index_add(first, at[0]), &prepared, &totals.load(e, at[0]));
-            });
+            };
+            let store = |e: &Emitter<'c>, i: Index<'c>, sums: &[Val<'c>]| {
+                store(e, e.index_add(first, i), &kept.load(e, i), sums);
+            };
+            let partials = partials(k, elems.len(), image);
+            let size = (elems.len(), width);
+            rows::sums(e, image, partials.as_ref(), (first, count), size, &add, &store);
         });
     }
-    e.for_each(Extent::Fixed(image.channels), |e, c| {
+    e.divided(&[Extent::Fixed(image.channels)], |e, at| {
+        let c = at[0];
         let prepared = channel(e, c);
         let total = e.sum_over(&[image.n], image.positions, width, &exact, &mut |e, at, inner| {
             body(e, &prepared, &[at[0], c, at[1]], inner)

@@ -33,6 +33,8 @@ pub struct Kernel<'c> {
     pub workspace: Option<Val<'c>>,
     /// The same for this thread alone; of the first thread the common one.
     pub own_workspace: Option<Val<'c>>,
+    /// Memory for the parts of sums that threads share, where the operator takes such sums.
+    pub partials: Option<Val<'c>>,
     /// Bytes of a vector register.
     pub vector_bytes: usize,
 }
@@ -177,6 +179,7 @@ impl<'c> Kernel<'c> {
             schedule: None,
             workspace: None,
             own_workspace: None,
+            partials: None,
             vector_bytes,
         }
     }

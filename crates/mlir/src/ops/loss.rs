@@ -1,6 +1,7 @@
 //! Losses, in f64, and their gradients. Each rank computes its share of the mean over the global batch.
 
 use super::kernel::{Kernel, Tensor, VECTORS, fixed};
+use super::parts::sum_in_parts;
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Inner, Val};
 
 /// `(classes, positions)` of logits `[n, classes, d...]`.
@@ -89,11 +90,14 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
             &|e, _, sums| store(e, sums[0]),
         );
     }
-    let sums = match lanes {
-        Lanes::Classes => e.fold_nest(&axes, &[e.float(Elem::F64, 0.0)], &mut add),
-        Lanes::Pixels => e.sum_over(&[batch], positions, k.width(Elem::F64), &[Elem::F64], &mut add),
+    let width = match lanes {
+        Lanes::Classes => 1,
+        Lanes::Pixels => k.width(Elem::F64),
     };
-    store(e, sums[0]);
+    if let Some(memory) = k.partials {
+        let row = (positions, width, sizes(k).0);
+        sum_in_parts(e, memory, batch, row, &mut add, &store);
+    }
 }
 
 /// Stores `sum / (total * terms)`: the rank's share of a mean with `terms` terms a sample.
@@ -135,7 +139,7 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     } else {
         k.width(Elem::F64)
     };
-    e.map(&axes, width, &pixel);
+    e.map_costly(&axes, width, classes.max(16), &pixel);
 }
 
 /// Elements of one sample.
@@ -177,13 +181,17 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
         );
     }
     let width = VECTORS * k.width(Elem::F64);
-    let sums = match (is_flat, dims.split_last(), axes.split_last()) {
-        (false, Some((&row, _)), Some((_, outer))) => {
-            e.sum_over(outer, fixed(row), width, &[Elem::F64], &mut add)
-        }
-        _ => e.sum_over(&axes[..1], count, width, &[Elem::F64], &mut add),
-    };
-    share_of_loss(k, e, count, sums[0]);
+    if let (true, Some(memory)) = (is_flat, k.partials) {
+        return sum_in_parts(e, memory, axes[0], (count, width, 1), &mut add, &|e, sum| {
+            share_of_loss(k, e, count, sum);
+        });
+    }
+    if let (Some((&row, _)), Some((_, outer))) = (dims.split_last(), axes.split_last()) {
+        e.by_first_thread(|e| {
+            let sums = e.sum_over(outer, fixed(row), width, &[Elem::F64], &mut add);
+            share_of_loss(k, e, count, sums[0]);
+        });
+    }
 }
 
 /// `2 (prediction - target) / (total * elements of a sample)`

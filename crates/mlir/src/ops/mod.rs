@@ -9,6 +9,7 @@ pub mod elementwise;
 pub mod kernel;
 pub mod loss;
 pub mod moments;
+mod parts;
 pub mod pool;
 pub mod reduce;
 pub mod resize;
@@ -28,7 +29,7 @@ use stage::Stage;
 use target::{Target, Types};
 
 fn one<'a>(emit: impl for<'c> Fn(&Kernel<'c>, &Emitter<'c>) + 'a) -> Vec<Stage<'a>> {
-    vec![Stage::new(emit)]
+    vec![Stage::new(emit).divided()]
 }
 
 /// The stages of an operator. Sources and collectives have none: a step reads the former in place and calls the runtime

@@ -2,9 +2,9 @@
 
 use syncbn_ir::ops::{BatchNormFinalize, RunningVar};
 
-use super::channels::{Store, channel_sums, width_of_sums};
+use super::channels::{Store, channel_sums, partials, width_of_sums};
 use super::kernel::{Image, Kernel, Tensor};
-use super::rows::{self, Constants, Totals};
+use super::rows::{self, Constants, Run, Totals};
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
 
 /// Moments `[m, m*mean, M2 + m*mean^2]`. Deviations are summed about the channel's first value, in f64, so
@@ -41,6 +41,7 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter
         return moments_of_rows(k, e, image, &x.image(), &pivot, &store);
     }
     channel_sums(
+        k,
         e,
         image,
         (&[Elem::F64; 2], k.width(Elem::F64)),
@@ -76,8 +77,7 @@ fn moments_of_rows<'c>(
 ) {
     let width = width_of_sums(k, e, image, x.elem);
     e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
-        let totals = Totals::new(e, 2, count, width);
-        rows::runs(e, image, rows::RUN, |e, run| {
+        let add = |e: &Emitter<'c>, run: &Run<'c>, totals: &Totals<'c>| {
             let (row, length) = (run.first(e), run.length(e));
             e.map(&[Extent::Fixed(count)], width, &|e, at| {
                 let c = e.index_add(first, at[0]);
@@ -96,11 +96,21 @@ fn moments_of_rows<'c>(
                 let twice = e.add(e.add(sum, sum), moved);
                 totals.add(e, at[0], &[e.add(sum, moved), e.fma(shift, twice, squares)]);
             });
-        });
-        e.map(&[Extent::Fixed(count)], width, &|e, at| {
-            let c = e.index_add(first, at[0]);
-            store(e, c, &pivot(e, c), &totals.load(e, at[0]));
-        });
+        };
+        let store = |e: &Emitter<'c>, i: Index<'c>, sums: &[Val<'c>]| {
+            let c = e.index_add(first, i);
+            store(e, c, &pivot(e, c), sums);
+        };
+        let partials = partials(k, 2, image);
+        rows::sums(
+            e,
+            image,
+            partials.as_ref(),
+            (first, count),
+            (2, width),
+            &add,
+            &store,
+        );
     });
 }
 

@@ -4,6 +4,7 @@ use syncbn_ir::Dim;
 use syncbn_ir::ops::{Reduce, ReduceFunction};
 
 use super::kernel::{Kernel, VECTORS, fixed, strides};
+use super::parts::{LEAST_ROWS, Partials, Parts};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// An axis, or several neighbours in memory that are all reduced or all kept.
@@ -78,7 +79,7 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
         let value = e.convert(value, y.elem());
         e.store(&yb, at, value);
     };
-    let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+    let add = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
         let v = e.load(&xb, at, None);
         let v = e.convert(v, Elem::F64);
         vec![e.add(sums[0], v)]
@@ -88,5 +89,44 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
         _ => Inner::Kept,
     };
     let width = VECTORS * k.width(Elem::F64);
-    e.sum(&kept, &summed, (inner, width), &[Elem::F64], &mut add, &finish);
+    if let (Some(memory), Inner::Kept, &[Extent::Fixed(channels)]) = (k.partials, inner, &kept[..]) {
+        let partials = Partials::new(memory, 1, channels);
+        return in_parts(e, (&partials, channels), &summed, width, &add, &finish);
+    }
+    e.sum(
+        &kept,
+        &summed,
+        (inner, width),
+        &[Elem::F64],
+        &mut |e, at, sums| add(e, at, sums),
+        &finish,
+    );
+}
+
+/// The sums for each channel in parts, which threads share.
+fn in_parts<'c>(
+    e: &Emitter<'c>,
+    (partials, channels): (&Partials<'c>, i64),
+    summed: &[Extent<'c>],
+    width: usize,
+    add: &dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
+    finish: &dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]),
+) {
+    let first = Index::constant(0);
+    let parts = Parts::of(e, e.indices(summed), LEAST_ROWS);
+    parts.each(e, |e, part, [low, high]| {
+        let array = partials.array(e, part, 0, first);
+        e.map(&[Extent::Fixed(channels)], width, &|e, at| {
+            let zero = [e.splat(e.zero(Elem::F64), e.lanes())];
+            let sums = e.for_range(low, high, 1, &zero, |e, term, sums| {
+                let term = e.unflatten(summed, Index::uniform(term));
+                add(e, &[at, &term].concat(), sums)
+            });
+            e.store(&array, at, sums[0]);
+        });
+    });
+    e.meet();
+    partials.merge(e, &parts, (first, channels), width / VECTORS, &|e, at, sums| {
+        finish(e, &[at], sums);
+    });
 }

@@ -3,7 +3,8 @@
 
 use std::cell::RefCell;
 
-use super::kernel::Image;
+use super::kernel::{Image, VECTORS};
+use super::parts::{LEAST_ROWS, Partials, Parts};
 use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
 
 /// Channels that are taken at once, so that their arrays fit on the stack of any thread.
@@ -74,9 +75,14 @@ pub struct Totals<'c> {
 }
 
 impl<'c> Totals<'c> {
-    /// Zeros.
-    pub fn new(e: &Emitter<'c>, sums: usize, count: i64, width: usize) -> Totals<'c> {
-        let arrays: Vec<Buffer<'c>> = (0..sums).map(|_| e.local(Elem::F64, count)).collect();
+    /// Zeros in arrays of this thread's own.
+    fn new(e: &Emitter<'c>, sums: usize, count: i64, width: usize) -> Totals<'c> {
+        let arrays = (0..sums).map(|_| e.local(Elem::F64, count)).collect();
+        Totals::zeros(e, arrays, count, width)
+    }
+
+    /// Zeros in these arrays.
+    fn zeros(e: &Emitter<'c>, arrays: Vec<Buffer<'c>>, count: i64, width: usize) -> Totals<'c> {
         e.map(&[Extent::Fixed(count)], width, &|e, at| {
             let zero = e.zero(Elem::F64);
             arrays.iter().for_each(|array| e.store(array, at, zero));
@@ -85,7 +91,7 @@ impl<'c> Totals<'c> {
     }
 
     /// The sums of channel `i` of the block.
-    pub fn load(&self, e: &Emitter<'c>, i: Index<'c>) -> Vec<Val<'c>> {
+    fn load(&self, e: &Emitter<'c>, i: Index<'c>) -> Vec<Val<'c>> {
         self.arrays
             .iter()
             .map(|array| e.load(array, &[i], None))
@@ -125,7 +131,7 @@ fn row<'c>(e: &Emitter<'c>, image: Image<'c>, number: Index<'c>) -> Row<'c> {
 }
 
 /// Number of rows.
-fn count<'c>(e: &Emitter<'c>, image: Image<'c>) -> Val<'c> {
+pub fn count<'c>(e: &Emitter<'c>, image: Image<'c>) -> Val<'c> {
     match image.n {
         Extent::Fixed(n) => e.index(n * image.positions),
         Extent::Batch(n) => e.mul(n, e.index(image.positions)),
@@ -175,12 +181,48 @@ impl<'c> Run<'c> {
     }
 }
 
-/// `body` for runs of up to `most` rows, in order.
-pub fn runs<'c>(e: &Emitter<'c>, image: Image<'c>, most: i64, body: impl FnOnce(&Emitter<'c>, &Run<'c>)) {
-    let rows = count(e, image);
-    e.for_range(e.index(0), rows, most, &[], |e, low, _| {
-        let high = e.min(e.add(low, e.index(most)), rows);
+/// `body` for runs of up to `most` of these rows, in order.
+pub fn runs<'c>(
+    e: &Emitter<'c>,
+    image: Image<'c>,
+    [first, end]: [Val<'c>; 2],
+    most: i64,
+    body: impl FnOnce(&Emitter<'c>, &Run<'c>),
+) {
+    e.for_range(first, end, most, &[], |e, low, _| {
+        let high = e.min(e.add(low, e.index(most)), end);
         body(e, &Run { image, low, high });
         Vec::new()
     });
+}
+
+/// Sums over all rows of every channel of a block, which begins with `first` and has `count` channels: `add` adds those of a
+/// run to totals, and `store` gets the place of a channel in the block and its sums. Where there is memory for parts, threads
+/// share the rows, and else the channels. `width` are the lanes that `add` has.
+pub fn sums<'c>(
+    e: &Emitter<'c>,
+    image: Image<'c>,
+    partials: Option<&Partials<'c>>,
+    (first, count): (Index<'c>, i64),
+    (sums, width): (usize, usize),
+    add: &dyn Fn(&Emitter<'c>, &Run<'c>, &Totals<'c>),
+    store: &dyn Fn(&Emitter<'c>, Index<'c>, &[Val<'c>]),
+) {
+    let rows = self::count(e, image);
+    let Some(partials) = partials else {
+        // Every loop over the channels is divided alike, so that a thread finds what it left.
+        let totals = Totals::new(e, sums, count, width);
+        runs(e, image, [e.index(0), rows], RUN, |e, run| add(e, run, &totals));
+        return e.map(&[Extent::Fixed(count)], width, &|e, at| {
+            store(e, at[0], &totals.load(e, at[0]));
+        });
+    };
+    let parts = Parts::of(e, rows, LEAST_ROWS);
+    parts.each(e, |e, part, range| {
+        let arrays = (0..sums).map(|sum| partials.array(e, part, sum, first)).collect();
+        let totals = Totals::zeros(e, arrays, count, width);
+        runs(e, image, range, RUN, |e, run| add(e, run, &totals));
+    });
+    e.meet();
+    partials.merge(e, &parts, (first, count), width / VECTORS, store);
 }

@@ -45,21 +45,26 @@ impl Tiles {
         let mut outer = extents[..extents.len() - 1].to_vec();
         outer.remove(self.axis);
         let lane = Index::Const { base: 0, stride: 1 };
-        e.fold_nest(&outer, &[], &mut |e, outer, _| {
-            let at = |along: Index<'c>, across: Index<'c>| {
-                let mut at = outer.to_vec();
-                at.insert(self.axis, along);
-                at.push(across);
-                at
-            };
-            e.blocks(self.along, size, &|e, along, rows| {
-                if rows < size {
-                    let rest = [Extent::Fixed(rows), Extent::Fixed(self.across)];
-                    return e.map(&rest, width, &|e, i| {
-                        let at = at(e.index_add(along, i[0]), i[1]);
-                        e.store(y, &at, f(e, e.load(x, &at, None)));
-                    });
-                }
+        let place = |outer: &[Index<'c>], along: Index<'c>, across: Index<'c>| {
+            let mut at = outer.to_vec();
+            at.insert(self.axis, along);
+            at.push(across);
+            at
+        };
+        let rest = self.along % size;
+        if rest > 0 {
+            let axes = [&outer[..], &[Extent::Fixed(rest), Extent::Fixed(self.across)]].concat();
+            e.map(&axes, width, &|e, i| {
+                let (outer, i) = i.split_at(outer.len());
+                let at = place(outer, e.index_offset(i[0], self.along - rest), i[1]);
+                e.store(y, &at, f(e, e.load(x, &at, None)));
+            });
+        }
+        outer.push(Extent::Fixed(self.along / size));
+        e.divided(&outer, |e, outer| {
+            if let Some((&block, outer)) = outer.split_last() {
+                let along = e.index_scale(block, size);
+                let at = |along, across| place(outer, along, across);
                 e.blocks(self.across, size, &|e, across, columns| {
                     e.with_lanes(width, |e| {
                         let neighbours = e.index_add(along, lane);
@@ -76,8 +81,7 @@ impl Tiles {
                         }
                     });
                 });
-            });
-            Vec::new()
+            }
         });
     }
 }

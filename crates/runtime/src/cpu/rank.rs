@@ -74,6 +74,8 @@ pub struct Rank {
     /// What each thread but the first needs while kernels run.
     scratch: Arena,
     scratch_bytes: usize,
+    /// What all of them share while kernels run.
+    partials: Arena,
     /// One buffer for each input, and one for the target.
     inputs: Vec<Arena>,
     /// One buffer for each output.
@@ -123,6 +125,7 @@ impl Rank {
                 "the threads of a rank",
             )?,
             scratch_bytes: scratch as usize,
+            partials: Arena::zeroed(arenas.partials, "parts of sums")?,
             inputs,
             outputs: model
                 .outputs
@@ -173,6 +176,7 @@ impl Rank {
             thread: 0,
             threads: 1,
             scratch: self.scratch.as_ptr(),
+            partials: self.partials.as_ptr(),
         };
         self.context.trace().start_clock();
         // SAFETY: arenas and buffers have the sizes of the description; `&mut self` keeps the private ones
@@ -206,6 +210,7 @@ impl Rank {
             thread: 0,
             threads: 1,
             scratch: self.scratch.as_ptr(),
+            partials: self.partials.as_ptr(),
         };
         self.context.trace().start_clock();
         let before = self.context.executed();

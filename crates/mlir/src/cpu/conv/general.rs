@@ -1,13 +1,30 @@
-//! Convolution in its three directions, direct: lanes along the last spatial axis, four channels at a time.
+//! Convolution in its three directions, direct: lanes along the last spatial axis, four channels at a time. Threads divide
+//! the positions of each result, or its channels, or the taps of a weight.
 
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight};
 
-use crate::emit::{Emitter, Extent, Val};
+use crate::emit::{Emitter, Extent, Index, Val};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor};
 
 /// Channels that share the loads of one operand.
 const BLOCK: i64 = 4;
+
+/// Fewer positions are not worth dividing.
+const FEW_POSITIONS: i64 = 16;
+
+/// `body` for blocks of channels, which threads divide where there are few positions.
+fn each_block<'c>(
+    e: &Emitter<'c>,
+    channels: i64,
+    positions: &[i64],
+    body: &dyn Fn(&Emitter<'c>, Index<'c>, i64),
+) {
+    match positions.iter().product::<i64>() {
+        ..FEW_POSITIONS => e.divided_blocks(channels, BLOCK, body),
+        _ => e.blocks(channels, BLOCK, body),
+    }
+}
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`
 pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
@@ -21,9 +38,10 @@ pub fn forward<'c>(op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), Str
     let outer = [&[k.extent(y.ty.shape.0[0]), Extent::Fixed(g.groups)], &[][..]].concat();
     e.fold_nest(&outer, &[], &mut |e, at, _| {
         let (n, group) = (at[0], at[1]);
-        e.blocks(g.k, BLOCK, &|e, k0, size| {
+        each_block(e, g.k, &g.slide.output, &|e, k0, size| {
             let k0 = in_group(e, group, g.k, k0);
-            e.map(&extents(&g.slide.output), k.width(elem), &|e, out| {
+            let cost = size * g.c * g.slide.kernel().iter().product::<i64>();
+            e.map_costly(&extents(&g.slide.output), k.width(elem), cost, &|e, out| {
                 let start: Vec<Val<'c>> = (0..size)
                     .map(|j| {
                         let channel = e.index_offset(k0, j);
@@ -79,8 +97,9 @@ pub fn backward_data<'c>(op: &ConvBackwardData, k: &Kernel<'c>, e: &Emitter<'c>)
     let outer = [k.extent(dx.ty.shape.0[0]), Extent::Fixed(g.groups)];
     e.fold_nest(&outer, &[], &mut |e, at, _| {
         let (n, group) = (at[0], at[1]);
-        e.blocks(g.c, BLOCK, &|e, c0, size| {
-            e.map(&extents(&g.slide.input), k.width(elem), &|e, at| {
+        each_block(e, g.c, &g.slide.input, &|e, c0, size| {
+            let cost = size * g.k * g.slide.kernel().iter().product::<i64>();
+            e.map_costly(&extents(&g.slide.input), k.width(elem), cost, &|e, at| {
                 let zero = e.zero(elem);
                 let start = vec![e.splat(zero, e.lanes()); size as usize];
                 let taps = extents(&[&[g.k], &g.slide.kernel()[..]].concat());
@@ -120,7 +139,7 @@ pub fn backward_weight<'c>(op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<
         e.blocks(g.k, BLOCK, &|e, k0, size| {
             let k0 = in_group(e, group, g.k, k0);
             let taps = extents(&[&[g.c], &g.slide.kernel()[..]].concat());
-            e.fold_nest(&taps, &[], &mut |e, tap, _| {
+            e.divided(&taps, |e, tap| {
                 let c = in_group(e, group, g.c, tap[0]);
                 let outer = [&[batch], &extents(&g.slide.output[..last])[..]].concat();
                 let row = g.slide.output[last];
@@ -141,7 +160,6 @@ pub fn backward_weight<'c>(op: &ConvBackwardWeight, k: &Kernel<'c>, e: &Emitter<
                     let channel = e.index_offset(k0, j as i64);
                     e.store(&dwb, &[&[channel], tap].concat(), sum);
                 }
-                Vec::new()
             });
         });
     });

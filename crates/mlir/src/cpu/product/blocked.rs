@@ -9,7 +9,7 @@ use super::{dots, rows::each_rows};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed, matrix};
 
-/// `y[m, n] = sum over k of a[m, k] * b[k, n]`. Only what is copied needs a workspace.
+/// `y[m, n] = sum over k of a[m, k] * b[k, n]`. Only what is copied needs a workspace, which is the thread's own.
 pub fn lower<'c>(
     s: Product,
     workspace: Result<Val<'c>, String>,
@@ -88,7 +88,7 @@ struct Panel<'c> {
 }
 
 impl<'c> Blocked<'c> {
-    /// Panel by panel, each of which is copied to `copy` first.
+    /// Panel by panel, which threads divide; each is copied to `copy` first.
     fn by_columns(&self, e: &Emitter<'c>, copy: Pointer<'c>, terms: i64) {
         self.each_columns(e, &|e, first, columns| {
             let panel = |e: &Emitter<'c>, term: Val<'c>, terms: i64| {
@@ -114,7 +114,7 @@ impl<'c> Blocked<'c> {
         });
     }
 
-    /// Row by row: a batch has few terms, so that writing the result takes the time.
+    /// Row by row, which threads divide: a batch has few terms, so that writing the result takes the time.
     fn by_rows(&self, e: &Emitter<'c>) {
         each_rows(e, self.rows, self.pixels, &|e, row, rows| {
             self.each_columns(e, &|e, first, columns| {
@@ -131,14 +131,11 @@ impl<'c> Blocked<'c> {
         });
     }
 
-    /// `body` for the columns of each panel, with the first one and how many there are.
+    /// `body` for the columns of each of this thread's panels, with the first one and how many there are.
     fn each_columns(&self, e: &Emitter<'c>, body: &dyn Fn(&Emitter<'c>, Val<'c>, i64)) {
-        let whole = self.columns / self.width;
-        e.each_of(whole, |e, i| body(e, e.mul(i, e.index(self.width)), self.width));
-        let rest = self.columns - whole * self.width;
-        if rest > 0 {
-            body(e, e.index(whole * self.width), rest);
-        }
+        e.divided_blocks(self.columns, self.width, &|e, first, columns| {
+            body(e, e.index_value(first), columns);
+        });
     }
 
     /// Copies the panel.

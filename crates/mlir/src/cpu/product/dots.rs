@@ -5,8 +5,8 @@ use super::blocked::Blocked;
 use super::rows::each_rows;
 use crate::emit::{Emitter, Pointer, Val};
 
-/// The whole product of `terms` terms; a broadcasting tile of `vectors` vectors becomes one that is about as high as
-/// wide, since here both sides are loads.
+/// The whole product of `terms` terms, whose columns threads divide; a broadcasting tile of `vectors` vectors becomes one
+/// that is about as high as wide, since here both sides are loads.
 pub fn emit<'c>(p: &Blocked<'c>, terms: i64, vectors: i64, e: &Emitter<'c>) {
     let (rows, columns) = ((p.pixels / 2).max(1), 2 * vectors);
     let some = |e: &Emitter<'c>, first: Val<'c>, columns: i64| {
@@ -14,12 +14,9 @@ pub fn emit<'c>(p: &Blocked<'c>, terms: i64, vectors: i64, e: &Emitter<'c>) {
             square(p, e, terms, (row, rows), (first, columns));
         });
     };
-    let whole = p.columns / columns;
-    e.each_of(whole, |e, i| some(e, e.mul(i, e.index(columns)), columns));
-    let rest = p.columns - whole * columns;
-    if rest > 0 {
-        some(e, e.index(whole * columns), rest);
-    }
+    e.divided_blocks(p.columns, columns, &|e, first, columns| {
+        some(e, e.index_value(first), columns);
+    });
 }
 
 fn square<'c>(

@@ -8,8 +8,10 @@ use crate::ops::kernel::{Kernel, fixed, matrix};
 
 /// Rows or columns that share the loads of one operand.
 const BLOCK: i64 = 4;
+/// Terms where they are a batch.
+const SOME_TERMS: i64 = 64;
 
-/// `y[m, n] = sum over k of a[m, k] * b[k, n]`
+/// Threads divide the columns: `y[m, n] = sum over k of a[m, k] * b[k, n]`
 pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (a, b, y) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let (m, inner, am, ak) = matrix(&a.ty, op.transpose_a);
@@ -18,7 +20,7 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (elem, columns) = (y.elem(), fixed(n));
     if let (1, 1, Dim::Fixed(inner)) = (ak, bk, inner) {
         return e.for_each(k.extent(m), |e, row| {
-            e.blocks(columns, BLOCK, &|e, n0, size| {
+            e.divided_blocks(columns, BLOCK, &|e, n0, size| {
                 let elems = vec![elem; size as usize];
                 let sums = e.sum_over(&[], inner as i64, k.width(elem), &elems, &mut |e, at, sums| {
                     let av = e.load(&ab, &[row, at[0]], None);
@@ -37,8 +39,9 @@ pub fn lower<'c>(op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) {
             });
         });
     }
+    let cost = inner.fixed().map_or(SOME_TERMS, |terms| terms as i64);
     let rows = |e: &Emitter<'c>, first: Index<'c>, size: i64| {
-        e.map(&[Extent::Fixed(columns)], k.width(elem), &|e, at| {
+        e.map_costly(&[Extent::Fixed(columns)], k.width(elem), cost, &|e, at| {
             let zero = e.zero(elem);
             let start: Vec<Val<'c>> = vec![e.splat(zero, e.lanes()); size as usize];
             let sums = e.fold(k.extent(inner), &start, |e, i, sums| {

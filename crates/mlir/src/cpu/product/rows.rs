@@ -2,8 +2,8 @@
 
 use crate::emit::{Emitter, Extent, Val};
 
-/// `body` for all rows in tiles of `size`, then in tiles of halves of that for what is left, with the first row of each
-/// tile and how many it has.
+/// `body` for all rows, or this thread's, in tiles of `size`, then in tiles of halves of that for what is left, with the
+/// first row of each tile and how many it has.
 pub fn each_rows<'c>(
     e: &Emitter<'c>,
     rows: Extent<'c>,
@@ -12,11 +12,7 @@ pub fn each_rows<'c>(
 ) {
     match rows {
         Extent::Fixed(count) => {
-            let whole = count / size;
-            e.each_of(whole, |e, i| body(e, e.mul(i, e.index(size)), size));
-            if count > whole * size {
-                body(e, e.index(whole * size), count - whole * size);
-            }
+            e.divided_blocks(count, size, &|e, first, size| body(e, e.index_value(first), size));
         }
         Extent::Batch(count) => {
             let mut first = e.index(0);
@@ -24,9 +20,15 @@ pub fn each_rows<'c>(
             loop {
                 let left = e.rem(e.sub(count, first), e.index(size));
                 let end = e.sub(count, left);
-                e.for_range(first, end, size, &[], |e, row, _| {
-                    body(e, row, size);
-                    Vec::new()
+                let tiles = e.div(e.sub(end, first), e.index(size));
+                let [low, high] = e
+                    .slice(tiles)
+                    .map(|tile| e.add(first, e.mul(tile, e.index(size))));
+                e.undivided(|e| {
+                    e.for_range(low, high, size, &[], |e, row, _| {
+                        body(e, row, size);
+                        Vec::new()
+                    });
                 });
                 if size == 1 {
                     return;

@@ -196,6 +196,7 @@ impl GpuExecution {
                 thread: 0,
                 threads: 1,
                 scratch: std::ptr::null_mut(),
+                partials: std::ptr::null_mut(),
             },
             constants: call.constants.start,
             update: call.update,

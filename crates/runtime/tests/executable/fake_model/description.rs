@@ -115,6 +115,7 @@ pub fn model(element_type: ElementType, mode: &str) -> Model {
             train_step: 256 + BOUND * features * 8,
             infer_step: 64,
             scratch: 0,
+            partials: 0,
         },
         warnings: vec![],
     }

@@ -203,6 +203,7 @@ unsafe fn with<R>(parameters: *const *const c_void, body: impl FnOnce(&StepArgum
             thread: 0,
             threads: 1,
             scratch: std::ptr::null_mut(),
+            partials: std::ptr::null_mut(),
         };
         body(&arguments, pointer(9))
     }
