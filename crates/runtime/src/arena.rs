@@ -72,6 +72,19 @@ impl Arena {
         })
     }
 
+    /// Asks the system to take back the memory of these bytes where it can read them from a file again. They stay as they are,
+    /// and it may refuse.
+    pub fn give_back(bytes: &[u8]) {
+        const PAGE: usize = 4096;
+        let skipped = bytes.as_ptr().align_offset(PAGE).min(bytes.len());
+        let whole = (bytes.len() - skipped) / PAGE * PAGE;
+        // SAFETY: whole pages within the slice; the advice changes no content.
+        unsafe {
+            let start = bytes.as_ptr().add(skipped).cast_mut();
+            libc::madvise(start.cast(), whole, libc::MADV_PAGEOUT);
+        }
+    }
+
     /// The first byte. Valid, even if the arena is empty, and aligned to pages.
     pub fn as_ptr(&self) -> *mut u8 {
         self.start.as_ptr()

@@ -8,6 +8,7 @@ use std::{path::Path, sync::Arc};
 use syncbn_abi::Model;
 
 use crate::{
+    arena::Arena,
     error::Result,
     files::{checkpoint, data::Dataset},
     initial,
@@ -175,7 +176,10 @@ pub fn initialise(
         return checkpoint::load(path, model, parameters, statistics);
     }
     initial::fill(&model.parameters, model.element_type, data, parameters)?;
-    initial::fill(&model.statistics, model.element_type, data, statistics)
+    initial::fill(&model.statistics, model.element_type, data, statistics)?;
+    // The copies in the arenas are what is used from now on.
+    Arena::give_back(data);
+    Ok(())
 }
 
 /// The samples `[begin, end)` of `samples` that rank `rank` of `ranks` infers.

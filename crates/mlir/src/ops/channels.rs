@@ -2,7 +2,7 @@
 
 use super::kernel::{Image, Kernel, VECTORS};
 use super::parts::Partials;
-use super::rows::{self, Constants, Kept, Run, Totals};
+use super::rows::{self, Constants, Kept, Row, Run, Totals};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// Adds what stands at an index to the sums of its channel.
@@ -109,12 +109,10 @@ pub fn channel_sums<'c, P: Constants<'c>>(
         return e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
             let kept = e.undivided(|e| Kept::new(e, first, count, width, channel));
             let add = |e: &Emitter<'c>, run: &Run<'c>, totals: &Totals<'c>| {
-                e.map(&[Extent::Fixed(count)], width, &|e, at| {
-                    let prepared = kept.load(e, at[0]);
-                    let c = e.index_add(first, at[0]);
-                    let sums = run.fold(e, elems, |e, row, inner| body(e, &prepared, &row.at(c), inner));
-                    totals.add(e, at[0], &sums);
-                });
+                let of_row = |e: &Emitter<'c>, i: Index<'c>, row: Row<'c>, sums: &[Val<'c>]| {
+                    body(e, &kept.load(e, i), &row.at(e.index_add(first, i)), sums)
+                };
+                run.sums(e, elems, (count, width), &of_row, &|e, i, sums| totals.add(e, i, sums));
             };
             let store = |e: &Emitter<'c>, i: Index<'c>, sums: &[Val<'c>]| {
                 store(e, e.index_add(first, i), &kept.load(e, i), sums);

@@ -79,22 +79,22 @@ fn moments_of_rows<'c>(
     e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
         let add = |e: &Emitter<'c>, run: &Run<'c>, totals: &Totals<'c>| {
             let (row, length) = (run.first(e), run.length(e));
-            e.map(&[Extent::Fixed(count)], width, &|e, at| {
-                let c = e.index_add(first, at[0]);
-                let own = e.load(x, &row.at(c), None);
-                let exact = e.convert(own, Elem::F64);
-                let inner = if image.positions == 1 { Elem::F64 } else { own.elem };
-                let base = e.convert(own, inner);
-                let sums = run.fold(e, &[inner, own.elem], |e, row, sums| {
-                    let v = e.load(x, &row.at(c), None);
-                    let (d, term) = (e.sub(v, own), e.sub(e.convert(v, inner), base));
-                    vec![e.add(sums[0], term), e.fma(d, d, sums[1])]
-                });
+            let inner = if image.positions == 1 { Elem::F64 } else { x.elem };
+            let base = |e: &Emitter<'c>, c: Index<'c>| e.load(x, &row.at(c), None);
+            let of_row = |e: &Emitter<'c>, i: Index<'c>, row: rows::Row<'c>, sums: &[Val<'c>]| {
+                let c = e.index_add(first, i);
+                let (v, base) = (e.load(x, &row.at(c), None), base(e, c));
+                let term = e.sub(e.convert(v, inner), e.convert(base, inner));
+                let d = e.sub(v, base);
+                vec![e.add(sums[0], term), e.fma(d, d, sums[1])]
+            };
+            run.sums(e, &[inner, x.elem], (count, width), &of_row, &|e, i, sums| {
+                let c = e.index_add(first, i);
                 let [sum, squares] = [sums[0], sums[1]].map(|v| e.convert(v, Elem::F64));
-                let shift = e.sub(exact, pivot(e, c).0);
+                let shift = e.sub(e.convert(base(e, c), Elem::F64), pivot(e, c).0);
                 let moved = e.mul(length, shift);
                 let twice = e.add(e.add(sum, sum), moved);
-                totals.add(e, at[0], &[e.add(sum, moved), e.fma(shift, twice, squares)]);
+                totals.add(e, i, &[e.add(sum, moved), e.fma(shift, twice, squares)]);
             });
         };
         let store = |e: &Emitter<'c>, i: Index<'c>, sums: &[Val<'c>]| {

@@ -138,6 +138,9 @@ pub fn count<'c>(e: &Emitter<'c>, image: Image<'c>) -> Val<'c> {
     }
 }
 
+/// Adds what stands in a row at the place of a channel to the channel's sums.
+pub type AddRow<'c, 'b> = &'b dyn Fn(&Emitter<'c>, Index<'c>, Row<'c>, &[Val<'c>]) -> Vec<Val<'c>>;
+
 /// Neighbouring rows.
 pub struct Run<'c> {
     image: Image<'c>,
@@ -164,8 +167,46 @@ impl<'c> Run<'c> {
         });
     }
 
+    /// Sums over the rows for each of `count` channels, in element types of their own: `add` adds what stands in a row at the
+    /// place of a channel, and `finish` gets the place and its sums.
+    pub fn sums(
+        &self,
+        e: &Emitter<'c>,
+        elems: &[Elem],
+        (count, width): (i64, usize),
+        add: AddRow<'c, '_>,
+        finish: &dyn Fn(&Emitter<'c>, Index<'c>, &[Val<'c>]),
+    ) {
+        let channels = [Extent::Fixed(count)];
+        if count <= width as i64 {
+            return e.map(&channels, width, &|e, at| {
+                let sums = self.fold(e, elems, |e, row, sums| add(e, at[0], row, sums));
+                finish(e, at[0], &sums);
+            });
+        }
+        // Longer rows are read as memory has them, one after the other, while their sums stand in the first cache.
+        let arrays: Vec<Buffer<'c>> = elems.iter().map(|&elem| e.local(elem, count)).collect();
+        let load = |e: &Emitter<'c>, at: &[Index<'c>]| -> Vec<Val<'c>> {
+            arrays.iter().map(|array| e.load(array, at, None)).collect()
+        };
+        let store = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+            arrays.iter().zip(sums).for_each(|(array, &sum)| e.store(array, at, sum));
+        };
+        e.map(&channels, width, &|e, at| {
+            let zeros: Vec<Val<'c>> = elems.iter().map(|&elem| e.zero(elem)).collect();
+            store(e, at, &zeros);
+        });
+        self.each(e, |e, row| {
+            e.map(&channels, width, &|e, at| {
+                let sums = add(e, at[0], row, &load(e, at));
+                store(e, at, &sums);
+            });
+        });
+        e.map(&channels, width, &|e, at| finish(e, at[0], &load(e, at)));
+    }
+
     /// Sums over the rows, each in an element type of its own.
-    pub fn fold(
+    fn fold(
         &self,
         e: &Emitter<'c>,
         elems: &[Elem],
