@@ -22,6 +22,8 @@ ROOT = HERE.parent
 TORCH = ["eager", "channels_last", "compile", "compile channels_last"]
 PEERS = {"train": [*TORCH, "jax"], "infer": [*TORCH, "jax", "onnxruntime", "openvino"]}
 OURS = "syncbn-compile"
+# As many ranks as threads, instead of one rank with so many.
+RANKS = f"{OURS} ranks"
 
 # The first three keep glibc from giving memory back after each step: 5 to 20% of PyTorch's training. The last one makes
 # the first step of torch.compile one from nothing.
@@ -117,22 +119,23 @@ class Peer:
 
 
 class Executable:
-    """An executable of this project: one process each time, since it starts in milliseconds. Threads are ranks, which
-    share the batch."""
+    """An executable of this project: one process each time, since it starts in milliseconds. Threads are those of one rank,
+    or ranks that share the batch."""
 
     def __init__(self, result, binary):
         self.result, self.binary, self.step_s = result, binary, None
+        self.ranks = result.threads if result.side == RANKS else 1
         self.result.first_s = binary.seconds
         self.result.reason = binary.reason
 
     def measure(self, seconds, least):
         if self.result.reason:
             return
-        threads, batch = self.result.threads, self.result.batch
+        threads, batch, ranks = self.result.threads, self.result.batch, self.ranks
         steps = least if self.step_s is None else max(least, round(seconds / self.step_s))
         run = subprocess.run(
-            [self.binary.path, "bench", "--json", "--mode", self.result.mode, "--ranks", str(threads), "--batch",
-             str(batch // threads), "--steps", str(steps), "--warmup", "2"],
+            [self.binary.path, "bench", "--json", "--mode", self.result.mode, "--ranks", str(ranks), "--threads-per-rank",
+             str(threads // ranks), "--batch", str(batch // ranks), "--steps", str(steps), "--warmup", "2"],
             capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, processors(threads)),
         )
         if run.returncode:
@@ -164,8 +167,12 @@ class Binary:
 def workload(options, model, binary, mode, threads, size):
     """All sides in turn, round by round."""
     network, batch, pixels = size
-    results = [Result(network, batch, pixels, mode, threads, side) for side in [OURS, *options.peers[mode]]]
-    sides = [Executable(results[0], binary), *(Peer(result, model) for result in results[1:])]
+    own = [OURS] if threads == 1 else [OURS, RANKS]
+    own, peers = (
+        [Result(network, batch, pixels, mode, threads, side) for side in sides] for sides in (own, options.peers[mode])
+    )
+    results = [*own, *peers]
+    sides = [*(Executable(result, binary) for result in own), *(Peer(result, model) for result in peers)]
     for round_index in range(options.rounds):
         # Every other round backwards: whoever comes after a hot neighbour changes.
         for side in sides[:: 1 if round_index % 2 == 0 else -1]:

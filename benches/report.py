@@ -13,16 +13,22 @@ def workloads(results):
     return groups
 
 
-def fastest(sides, ours):
-    """The peer with the least median, or None."""
-    peers = [r for side, r in sides.items() if side != ours and r.times]
-    return min(peers, key=lambda r: r.median, default=None)
+def split(sides, ours):
+    """Results of this project, whose sides begin with `ours`, and of peers."""
+    own = [r for side, r in sides.items() if side.startswith(ours)]
+    return own, [r for r in sides.values() if r not in own]
+
+
+def least(results):
+    """The result with the least median; the first one if there are no times."""
+    timed = [r for r in results if r.times]
+    return min(timed, key=lambda r: r.median, default=results[0] if results else None)
 
 
 def ratio(sides, ours):
-    """How many times as fast as the fastest peer."""
-    best = fastest(sides, ours)
-    return best.median / sides[ours].median if best and sides[ours].times else None
+    """How many times as fast as the fastest peer, each in its best form."""
+    own, best = (least(results) for results in split(sides, ours))
+    return best.median / own.median if best and best.times and own.times else None
 
 
 def table(about, results, ours):
@@ -37,8 +43,10 @@ def table(about, results, ours):
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (network, batch, pixels, mode, threads), sides in workloads(results).items():
-        own, best, times = sides[ours], fastest(sides, ours), ratio(sides, ours)
-        peers = [r for side, r in sides.items() if side != ours]
+        all_own, peers = split(sides, ours)
+        own, best, times = least(all_own), least(peers), ratio(sides, ours)
+        form = own.side.removeprefix(ours)
+        rest = "".join(f";{r.side.removeprefix(ours)} {milliseconds(r)}" for r in all_own if r is not own)
         others = ", ".join(
             f"{r.side} {milliseconds(r)}" for r in sorted(peers, key=lambda r: r.median or 1e9) if r is not best
         )
@@ -46,7 +54,7 @@ def table(about, results, ours):
         memory = f"{mebibytes(own)} / {mebibytes(min(torch, key=lambda r: r.peak_bytes, default=None))}"
         first = f"{seconds(own)} / {seconds(best)}"
         lines.append(
-            f"| {network}, {batch}, {pixels} | {mode} | {threads} | {milliseconds(own)} | "
+            f"| {network}, {batch}, {pixels} | {mode} | {threads} | {form.strip()} {milliseconds(own)}{rest} | "
             f"{best.side + ' ' + milliseconds(best) if best else '-'} | {f'{times:.2f}' if times else '-'} | {others} | "
             f"{memory} | {first} |"
         )

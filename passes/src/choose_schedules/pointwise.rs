@@ -15,6 +15,11 @@ pub struct Pointwise;
 /// The share of the peak that is reached, as that of the direct form, but without its copy of the input.
 const EFFICIENCY: f64 = 0.94;
 
+/// Sums of so few terms take as long as it takes to write them. A tile then has all output channels of its positions, so that
+/// memory is written in order, and no fewer positions than [`LEAST_PIXELS`].
+const FEW_TERMS: usize = 32;
+const LEAST_PIXELS: usize = 4;
+
 impl Candidate for Pointwise {
     fn accepts(&self, problem: &Problem) -> Option<Schedule> {
         let conv = problem.convolution()?;
@@ -55,7 +60,16 @@ impl Candidate for Pointwise {
 
 /// Positions lie in one row, whatever the image.
 fn tile(problem: &Problem, conv: &Convolution) -> Tile {
-    let vectors = vectors(lane_channels(conv), problem.lanes());
+    let mut vectors = vectors(lane_channels(conv), problem.lanes());
+    let all = lane_channels(conv).div_ceil(problem.lanes());
+    let terms = match conv.direction {
+        Direction::Forward => conv.c,
+        Direction::BackwardData => conv.k,
+        Direction::BackwardWeight => usize::MAX,
+    };
+    if terms <= FEW_TERMS && all > vectors && all <= problem.machine.accumulators() / LEAST_PIXELS {
+        vectors = all;
+    }
     match conv.direction {
         Direction::BackwardWeight => Tile::for_channels(&problem.machine, conv.c, vectors),
         Direction::Forward | Direction::BackwardData => {
