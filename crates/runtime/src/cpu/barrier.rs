@@ -14,7 +14,7 @@ use std::{
 
 /// How long a waiter spins before it sleeps: longer than ranks usually differ on a small layer, shorter
 /// than a time slice.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(100);
 const POISON: u32 = 1;
 
 /// Another rank failed; there is nobody left to wait for.
