@@ -30,6 +30,13 @@ pub struct Axis {
     pub weight_tap: i64,
 }
 
+impl Axis {
+    /// Whether each element of the target is made of the one element of the source that is at the same place.
+    pub fn is_plain(&self) -> bool {
+        self.taps == 1 && self.in_step == 1 && self.in_start == 0 && self.out_step == 1 && self.out_start == 0
+    }
+}
+
 /// The three spatial axes of one phase: depth, height, width. Those that there are not have one element.
 pub type Phase = [Axis; 3];
 

@@ -12,7 +12,7 @@ use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
 use super::items::Items;
 use super::panel::{Copy, Source};
-use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::cpu::product::microkernel::{Next, Tile, Turns};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor, fixed};
 use crate::ops::window::spatial;
@@ -109,12 +109,19 @@ impl<'c> Sum<'_, 'c> {
         let blocks = e.index((rows + rows_of_block - 1) / rows_of_block);
         let slices = e.mul(self.n, depth);
         let items = Items::new(e, e.mul(slices, blocks), self.items());
+        let in_place = copy.is_image(&self.phases, &self.source);
         items.each(e, |e, block, part| {
             let (slice, y) = (e.div(block, blocks), e.rem(block, blocks));
             let (n, z) = (e.div(slice, depth), e.rem(slice, depth));
             let y = e.mul(y, e.index(rows_of_block));
             let image = e.advance(self.source.pointer, n, self.source.sample());
-            copy.fill(e, copy.pointer, &self.source, image, [z, y]);
+            let copy = match in_place {
+                true => copy.of_image(e, image, &self.source, [z, y]),
+                false => {
+                    copy.fill(e, copy.pointer, &self.source, image, [z, y]);
+                    copy
+                }
+            };
             let end = match rows % rows_of_block {
                 0 => e.add(y, e.index(rows_of_block)),
                 _ => e.min(e.add(y, e.index(rows_of_block)), high),
@@ -248,6 +255,10 @@ impl<'c> Sum<'_, 'c> {
             vectors: (0..columns.vectors).map(|v| v * f.vector()).collect(),
             lanes,
             last: lanes,
+            next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next {
+                distance: pixels * panel.column,
+                row: panel.column,
+            }),
         };
         let turns = |axis: &Axis, left: i64, stride: i64| {
             Turns::fixed(axis.taps, axis.in_tap * left, axis.weight_tap * stride)

@@ -233,6 +233,7 @@ impl<'c> Gradient<'c> {
                         vectors: (0..vectors).map(|v| v * self.blocking.lanes as i64).collect(),
                         lanes: self.blocking.lanes,
                         last: self.blocking.lanes,
+                        next: None,
                     };
                     self.tile(e, panel, (block, packed), &tile, to, &weights);
                 };

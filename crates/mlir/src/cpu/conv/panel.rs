@@ -2,7 +2,7 @@
 //! distances and without borders.
 
 use syncbn_ir::Layout;
-use syncbn_ir::schedule::axis::{Panel, Phase};
+use syncbn_ir::schedule::axis::{Axis, Panel, Phase};
 
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::Tensor;
@@ -65,6 +65,28 @@ impl<'c> Copy<'c> {
             panel: Panel::new(phases, rows, source.channels, elem.bytes()),
             lanes,
             in_steps: [0, 1, 2].map(|axis| phases[0][axis].in_step),
+        }
+    }
+
+    /// Whether the copy would be the same as the rows of the image.
+    pub fn is_image(&self, phases: &[Phase], source: &Source<'c>) -> bool {
+        let single = matches!(phases, [phase] if phase.iter().all(Axis::is_plain));
+        let row = self.panel.column == source.channels && self.panel.sizes[2] == source.sizes[2];
+        single && row && self.panel.least == [0; 3] && source.layout == Layout::Nhwc
+    }
+
+    /// The rows of an image themselves, from row `y` of slice `z` on, instead of a copy.
+    pub fn of_image(
+        &self,
+        e: &Emitter<'c>,
+        image: Pointer<'c>,
+        source: &Source<'c>,
+        [z, y]: [Val<'c>; 2],
+    ) -> Copy<'c> {
+        let row = e.add(e.mul(z, e.index(source.sizes[1])), y);
+        Copy {
+            pointer: e.advance(image, row, self.panel.row()),
+            ..*self
         }
     }
 

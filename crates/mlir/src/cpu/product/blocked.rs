@@ -173,6 +173,7 @@ impl<'c> Blocked<'c> {
             vectors: (0..vectors).map(|v| v * lanes).collect(),
             lanes: self.lanes,
             last: (panel.columns - (vectors - 1) * lanes) as usize,
+            next: None,
         };
         let y = e.advance(e.advance(self.y, row, self.columns), panel.first, 1);
         let places: Vec<(i64, usize)> = (0..rows)

@@ -43,7 +43,21 @@ pub struct Tile<'c> {
     pub lanes: usize,
     /// How many lanes of the last vector are read; the others are zero.
     pub last: usize,
+    /// What is fetched into the cache meanwhile.
+    pub next: Option<Next>,
 }
+
+/// Elements of the left operand that a later tile reads: rows that are alike, and lie in memory as no processor foresees.
+#[derive(Debug, Clone, Copy)]
+pub struct Next {
+    /// Elements from this tile to it.
+    pub distance: i64,
+    /// Elements from a row to the next one.
+    pub row: i64,
+}
+
+/// Bytes of a line of the cache.
+const LINE: i64 = 64;
 
 /// Turns of the innermost loop that are written out. More makes LLVM's scheduler move loads so far ahead that
 /// accumulators spill.
@@ -91,10 +105,26 @@ impl<'c> Tile<'c> {
         let whole = count / UNROLL * UNROLL;
         let [low, high] = [0, whole].map(|i| e.index(i));
         let sums = e.for_range(low, high, UNROLL, sums, |e, i, sums| {
-            several(e, &self.moved(e, i, turns), UNROLL, sums)
+            let tile = self.moved(e, i, turns);
+            if let Some(next) = self.next {
+                tile.fetch(e, next, i);
+            }
+            several(e, &tile, UNROLL, sums)
         });
         let rest = self.shifted(e, whole * turns.left, whole * turns.right);
         several(e, &rest, count - whole, &sums)
+    }
+
+    /// Fetches the lines that begin about `i` elements behind the rows' first ones: those of some rows in each turn, so that
+    /// all are asked for by the end of a line.
+    fn fetch(&self, e: &Emitter<'c>, next: Next, i: Val<'c>) {
+        let turns = (LINE / self.left.elem.bytes() / UNROLL).max(1);
+        let some = (self.rows.len() as i64 + turns - 1) / turns;
+        let turn = e.rem(e.div(i, e.index(UNROLL)), e.index(turns));
+        let first = e.advance(e.shift(self.left, next.distance), turn, some * next.row);
+        for row in 0..some {
+            e.prefetch(first, row * next.row, false);
+        }
     }
 
     fn moved(&self, e: &Emitter<'c>, by: Val<'c>, turns: Turns<'c>) -> Tile<'c> {

@@ -233,6 +233,7 @@ impl<'c> Convolution<'c> {
                         vectors: (0..vectors).map(|v| v * lanes).collect(),
                         lanes: b.lanes,
                         last: b.lanes,
+                        next: None,
                     };
                     let mut sums = tile.zeros(e);
                     if whole > 0 {

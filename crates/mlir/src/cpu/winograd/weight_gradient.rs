@@ -215,6 +215,7 @@ impl<'c> Gradient<'c> {
                             vectors: (0..vectors).map(|v| v * right_block).collect(),
                             lanes: b.lanes,
                             last: b.lanes,
+                            next: None,
                         };
                         let to = e.advance(to, part, b.pixels * weights.row);
                         self.add_products(e, &tile, to, weights.row, steps, begins);
