@@ -7,6 +7,9 @@ use syncbn_ir::schedule::axis::{Axis, Panel, Phase};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::Tensor;
 
+/// Rows of an image that are a multiple of so many bytes apart meet in few sets of the first cache.
+const ALIASES: i64 = 4096;
+
 /// An image that is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'c> {
@@ -68,11 +71,13 @@ impl<'c> Copy<'c> {
         }
     }
 
-    /// Whether the copy would be the same as the rows of the image.
+    /// Whether the rows of the image serve as well as a copy: they are the same, and neighbours are not so far apart that they
+    /// displace each other in the first cache.
     pub fn is_image(&self, phases: &[Phase], source: &Source<'c>) -> bool {
         let single = matches!(phases, [phase] if phase.iter().all(Axis::is_plain));
-        let row = self.panel.column == source.channels && self.panel.sizes[2] == source.sizes[2];
-        single && row && self.panel.least == [0; 3] && source.layout == Layout::Nhwc
+        let row = self.panel.sizes[2] == source.sizes[2] && self.panel.least == [0; 3];
+        let apart = source.channels * source.pointer.elem.bytes();
+        single && row && source.layout == Layout::Nhwc && apart % ALIASES != 0
     }
 
     /// The rows of an image themselves, from row `y` of slice `z` on, instead of a copy.
@@ -83,9 +88,14 @@ impl<'c> Copy<'c> {
         source: &Source<'c>,
         [z, y]: [Val<'c>; 2],
     ) -> Copy<'c> {
+        let panel = Panel {
+            column: source.channels,
+            ..self.panel
+        };
         let row = e.add(e.mul(z, e.index(source.sizes[1])), y);
         Copy {
-            pointer: e.advance(image, row, self.panel.row()),
+            pointer: e.advance(image, row, panel.row()),
+            panel,
             ..*self
         }
     }
