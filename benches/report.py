@@ -45,8 +45,8 @@ def table(about, results, ours):
     for (network, batch, pixels, mode, threads), sides in workloads(results).items():
         all_own, peers = split(sides, ours)
         own, best, times = least(all_own), least(peers), ratio(sides, ours)
-        form = own.side.removeprefix(ours)
-        rest = "".join(f";{r.side.removeprefix(ours)} {milliseconds(r)}" for r in all_own if r is not own)
+        best = best if best and best.times else None
+        forms = "; ".join(form(r, ours) for r in sorted(all_own, key=lambda r: r is not own))
         others = ", ".join(
             f"{r.side} {milliseconds(r)}" for r in sorted(peers, key=lambda r: r.median or 1e9) if r is not best
         )
@@ -54,7 +54,7 @@ def table(about, results, ours):
         memory = f"{mebibytes(own)} / {mebibytes(min(torch, key=lambda r: r.peak_bytes, default=None))}"
         first = f"{seconds(own)} / {seconds(best)}"
         lines.append(
-            f"| {network}, {batch}, {pixels} | {mode} | {threads} | {form.strip()} {milliseconds(own)}{rest} | "
+            f"| {network}, {batch}, {pixels} | {mode} | {threads} | {forms} | "
             f"{best.side + ' ' + milliseconds(best) if best else '-'} | {f'{times:.2f}' if times else '-'} | {others} | "
             f"{memory} | {first} |"
         )
@@ -65,6 +65,13 @@ def table(about, results, ours):
     if failures:
         lines += ["", "Without figures:", "", *failures]
     return "\n".join(lines) + "\n"
+
+
+def form(result, ours):
+    """The median of one of this project's forms: a rank with several threads, or several ranks."""
+    ranks = result.side.removeprefix(ours).strip()
+    name = ranks or ("threads" if result.threads > 1 else "")
+    return f"{name} {milliseconds(result)}".strip()
 
 
 def milliseconds(result):

@@ -109,19 +109,34 @@ fn segmenting_network() {
     let window = [("kernel_shape", Ints(&[3, 3])), ("pads", Ints(&[1, 1, 1, 1]))];
     let x = net.node("AveragePool", &[&x], &window);
     let y = net.conv_bias(&x, &[5, 24, 1, 1], &[]);
+    check_net("threads_segmenting", net, &y, 32);
+}
+
+/// Channels enough that threads share them instead of rows, and too many for one block of them.
+#[test]
+fn network_of_many_channels() {
+    let mut net = Net::new(&[3, 6, 6]);
+    let x = net.conv_bn_relu("x", &[1030, 3, 1, 1], &[]);
+    let x = net.conv_bn_relu(&x, &[2060, 1030, 1, 1], &[]);
+    let y = net.conv_bias(&x, &[5, 2060, 1, 1], &[]);
+    check_net("threads_wide", net, &y, 6);
+}
+
+/// A network of images of three channels whose pixels have one of five classes.
+fn check_net(name: &'static str, net: Net, output: &str, pixels: usize) {
     let folder = tempfile::tempdir().unwrap();
     let (onnx, data) = (folder.path().join("model.onnx"), folder.path().join("data.npz"));
-    std::fs::write(&onnx, net.finish(&[&y])).unwrap();
+    std::fs::write(&onnx, net.finish(&[output])).unwrap();
     let mut random = Generator(3);
-    let x: Vec<f64> = (0..8 * 3 * 32 * 32).map(|_| random.normal()).collect();
-    let target = (0..8 * 32 * 32)
-        .map(|_| (random.uniform() * 5.0).floor())
-        .collect();
-    let (x, target) = (Array::new(&[8, 3, 32, 32], x), Array::new(&[8, 32, 32], target));
+    let area = pixels * pixels;
+    let x: Vec<f64> = (0..8 * 3 * area).map(|_| random.normal()).collect();
+    let target = (0..8 * area).map(|_| (random.uniform() * 5.0).floor()).collect();
+    let x = Array::new(&[8, 3, pixels, pixels], x);
+    let target = Array::new(&[8, pixels, pixels], target);
     write_npz(&data, &[("x", Column::F32(&x)), ("target", Column::I64(&target))]);
     for precision in ["f32", "f64"] {
         let flags = ["--precision", precision, "--batch", "8"];
-        check_executable(&compiled("threads_segmenting", &onnx, &flags), &data);
+        check_executable(&compiled(name, &onnx, &flags), &data);
     }
 }
 

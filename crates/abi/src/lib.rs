@@ -111,7 +111,7 @@ pub struct StepArguments {
     pub thread: u64,
     /// Threads of the rank; 1 without [`Model::threads`].
     pub threads: u64,
-    /// [`Arenas::scratch`] bytes of this thread's own, for what kernels need while they run; null for thread 0, which has
+    /// [`Arenas::scratch`] bytes of this thread's own, for what kernels need while they run; not used by thread 0, which has
     /// places in the step's arena.
     pub scratch: *mut u8,
     /// [`Arenas::partials`] bytes that the threads of the rank share, for what kernels need while they run.

@@ -23,6 +23,19 @@ unsafe impl Send for Arena {}
 // SAFETY: as above; `&Arena` gives out the pointer and the size only.
 unsafe impl Sync for Arena {}
 
+/// Asks the system to take back the memory of these bytes, which it can read from the executable's file again, should they
+/// be needed. They stay as they are, and it may refuse: it does where another process uses them.
+pub fn give_back(bytes: &[u8]) {
+    const PAGE: usize = 4096;
+    let skipped = bytes.as_ptr().align_offset(PAGE).min(bytes.len());
+    let whole = (bytes.len() - skipped) / PAGE * PAGE;
+    // SAFETY: whole pages within the slice; the advice changes no content, whatever the memory is.
+    unsafe {
+        let start = bytes.as_ptr().add(skipped).cast_mut();
+        libc::madvise(start.cast(), whole, libc::MADV_PAGEOUT);
+    }
+}
+
 impl Arena {
     /// Maps `bytes` of zeros; `what` names them in the error. From the size of a huge page on they lie in such pages
     /// where the system has them: a step goes through all of its memory, and far fewer translations serve it.
@@ -37,8 +50,9 @@ impl Arena {
 
     fn map(wanted: u64, what: &str, huge: bool) -> Result<Self> {
         let too_large = || {
-            Error::environment(format!("cannot get {wanted} bytes of memory for {what}"))
-                .help("use a smaller --batch or fewer --ranks, or a machine with more memory")
+            Error::environment(format!("cannot get {wanted} bytes of memory for {what}")).help(
+                "use a smaller --batch, fewer --ranks or --threads-per-rank, or a machine with more memory",
+            )
         };
         let bytes = usize::try_from(wanted).map_err(|_| too_large())?;
         let slack = if huge { HUGE } else { 0 };
@@ -70,19 +84,6 @@ impl Arena {
             bytes,
             mapping: (mapping, mapped),
         })
-    }
-
-    /// Asks the system to take back the memory of these bytes where it can read them from a file again. They stay as they are,
-    /// and it may refuse.
-    pub fn give_back(bytes: &[u8]) {
-        const PAGE: usize = 4096;
-        let skipped = bytes.as_ptr().align_offset(PAGE).min(bytes.len());
-        let whole = (bytes.len() - skipped) / PAGE * PAGE;
-        // SAFETY: whole pages within the slice; the advice changes no content.
-        unsafe {
-            let start = bytes.as_ptr().add(skipped).cast_mut();
-            libc::madvise(start.cast(), whole, libc::MADV_PAGEOUT);
-        }
     }
 
     /// The first byte. Valid, even if the arena is empty, and aligned to pages.

@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use syncbn_abi::Model;
 
 use crate::{
-    arena::Arena,
+    arena,
     error::Result,
     files::{checkpoint, data::Dataset},
     initial,
@@ -178,7 +178,7 @@ pub fn initialise(
     initial::fill(&model.parameters, model.element_type, data, parameters)?;
     initial::fill(&model.statistics, model.element_type, data, statistics)?;
     // The copies in the arenas are what is used from now on.
-    Arena::give_back(data);
+    arena::give_back(data);
     Ok(())
 }
 

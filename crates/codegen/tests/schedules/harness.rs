@@ -175,7 +175,8 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
         let table: Vec<*mut u8> = others.iter_mut().map(|m| m.address()).collect();
         let mut step = unset(b.step_bytes as usize);
         let arguments = arguments(&mut weights, &mut step, &input_table, &table, n);
-        module::step(library, &arguments, threads, b.step_bytes);
+        let workspaces = b.steps.iter().map(|&id| b.graph.workspace_bytes(id, BOUND));
+        module::step(library, &arguments, threads, workspaces.max().unwrap());
         for (i, case) in cases.iter().enumerate() {
             if !outputs[i].words().eq(others[i].words()) {
                 wrong.push(format!(

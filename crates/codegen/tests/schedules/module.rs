@@ -252,7 +252,7 @@ pub fn step(library: &Library, arguments: &StepArguments, threads: usize, scratc
     let function: Symbol<unsafe extern "C" fn(*const StepArguments) -> i32> =
         unsafe { library.get(symbols::INFER_STEP.as_bytes()).unwrap() };
     let mut own: Vec<Memory> = (1..threads)
-        .map(|_| Memory::of(scratch as usize, u64::MAX))
+        .map(|_| Memory::of(guarded(scratch) as usize, u64::MAX))
         .collect();
     let mut count = threads as i32;
     let of_thread = |(thread, memory): (usize, &mut Memory)| {
@@ -265,21 +265,32 @@ pub fn step(library: &Library, arguments: &StepArguments, threads: usize, scratc
         })
     };
     let mut none = Memory::of(0, 0);
-    let all: Vec<Sent> = std::iter::once(&mut none)
+    let mut all = std::iter::once(&mut none)
         .chain(&mut own)
         .enumerate()
-        .map(of_thread)
-        .collect();
+        .map(of_thread);
+    let first = all.next().unwrap();
     let function = &function;
+    // SAFETY: the arguments hold what the graph was planned for.
+    let run = move |Sent(arguments): Sent| unsafe { function(&arguments) };
     std::thread::scope(|scope| {
-        for sent in all {
-            scope.spawn(move || {
-                let Sent(arguments) = { sent };
-                // SAFETY: the arguments hold what the graph was planned for.
-                assert_eq!(unsafe { function(&arguments) }, 0);
-            });
+        let others: Vec<_> = all.map(|sent| scope.spawn(move || run(sent))).collect();
+        assert_eq!(run(first), 0);
+        for other in others {
+            assert_eq!(other.join().unwrap(), 0);
         }
     });
+    for memory in &mut own {
+        // SAFETY: the memory has so many bytes.
+        let guard = unsafe {
+            let behind = memory.address().wrapping_add(scratch as usize);
+            std::slice::from_raw_parts(behind, (guarded(scratch) - scratch) as usize)
+        };
+        assert!(
+            guard.iter().all(|&byte| byte == 0xFF),
+            "a thread wrote behind its memory"
+        );
+    }
 }
 
 /// A type `[batch, channels, spatial...]`.

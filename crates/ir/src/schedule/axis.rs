@@ -219,9 +219,8 @@ pub fn rows_of_copy(phases: &[Phase], channels: i64, bytes: i64) -> i64 {
         return near;
     }
     let far = (near..=rows).find(|&rows| !again(rows, 2)).unwrap_or(rows);
-    let allowed = (near..=far).rev();
-    allowed
-        .into_iter()
+    (near..=far)
+        .rev()
         .find(|&rows| fits(rows, super::MOST_COPIED))
         .unwrap_or(near)
 }

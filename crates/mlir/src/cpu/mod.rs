@@ -119,14 +119,7 @@ impl<'c> Lowering<'c> {
             if i > 0 {
                 e.meet();
             }
-            match stage.divides {
-                true => stage.emit(&kernel, &e)?,
-                false => {
-                    let mut result = Ok(());
-                    e.by_first_thread(|e| result = stage.emit(&kernel, e));
-                    result?;
-                }
-            }
+            stage.emit(&kernel, &e)?;
         }
         e.op("llvm.return", &[], &[], &[]);
         self.functions

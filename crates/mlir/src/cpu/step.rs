@@ -158,10 +158,15 @@ impl<'c> Lowering<'c> {
                     }
                 }
             }
-            step.trace(id, index as i64, |step, arguments| {
+            let show = |step: &mut Step<'c, '_>, arguments: [Val<'c>; 5]| {
                 step.e.when(crew.is_first, |e| {
                     e.call(symbols::TRACE, &arguments, None);
                 });
+            };
+            // The next node may overwrite what the first thread looks at.
+            step.trace(id, index as i64, show, |step| {
+                let context = [step.frame.context];
+                step.call(symbols::TEAM_BARRIER, &context, Some(Elem::I32));
             })?;
         }
         Ok(())

@@ -8,22 +8,18 @@ use crate::ops::target::{Stages, Target, Types};
 
 impl Target for Cpu {
     fn conv<'a>(&self, op: &'a Conv, _: &Types) -> Stages<'a> {
-        Ok(vec![Stage::fallible(|k, e| Cpu.conv(op, k, e)).divided()])
+        Ok(vec![Stage::fallible(|k, e| Cpu.conv(op, k, e))])
     }
 
     fn conv_backward_data<'a>(&self, op: &'a ConvBackwardData, _: &Types) -> Stages<'a> {
-        Ok(vec![
-            Stage::fallible(|k, e| Cpu.conv_backward_data(op, k, e)).divided(),
-        ])
+        Ok(vec![Stage::fallible(|k, e| Cpu.conv_backward_data(op, k, e))])
     }
 
     fn conv_backward_weight<'a>(&self, op: &'a ConvBackwardWeight, _: &Types) -> Stages<'a> {
-        Ok(vec![
-            Stage::fallible(|k, e| Cpu.conv_backward_weight(op, k, e)).divided(),
-        ])
+        Ok(vec![Stage::fallible(|k, e| Cpu.conv_backward_weight(op, k, e))])
     }
 
     fn matmul<'a>(&self, op: &'a MatMul, _: &Types) -> Stages<'a> {
-        Ok(vec![Stage::fallible(|k, e| Cpu.matmul(op, k, e)).divided()])
+        Ok(vec![Stage::fallible(|k, e| Cpu.matmul(op, k, e))])
     }
 }

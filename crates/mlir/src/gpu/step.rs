@@ -108,10 +108,15 @@ impl<'c> Lowering<'c> {
                 true => queue.gradient_stream,
                 false => queue.stream,
             };
-            step.trace(id, index as i64, |step, arguments| {
-                let all = [&[stream], &arguments[..]].concat();
-                step.call(gpu_symbols::TRACE, &all, None);
-            })?;
+            step.trace(
+                id,
+                index as i64,
+                |step, arguments| {
+                    let all = [&[stream], &arguments[..]].concat();
+                    step.call(gpu_symbols::TRACE, &all, None);
+                },
+                |_| {},
+            )?;
         }
         if crate::order::loss(part.graph).is_some() {
             step.call(

@@ -197,12 +197,13 @@ impl<'c> Step<'c, '_> {
     }
 
     /// Shows every floating-point result to the runtime when it asks for it: `show_output` calls it with context, node,
-    /// output, data and number of elements.
+    /// output, data and number of elements, and `then` stands behind the last output.
     pub fn trace(
         &mut self,
         id: NodeId,
         index: i64,
         show_output: impl Fn(&mut Self, [Val<'c>; 5]),
+        then: impl FnOnce(&mut Self),
     ) -> Result<(), LowerError> {
         let node = self.graph.node(id);
         let is_source = matches!(
@@ -237,6 +238,7 @@ impl<'c> Step<'c, '_> {
             let output = self.e.index(syncbn_abi::trace_output(slot as u32, element_type));
             show_output(self, [self.frame.context, index, output, pointer, elements]);
         }
+        then(self);
         self.e.jump(next);
         Ok(())
     }

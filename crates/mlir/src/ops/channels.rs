@@ -42,11 +42,12 @@ pub fn per_channel<'c, P: Constants<'c>>(
             e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
                 let kept = Kept::new(e, first, count, width, channel);
                 let width = VECTORS * width;
-                rows::runs(e, image, rows, rows::FEW, |e, run| {
+                // Memory is read in order. Several rows at a time, which would share what is loaded for a channel, take
+                // twice as long.
+                rows::each(e, image, rows, |e, row| {
                     e.map(&[Extent::Fixed(count)], width, &|e, at| {
                         let prepared = kept.load(e, at[0]);
-                        let c = e.index_add(first, at[0]);
-                        run.each(e, |e, row| body(e, &prepared, &row.at(c)));
+                        body(e, &prepared, &row.at(e.index_add(first, at[0])));
                     });
                 });
             });
@@ -112,7 +113,9 @@ pub fn channel_sums<'c, P: Constants<'c>>(
                 let of_row = |e: &Emitter<'c>, i: Index<'c>, row: Row<'c>, sums: &[Val<'c>]| {
                     body(e, &kept.load(e, i), &row.at(e.index_add(first, i)), sums)
                 };
-                run.sums(e, elems, (count, width), &of_row, &|e, i, sums| totals.add(e, i, sums));
+                run.sums(e, elems, (count, width), &of_row, &|e, i, sums| {
+                    totals.add(e, i, sums)
+                });
             };
             let store = |e: &Emitter<'c>, i: Index<'c>, sums: &[Val<'c>]| {
                 store(e, e.index_add(first, i), &kept.load(e, i), sums);

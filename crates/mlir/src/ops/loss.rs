@@ -64,7 +64,7 @@ fn largest_and_sum<'c>(
 }
 
 /// Sum of `logsumexp(logits) - logits[target]` over the rank, divided by `total * positions`.
-pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
+pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
     let positions = sizes(k).1;
     let logits = k.operands[0].image();
     let target = k.operands[1].view(&[positions, 1]);
@@ -81,7 +81,7 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     };
     let store = |e: &Emitter<'c>, sum: Val<'c>| share_of_loss(k, e, positions, sum);
     if e.is_device() {
-        return e.sum_in_threads(
+        e.sum_in_threads(
             &[],
             &axes,
             Inner::Summed,
@@ -89,15 +89,18 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
             &mut add,
             &|e, _, sums| store(e, sums[0]),
         );
+        return Ok(());
     }
     let width = match lanes {
         Lanes::Classes => 1,
         Lanes::Pixels => k.width(Elem::F64),
     };
-    if let Some(memory) = k.partials {
-        let row = (positions, width, sizes(k).0);
-        sum_in_parts(e, memory, batch, row, &mut add, &store);
-    }
+    let memory = k
+        .partials
+        .ok_or("a loss has no memory for sums of parts; its graph has changed since they were counted")?;
+    let row = (positions, width, sizes(k).0);
+    sum_in_parts(e, memory, batch, row, &mut add, &store);
+    Ok(())
 }
 
 /// Stores `sum / (total * terms)`: the rank's share of a mean with `terms` terms a sample.

@@ -29,7 +29,7 @@ use stage::Stage;
 use target::{Target, Types};
 
 fn one<'a>(emit: impl for<'c> Fn(&Kernel<'c>, &Emitter<'c>) + 'a) -> Vec<Stage<'a>> {
-    vec![Stage::new(emit).divided()]
+    vec![Stage::new(emit)]
 }
 
 /// The stages of an operator. Sources and collectives have none: a step reads the former in place and calls the runtime
@@ -66,7 +66,7 @@ pub fn stages<'a>(op: &'a Op, target: &dyn Target, types: &Types) -> Result<Vec<
         Op::AveragePoolBackward(p) => one(move |k, e| pool::average_backward(p, k, e)),
         Op::Resize(r) => one(move |k, e| resize::forward(r, k, e)),
         Op::ResizeBackward(r) => one(move |k, e| resize::backward(r, k, e)),
-        Op::SoftmaxCrossEntropy(_) => one(loss::cross_entropy),
+        Op::SoftmaxCrossEntropy(_) => vec![Stage::fallible(loss::cross_entropy)],
         Op::SoftmaxCrossEntropyBackward(_) => one(loss::cross_entropy_backward),
         Op::MeanSquaredError(_) => one(loss::squared_error),
         Op::MeanSquaredErrorBackward(_) => one(loss::squared_error_backward),

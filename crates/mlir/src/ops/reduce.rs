@@ -5,7 +5,7 @@ use syncbn_ir::ops::{Reduce, ReduceFunction};
 
 use super::kernel::{Kernel, VECTORS, fixed, strides};
 use super::parts::{LEAST_ROWS, Partials, Parts};
-use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
+use crate::emit::{Elem, Emitter, Extent, Finish, Index, Inner, Val};
 
 /// An axis, or several neighbours in memory that are all reduced or all kept.
 struct Axis<'c> {
@@ -103,14 +103,17 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
     );
 }
 
+/// Adds a term to sums.
+type Add<'c, 'b> = &'b dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>;
+
 /// The sums for each channel in parts, which threads share.
 fn in_parts<'c>(
     e: &Emitter<'c>,
     (partials, channels): (&Partials<'c>, i64),
     summed: &[Extent<'c>],
     width: usize,
-    add: &dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]) -> Vec<Val<'c>>,
-    finish: &dyn Fn(&Emitter<'c>, &[Index<'c>], &[Val<'c>]),
+    add: Add<'c, '_>,
+    finish: Finish<'c, '_>,
 ) {
     let first = Index::constant(0);
     let parts = Parts::of(e, e.indices(summed), LEAST_ROWS);

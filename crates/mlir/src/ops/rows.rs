@@ -1,5 +1,5 @@
 //! Walking through rows of channels on the CPU: memory is read in order, and what belongs to a channel stands in arrays
-//! of the function's own that stay in the cache.
+//! that stay in the cache. Those are the function's own, but for the sums of parts, which the rank's threads share.
 
 use std::cell::RefCell;
 
@@ -11,10 +11,6 @@ use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
 pub const MOST_CHANNELS: i64 = 2048;
 /// Rows that are summed in the element type. Longer runs would lose digits, shorter ones time.
 pub const RUN: i64 = 64;
-
-/// Rows that share what is loaded for their channels. With more than one, memory would be read in pieces of several rows in
-/// turn, which takes twice as long as reading it in order, while channels' constants are in the first cache anyway.
-pub const FEW: i64 = 1;
 
 /// Values that are the same for all elements of a channel.
 pub trait Constants<'c> {
@@ -159,14 +155,6 @@ impl<'c> Run<'c> {
         e.convert(e.sub(self.high, self.low), Elem::F64)
     }
 
-    /// `body` for every row.
-    pub fn each(&self, e: &Emitter<'c>, body: impl FnOnce(&Emitter<'c>, Row<'c>)) {
-        e.for_range(self.low, self.high, 1, &[], |e, i, _| {
-            body(e, row(e, self.image, Index::uniform(i)));
-            Vec::new()
-        });
-    }
-
     /// Sums over the rows for each of `count` channels, in element types of their own: `add` adds what stands in a row at the
     /// place of a channel, and `finish` gets the place and its sums.
     pub fn sums(
@@ -190,13 +178,16 @@ impl<'c> Run<'c> {
             arrays.iter().map(|array| e.load(array, at, None)).collect()
         };
         let store = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
-            arrays.iter().zip(sums).for_each(|(array, &sum)| e.store(array, at, sum));
+            arrays
+                .iter()
+                .zip(sums)
+                .for_each(|(array, &sum)| e.store(array, at, sum));
         };
         e.map(&channels, width, &|e, at| {
             let zeros: Vec<Val<'c>> = elems.iter().map(|&elem| e.zero(elem)).collect();
             store(e, at, &zeros);
         });
-        self.each(e, |e, row| {
+        each(e, self.image, [self.low, self.high], |e, row| {
             e.map(&channels, width, &|e, at| {
                 let sums = add(e, at[0], row, &load(e, at));
                 store(e, at, &sums);
@@ -220,6 +211,16 @@ impl<'c> Run<'c> {
             body(e, row(e, self.image, Index::uniform(i)), inner)
         })
     }
+}
+
+/// `body` for each of these rows, in order.
+pub fn each<'c>(
+    e: &Emitter<'c>,
+    image: Image<'c>,
+    [first, end]: [Val<'c>; 2],
+    body: impl FnOnce(&Emitter<'c>, Row<'c>),
+) {
+    e.each_in(first, end, |e, i| body(e, row(e, image, Index::uniform(i))));
 }
 
 /// `body` for runs of up to `most` of these rows, in order.

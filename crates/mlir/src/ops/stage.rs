@@ -12,9 +12,6 @@ type Emit<'a> = Box<dyn for<'c> Fn(&Kernel<'c>, &Emitter<'c>) -> Result<(), Stri
 /// threads share a sum is two kernels ([`Emitter::sum_in_threads`]).
 pub struct Stage<'a> {
     emit: Emit<'a>,
-    /// Whether it divides its work between the threads of a team; if not, one thread does all of it. A GPU's stages have
-    /// no team.
-    pub divides: bool,
     /// What is known of its kernel before it is emitted.
     pub plan: Option<Plan>,
 }
@@ -45,16 +42,7 @@ impl<'a> Stage<'a> {
     ) -> Stage<'a> {
         Stage {
             emit: Box::new(emit),
-            divides: false,
             plan: None,
-        }
-    }
-
-    /// The same, dividing its work between the threads of a team.
-    pub fn divided(self) -> Stage<'a> {
-        Stage {
-            divides: true,
-            ..self
         }
     }
 

@@ -1,6 +1,6 @@
 //! Work that threads divide: blocks with some items each, the last of a thread's blocks being shared with the next thread.
 
-use crate::emit::{Emitter, Val};
+use crate::emit::{Compare, Emitter, Val};
 
 /// This thread's items of all blocks' items, counted through.
 pub struct Items<'c> {
@@ -26,7 +26,9 @@ impl<'c> Items<'c> {
         }
         let size = e.index(self.per_block);
         let first = e.div(low, size);
+        // A thread without items has no block either.
         let end = e.div(e.add(high, e.index(self.per_block - 1)), size);
+        let end = e.select(e.compare(Compare::Lt, low, high), end, first);
         e.each_in(first, end, |e, block| {
             let begin = e.mul(block, size);
             let from = e.max(e.sub(low, begin), e.index(0));

@@ -184,6 +184,10 @@ fn arenas(lines: &mut Lines, model: &Model) {
         ("training step, a rank", arenas.train_step),
         ("inference step, a rank", arenas.infer_step),
     ];
+    if model.threads {
+        sizes.push(("parts of sums, a rank", arenas.partials));
+        sizes.push(("a further thread", arenas.scratch));
+    }
     if let Some(gpu) = &model.gpu {
         sizes.push(("training constants", gpu.train_constants));
         sizes.push(("inference constants", gpu.infer_constants));
