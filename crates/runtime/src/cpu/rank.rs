@@ -112,7 +112,7 @@ impl Rank {
             .collect::<Result<_>>()?;
         inputs.push(batch(target_bytes(model))?);
         let when = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
-        let scratch = arenas.scratch.next_multiple_of(ALIGNMENT as u64);
+        let scratch = arenas.scratch.next_multiple_of(ALIGNMENT);
         Ok(Rank {
             threads: Threads::start(&context, spin)?,
             context,
