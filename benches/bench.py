@@ -228,6 +228,7 @@ def parse():
     parser.add_argument("--compiler", default=ROOT / "target/release/syncbn-compile", type=pathlib.Path)
     parser.add_argument("--flags", default="", help="more flags for the compiler")
     parser.add_argument("--output", default=ROOT / "target/bench", type=pathlib.Path)
+    parser.add_argument("--more", action="store_true", help="keep the results of earlier runs in the same folder")
     parser.add_argument("--write", action="store_true", help="put the table and the plot into docs/")
     options = parser.parse_args()
     quick = options.size == "quick"
@@ -248,13 +249,22 @@ def parse():
     return options
 
 
+def kept(options, earlier):
+    """Results of earlier runs, but for what is measured anew."""
+    modes, threads = options.modes.split(","), [int(t) for t in options.threads.split(",")]
+    results = [Result(**fields) for fields in earlier]
+    anew = lambda r: (r.network, r.batch, r.pixels) in options.sizes and r.mode in modes and r.threads in threads
+    return [r for r in results if not anew(r)]
+
+
 def main():
     options = parse()
     raise_priority()
     import networks
 
     options.output.mkdir(parents=True, exist_ok=True)
-    about, results = machine(), []
+    about, record = machine(), options.output / "results.json"
+    results = kept(options, json.loads(record.read_text())["results"]) if options.more and record.exists() else []
     for size in options.sizes:
         network, batch, pixels = size
         model = options.output / f"{network}_{batch}_{pixels}.onnx"
@@ -265,8 +275,8 @@ def main():
             for threads in (int(t) for t in options.threads.split(",")):
                 print(f"{network}, batch {batch}, {pixels} px, {mode}, {threads} thread(s)", flush=True)
                 results += workload(options, model, binary, mode, threads, size)
-                record = {"machine": about, "results": [dataclasses.asdict(r) for r in results]}
-                (options.output / "results.json").write_text(json.dumps(record))
+                both = {"machine": about, "results": [dataclasses.asdict(r) for r in results]}
+                record.write_text(json.dumps(both))
     text = report.table(about, results, OURS)
     print(text)
     plot = options.output / "bench.svg"
