@@ -255,7 +255,7 @@ impl<'c> Sum<'_, 'c> {
             vectors: (0..columns.vectors).map(|v| v * f.vector()).collect(),
             lanes,
             last: lanes,
-            next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next {
+            next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next::Rows {
                 distance: pixels * panel.column,
                 row: panel.column,
             }),

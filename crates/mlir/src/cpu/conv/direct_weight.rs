@@ -8,7 +8,7 @@ use super::Blocking;
 use super::columns::{self, Columns, each_columns};
 use super::filter::{Filter, ragged_in};
 use super::panel::{Copy, Source};
-use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::cpu::product::microkernel::{Next, Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
 use crate::ops::window::spatial;
@@ -85,6 +85,16 @@ struct Gradient<'c> {
     filter: Filter<'c>,
 }
 
+/// The input that a block reads: a copy, or the image itself.
+#[derive(Clone, Copy)]
+struct Left<'c> {
+    rows: Copy<'c>,
+    /// Elements from an image to the next one.
+    image: i64,
+    /// Elements to what the next block reads, if it lies alike.
+    next: Option<i64>,
+}
+
 /// A block of rows of some images.
 #[derive(Clone, Copy)]
 struct Block<'c> {
@@ -92,6 +102,10 @@ struct Block<'c> {
     images: Val<'c>,
     /// Number of rows.
     rows: Val<'c>,
+    /// The input there.
+    left: Left<'c>,
+    /// Where gradients are packed.
+    packed: Pointer<'c>,
     /// The first element of the first row of `dy`.
     dy: Pointer<'c>,
     /// Whether sums begin with this block.
@@ -108,6 +122,7 @@ impl<'c> Gradient<'c> {
             self.blocking.own,
             self.blocking.lanes,
         );
+        let in_place = copy.is_image(&phases, &self.source);
         let part = self.part(e);
         let [depth, height, width] = [0, 1, 2].map(|axis| self.phase[axis].outputs);
         let zero = e.index(0);
@@ -122,11 +137,26 @@ impl<'c> Gradient<'c> {
             let images = e.sub(end, n0);
             e.each_of(depth, |e, z| {
                 e.for_range(e.index(0), e.index(height), self.rows, &[], |e, y, _| {
-                    e.each_in(e.index(0), images, |e, i| {
-                        let image = e.advance(self.source.pointer, e.add(n0, i), self.source.sample());
-                        let at = e.advance(copy.pointer, i, copy.panel.elements());
-                        copy.fill_channels(e, at, &self.source, image, [z, y], part.channels);
-                    });
+                    let image = e.advance(self.source.pointer, n0, self.source.sample());
+                    let left = match in_place {
+                        true => Left {
+                            rows: copy.of_image(e, image, &self.source, [z, y]),
+                            image: self.source.sample(),
+                            next: Some(self.images * self.rows * width * self.source.channels),
+                        },
+                        false => Left {
+                            rows: copy,
+                            image: copy.panel.elements(),
+                            next: None,
+                        },
+                    };
+                    if !in_place {
+                        e.each_in(e.index(0), images, |e, i| {
+                            let image = e.advance(image, i, self.source.sample());
+                            let at = e.advance(copy.pointer, i, left.image);
+                            copy.fill_channels(e, at, &self.source, image, [z, y], part.channels);
+                        });
+                    }
                     let until = e.min(e.add(y, e.index(self.rows)), e.index(height));
                     let row = e.add(e.mul(n0, e.index(depth)), z);
                     let row = e.add(e.mul(row, e.index(height)), y);
@@ -134,10 +164,12 @@ impl<'c> Gradient<'c> {
                     let block = Block {
                         images,
                         rows: e.sub(until, y),
+                        left,
+                        packed: e.shift(copy.pointer, self.images * copy.panel.elements()),
                         dy: e.advance(self.dy, row, width * self.filter.outputs),
                         first: e.compare(Compare::Eq, begins, e.index(0)),
                     };
-                    self.block(e, &copy, block, part);
+                    self.block(e, block, part);
                     Vec::new()
                 });
             });
@@ -183,12 +215,12 @@ impl<'c> Gradient<'c> {
     }
 
     /// Adds what the block says of the part's weights.
-    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>, part: Part<'c>) {
+    fn block(&self, e: &Emitter<'c>, block: Block<'c>, part: Part<'c>) {
         let outputs = self.filter.outputs / self.groups;
         let of_group = |e: &Emitter<'c>, group: Val<'c>| {
             each_columns(e, &self.blocking, (outputs, part.columns), group, |e, columns| {
                 let first = e.add(e.mul(group, e.index(outputs)), columns.first);
-                self.columns(e, copy, (block, part), Columns { first, ..columns });
+                self.columns(e, (block, part), Columns { first, ..columns });
             });
         };
         match part.groups {
@@ -198,13 +230,7 @@ impl<'c> Gradient<'c> {
     }
 
     /// Of the weights of some vectors of output channels.
-    fn columns(
-        &self,
-        e: &Emitter<'c>,
-        copy: &Copy<'c>,
-        (block, part): (Block<'c>, Part<'c>),
-        columns: Columns<'c>,
-    ) {
+    fn columns(&self, e: &Emitter<'c>, (block, part): (Block<'c>, Part<'c>), columns: Columns<'c>) {
         let Columns {
             first,
             vectors,
@@ -212,10 +238,10 @@ impl<'c> Gradient<'c> {
             ..
         } = columns;
         let [az, ay, ax] = self.phase;
-        let (panel, f) = (&copy.panel, &self.filter);
-        let left = e.advance(copy.pointer, e.mul(group, e.index(self.channels)), 1);
+        let (panel, f) = (&block.left.rows.panel, &self.filter);
+        let left = e.advance(block.left.rows.pointer, e.mul(group, e.index(self.channels)), 1);
         let to = e.advance(f.pointer, first, f.vector() / self.blocking.lanes as i64);
-        let packed = self.pack(e, copy, block, columns);
+        let packed = self.pack(e, block, columns);
         e.each_of(az.taps, |e, tz| {
             e.each_of(ay.taps, |e, ty| {
                 let left = e.advance(
@@ -233,7 +259,7 @@ impl<'c> Gradient<'c> {
                         vectors: (0..vectors).map(|v| v * self.blocking.lanes as i64).collect(),
                         lanes: self.blocking.lanes,
                         last: self.blocking.lanes,
-                        next: None,
+                        next: block.left.next.map(|distance| Next::Steps { distance }),
                     };
                     self.tile(e, panel, (block, packed), &tile, to, &weights);
                 };
@@ -262,12 +288,12 @@ impl<'c> Gradient<'c> {
 
     /// Copies the gradients that a column of tiles meets to where they are neighbours: positions are often as far apart as the
     /// sets of a cache repeat.
-    fn pack(&self, e: &Emitter<'c>, copy: &Copy<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
+    fn pack(&self, e: &Emitter<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
         let [az, ay, ax] = self.phase.map(|axis| axis.outputs);
         let lanes = self.blocking.lanes as i64;
         let position = columns.vectors * lanes;
         let packed = Packed {
-            pointer: e.shift(copy.pointer, self.images * copy.panel.elements()),
+            pointer: block.packed,
             position,
             row: ax * position,
         };
@@ -288,6 +314,8 @@ impl<'c> Gradient<'c> {
                     };
                     let value = e.read_first(from, v * lanes, self.blocking.lanes, active);
                     e.write(to, v * lanes, value);
+                    // The next column's are far apart, which the processor does not foresee.
+                    e.prefetch(from, position + v * lanes, false);
                 }
             });
         });
@@ -333,7 +361,7 @@ impl<'c> Gradient<'c> {
         let loops = [
             Turns {
                 count: Extent::Batch(block.images),
-                left: panel.elements(),
+                left: block.left.image,
                 right: self.rows * packed.row,
             },
             Turns {

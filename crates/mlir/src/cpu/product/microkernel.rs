@@ -47,13 +47,22 @@ pub struct Tile<'c> {
     pub next: Option<Next>,
 }
 
-/// Elements of the left operand that a later tile reads: rows that are alike, and lie in memory as no processor foresees.
+/// Elements of the left operand that a later tile reads, which lie in memory as no processor foresees. `distance` are the
+/// elements from this tile to it.
 #[derive(Debug, Clone, Copy)]
-pub struct Next {
-    /// Elements from this tile to it.
-    pub distance: i64,
-    /// Elements from a row to the next one.
-    pub row: i64,
+pub enum Next {
+    /// Each row reads neighbours, and rows are `row` elements apart.
+    Rows {
+        /// Elements to the later tile.
+        distance: i64,
+        /// Elements from a row to the next one.
+        row: i64,
+    },
+    /// Rows are neighbours, and steps are apart.
+    Steps {
+        /// Elements to the later tile.
+        distance: i64,
+    },
 }
 
 /// Bytes of a line of the cache.
@@ -107,7 +116,7 @@ impl<'c> Tile<'c> {
         let sums = e.for_range(low, high, UNROLL, sums, |e, i, sums| {
             let tile = self.moved(e, i, turns);
             if let Some(next) = self.next {
-                tile.fetch(e, next, i);
+                tile.fetch(e, next, turns, i);
             }
             several(e, &tile, UNROLL, sums)
         });
@@ -115,15 +124,20 @@ impl<'c> Tile<'c> {
         several(e, &rest, count - whole, &sums)
     }
 
-    /// Fetches the lines that begin about `i` elements behind the rows' first ones: those of some rows in each turn, so that
-    /// all are asked for by the end of a line.
-    fn fetch(&self, e: &Emitter<'c>, next: Next, i: Val<'c>) {
-        let turns = (LINE / self.left.elem.bytes() / UNROLL).max(1);
-        let some = (self.rows.len() as i64 + turns - 1) / turns;
-        let turn = e.rem(e.div(i, e.index(UNROLL)), e.index(turns));
-        let first = e.advance(e.shift(self.left, next.distance), turn, some * next.row);
-        for row in 0..some {
-            e.prefetch(first, row * next.row, false);
+    /// Fetches what a later tile reads in a written-out turn, the one of step `i`. Of rows of neighbours a turn asks for those
+    /// of some rows, so that all are asked for by the end of a line.
+    fn fetch(&self, e: &Emitter<'c>, next: Next, turns: Turns<'c>, i: Val<'c>) {
+        match next {
+            Next::Rows { distance, row } => {
+                let parts = (LINE / self.left.elem.bytes() / UNROLL).max(1);
+                let some = (self.rows.len() as i64 + parts - 1) / parts;
+                let part = e.rem(e.div(i, e.index(UNROLL)), e.index(parts));
+                let first = e.advance(e.shift(self.left, distance), part, some * row);
+                (0..some).for_each(|r| e.prefetch(first, r * row, false));
+            }
+            Next::Steps { distance } => {
+                (0..UNROLL).for_each(|step| e.prefetch(self.left, distance + step * turns.left, false));
+            }
         }
     }
 
