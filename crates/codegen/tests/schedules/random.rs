@@ -9,7 +9,7 @@ use crate::harness::{BOUND, run, widths};
 use crate::module::Case;
 
 /// How many convolutions there are if the environment does not say.
-const FEW: u64 = 150;
+const USUAL: u64 = 1000;
 /// Convolutions that are compiled at a time.
 const AT_A_TIME: usize = 25;
 
@@ -131,7 +131,7 @@ fn fits(case: &Case) -> bool {
 #[test]
 fn random_convolutions_agree_in_all_directions() {
     let given = std::env::var("SYNCBN_RANDOM_CONVOLUTIONS").ok();
-    let count = given.and_then(|text| text.parse().ok()).unwrap_or(FEW);
+    let count = given.and_then(|text| text.parse().ok()).unwrap_or(USUAL);
     let seeds: Vec<u64> = (0..count).collect();
     println!("convolutions of seeds 0 to {}", count.saturating_sub(1));
     for (i, seeds) in seeds.chunks(AT_A_TIME).enumerate() {
