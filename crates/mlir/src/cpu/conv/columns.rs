@@ -1,7 +1,8 @@
 //! Output channels in vectors, as many as a register tile has.
 
 use super::Blocking;
-use crate::emit::{Compare, Emitter, Val};
+use super::filter::ragged_in;
+use crate::emit::{Emitter, Val};
 
 /// Vectors of output channels that a tile has.
 #[derive(Clone, Copy)]
@@ -32,30 +33,14 @@ pub fn each_columns<'c>(
 ) {
     let lanes = blocking.lanes as i64;
     let size = lanes * blocking.vectors;
-    let whole = channels / size;
-    let full = |e: &Emitter<'c>, i: Val<'c>| {
+    ragged_in(e, (channels, part), size, &|e, i, count| {
+        let vectors = (count as i64 + lanes - 1) / lanes;
         let columns = Columns {
             first: e.mul(i, e.index(size)),
-            vectors: blocking.vectors,
-            last: lanes as usize,
+            vectors,
+            last: count - (vectors - 1) as usize * blocking.lanes,
             group,
         };
         body(e, columns);
-    };
-    match part {
-        Some([low, high]) if whole > 0 => e.each_in(low, e.min(high, e.index(whole)), full),
-        _ => e.each_of(whole, full),
-    }
-    let rest = channels - whole * size;
-    if rest > 0 {
-        let vectors = (rest + lanes - 1) / lanes;
-        let columns = Columns {
-            first: e.index(whole * size),
-            vectors,
-            last: (rest - (vectors - 1) * lanes) as usize,
-            group,
-        };
-        let is_in = part.map(|[_, high]| e.compare(Compare::Gt, high, e.index(whole)));
-        e.where_inside(is_in, |e| body(e, columns));
-    }
+    });
 }
