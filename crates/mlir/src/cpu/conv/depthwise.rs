@@ -9,7 +9,7 @@ use syncbn_ir::schedule::axis::{
 
 use super::epilogue::Epilogue;
 use super::filter::ragged_in;
-use super::items::Items;
+use super::items::{Items, place};
 use super::panel::{Copy, Source};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor, fixed};
@@ -114,9 +114,7 @@ impl<'a, 'c> Sum<'a, 'c> {
         let vectors = (self.channels + lanes - 1) / lanes;
         let items = Items::new(e, e.mul(e.mul(n, depth), blocks), vectors);
         items.each(e, |e, block, part| {
-            let (slice, y) = (e.div(block, blocks), e.rem(block, blocks));
-            let (n, z) = (e.div(slice, depth), e.rem(slice, depth));
-            let y = e.mul(y, e.index(self.rows));
+            let [n, z, y] = place(e, block, [depth, blocks], self.rows);
             let image = e.advance(self.source.pointer, n, self.source.sample());
             self.copy.fill(e, self.copy.pointer, &self.source, image, [z, y]);
             let end = e.min(e.add(y, e.index(self.rows)), e.index(height));

@@ -10,7 +10,7 @@ use super::Blocking;
 use super::columns::{self, Columns, each_columns};
 use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
-use super::items::Items;
+use super::items::{Items, place};
 use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Next, Tile, Turns};
 use crate::emit::{Compare, Emitter, Pointer, Val};
@@ -111,9 +111,7 @@ impl<'c> Sum<'_, 'c> {
         let items = Items::new(e, e.mul(slices, blocks), self.items());
         let in_place = copy.is_image(&self.phases, &self.source);
         items.each(e, |e, block, part| {
-            let (slice, y) = (e.div(block, blocks), e.rem(block, blocks));
-            let (n, z) = (e.div(slice, depth), e.rem(slice, depth));
-            let y = e.mul(y, e.index(rows_of_block));
+            let [n, z, y] = place(e, block, [depth, blocks], rows_of_block);
             let image = e.advance(self.source.pointer, n, self.source.sample());
             let copy = match in_place {
                 true => copy.of_image(e, image, &self.source, [z, y]),

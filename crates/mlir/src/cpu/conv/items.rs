@@ -37,3 +37,11 @@ impl<'c> Items<'c> {
         });
     }
 }
+
+/// Sample, slice and first row of a block of rows, where each slice has so many blocks of `rows` rows and each sample `depth`
+/// slices.
+pub fn place<'c>(e: &Emitter<'c>, block: Val<'c>, [depth, blocks]: [Val<'c>; 2], rows: i64) -> [Val<'c>; 3] {
+    let (slice, in_slice) = (e.div(block, blocks), e.rem(block, blocks));
+    let (n, z) = (e.div(slice, depth), e.rem(slice, depth));
+    [n, z, e.mul(in_slice, e.index(rows))]
+}
