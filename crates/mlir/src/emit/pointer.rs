@@ -8,6 +8,9 @@ use melior::ir::attribute::TypeAttribute;
 
 use super::{Elem, Emitter, Val};
 
+/// Bytes of a line of the cache.
+pub const LINE: i64 = 64;
+
 /// An address of elements.
 #[derive(Debug, Clone, Copy)]
 pub struct Pointer<'c> {

@@ -107,8 +107,8 @@ pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &Emitter<'c>) {
         width,
         &|e, c| statistics.channel(e, c),
         &|e, channel, at| {
-            let v = e.load(&xb, at, None);
-            let r = residual.as_ref().map(|r| e.load(r, at, None));
+            let v = e.load_stream(&xb, at);
+            let r = residual.as_ref().map(|r| e.load_stream(r, at));
             let mut z = channel.affine(e, channel.deviation(e, v), r);
             if let Some(f) = op.activation {
                 z = e.unary(f, z);
@@ -141,7 +141,7 @@ pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &Emitter<'c>) {
         }
     };
     per_channel(e, image, k.width(elem), &prepare, &|e, channel, at| {
-        let v = e.load(&xb, at, None);
+        let v = e.load_stream(&xb, at);
         let z = channel.affine(e, channel.deviation(e, v), None);
         e.store(&yb, at, z);
     });

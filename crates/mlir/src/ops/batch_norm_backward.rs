@@ -37,13 +37,13 @@ impl<'c> Backward<'c> {
 
     /// The deviation of `x` from the mean, and `dz`, at an index.
     fn at(&self, e: &Emitter<'c>, channel: &Channel<'c>, at: &[Index<'c>]) -> (Val<'c>, Val<'c>) {
-        let x = e.load(&self.x, at, None);
+        let x = e.load_stream(&self.x, at);
         let d = channel.deviation(e, x);
-        let dy = e.load(&self.dy, at, None);
+        let dy = e.load_stream(&self.dy, at);
         let Some(f) = self.activation else {
             return (d, dy);
         };
-        let residual = self.residual.as_ref().map(|r| e.load(r, at, None));
+        let residual = self.residual.as_ref().map(|r| e.load_stream(r, at));
         let z = channel.affine(e, d, residual);
         (d, e.unary_backward(f, z, dy))
     }

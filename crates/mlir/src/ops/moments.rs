@@ -83,7 +83,7 @@ fn moments_of_rows<'c>(
             let base = |e: &Emitter<'c>, c: Index<'c>| e.load(x, &row.at(c), None);
             let of_row = |e: &Emitter<'c>, i: Index<'c>, row: rows::Row<'c>, sums: &[Val<'c>]| {
                 let c = e.index_add(first, i);
-                let (v, base) = (e.load(x, &row.at(c), None), base(e, c));
+                let (v, base) = (e.load_stream(x, &row.at(c)), base(e, c));
                 let term = e.sub(e.convert(v, inner), e.convert(base, inner));
                 let d = e.sub(v, base);
                 vec![e.add(sums[0], term), e.fma(d, d, sums[1])]

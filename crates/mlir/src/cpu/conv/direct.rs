@@ -12,7 +12,7 @@ use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
 use super::items::{Items, place};
 use super::panel::{Copy, Source};
-use crate::cpu::product::microkernel::{Next, Tile, Turns};
+use crate::cpu::product::microkernel::{Next, Results, Tile, Turns};
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor, fixed};
 use crate::ops::window::spatial;
@@ -246,6 +246,8 @@ impl<'c> Sum<'_, 'c> {
         );
         // The vectors of `lanes` channels stand one behind another.
         let right = e.advance(e.shift(f.pointer, begin), channel, f.vector() / lanes as i64);
+        let target = Pointer::new(self.target.pointer, self.target.memory_elem());
+        let start = e.add(at, e.mul(first, e.index(ax.out_step * f.outputs)));
         let tile = Tile {
             left,
             rows: (0..pixels).map(|p| p * ax.in_step * panel.column).collect(),
@@ -256,6 +258,10 @@ impl<'c> Sum<'_, 'c> {
             next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next::Rows {
                 distance: pixels * panel.column,
                 row: panel.column,
+            }),
+            results: Some(Results {
+                first: e.advance(target, start, 1),
+                row: ax.out_step * f.outputs,
             }),
         };
         let turns = |axis: &Axis, left: i64, stride: i64| {
@@ -271,15 +277,6 @@ impl<'c> Sum<'_, 'c> {
             false => {
                 loops.push(turns(ax, panel.column, strides[2]));
                 loops.push(Turns::fixed(self.reduced, 1, lanes as i64));
-            }
-        }
-        let target = Pointer::new(self.target.pointer, self.target.memory_elem());
-        let start = e.add(at, e.mul(first, e.index(ax.out_step * f.outputs)));
-        // Results are far apart, which the processor does not foresee; they come while the sums are taken.
-        let ahead = e.advance(target, start, 1);
-        for p in 0..pixels {
-            for v in 0..columns.vectors {
-                e.prefetch(ahead, p * ax.out_step * f.outputs + v * lanes as i64, true);
             }
         }
         let zeros = tile.zeros(e);

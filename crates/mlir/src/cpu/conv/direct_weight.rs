@@ -260,6 +260,7 @@ impl<'c> Gradient<'c> {
                         lanes: self.blocking.lanes,
                         last: self.blocking.lanes,
                         next: block.left.next.map(|distance| Next::Steps { distance }),
+                        results: None,
                     };
                     self.tile(e, panel, (block, packed), &tile, to, &weights);
                 };

@@ -4,7 +4,7 @@
 //! Convolutions in all directions, the products of Winograd's algorithm and matrix products differ in the addresses
 //! alone.
 
-use crate::emit::{Emitter, Extent, Pointer, Val};
+use crate::emit::{Emitter, Extent, LINE, Pointer, Val};
 
 /// A loop of a reduction.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,17 @@ pub struct Tile<'c> {
     pub last: usize,
     /// What is fetched into the cache meanwhile.
     pub next: Option<Next>,
+    /// Where the sums go, if that is fetched meanwhile too.
+    pub results: Option<Results<'c>>,
+}
+
+/// Where the sums of a tile go: lines too far apart for a processor to foresee.
+#[derive(Debug, Clone, Copy)]
+pub struct Results<'c> {
+    /// That of the first row and vector.
+    pub first: Pointer<'c>,
+    /// Elements from a row to the next one.
+    pub row: i64,
 }
 
 /// Elements of the left operand that a later tile reads, which lie in memory as no processor foresees. `distance` are the
@@ -64,9 +75,6 @@ pub enum Next {
         distance: i64,
     },
 }
-
-/// Bytes of a line of the cache.
-const LINE: i64 = 64;
 
 /// Turns of the innermost loop that are written out. More makes LLVM's scheduler move loads so far ahead that
 /// accumulators spill.
@@ -109,6 +117,9 @@ impl<'c> Tile<'c> {
             })
         };
         if count <= 2 * UNROLL {
+            if let Some(results) = self.results {
+                (0..self.rows.len() as i64).for_each(|row| self.fetch_result(e, results, row));
+            }
             return several(e, self, count, sums);
         }
         let whole = count / UNROLL * UNROLL;
@@ -117,6 +128,9 @@ impl<'c> Tile<'c> {
             let tile = self.moved(e, i, turns);
             if let Some(next) = self.next {
                 tile.fetch(e, next, turns, i);
+            }
+            if let Some(results) = self.results {
+                self.fetch_results(e, results, i, whole / UNROLL);
             }
             several(e, &tile, UNROLL, sums)
         });
@@ -139,6 +153,23 @@ impl<'c> Tile<'c> {
                 (0..UNROLL).for_each(|step| e.prefetch(self.left, distance + step * turns.left, false));
             }
         }
+    }
+
+    /// Fetches some of the rows of results in each of the written-out turns, the one of step `i` here: all at once they would
+    /// wait for each other.
+    fn fetch_results(&self, e: &Emitter<'c>, results: Results<'c>, i: Val<'c>, turns: i64) {
+        let rows = self.rows.len() as i64;
+        let parts = 1 << rows.min(turns).max(1).ilog2();
+        let some = (rows + parts - 1) / parts;
+        let part = e.rem(e.div(i, e.index(UNROLL)), e.index(parts));
+        let first = e.advance(results.first, part, some * results.row);
+        let results = Results { first, ..results };
+        (0..some).for_each(|row| self.fetch_result(e, results, row));
+    }
+
+    fn fetch_result(&self, e: &Emitter<'c>, results: Results<'c>, row: i64) {
+        (0..self.vectors.len() as i64)
+            .for_each(|v| e.prefetch(results.first, row * results.row + v * self.lanes as i64, true));
     }
 
     fn moved(&self, e: &Emitter<'c>, by: Val<'c>, turns: Turns<'c>) -> Tile<'c> {

@@ -234,6 +234,7 @@ impl<'c> Convolution<'c> {
                         lanes: b.lanes,
                         last: b.lanes,
                         next: None,
+                        results: None,
                     };
                     let mut sums = tile.zeros(e);
                     if whole > 0 {
