@@ -39,11 +39,7 @@ impl Candidate for Direct {
         let (conv, Schedule::Direct(s)) = (problem.convolution()?, schedule) else {
             return None;
         };
-        let tile = Tile {
-            pixels: s.pixels,
-            rows: 1,
-            vectors: s.vectors,
-        };
+        let tile = Tile::new(s.pixels, s.vectors);
         let copies = Copies::of_direct(conv, s.pixels)?;
         let copied = copying(problem, &copies, s.rows as i64);
         Some(Cost {
@@ -114,17 +110,17 @@ const LEAST_TERMS: usize = 256;
 
 /// The register tile of a convolution that slides a window.
 pub fn tile(problem: &Problem, conv: &Convolution) -> Tile {
-    let vectors = vectors(lane_channels(conv), problem.lanes());
     if conv.direction == Direction::BackwardWeight {
         let channels = conv.c / conv.groups.max(1);
+        let vectors = vectors(lane_channels(conv), problem.lanes());
         return Tile::for_channels(&problem.machine, channels, vectors);
     }
-    let (width, height) = row(conv);
-    Tile::for_positions(&problem.machine, width, height, vectors)
+    let columns = lane_channels(conv).div_ceil(problem.lanes());
+    Tile::for_row(&problem.machine, row(conv).0, columns)
 }
 
 /// Positions of a row of what is computed, and rows; backward data computes each phase of the stride apart.
-fn row(conv: &Convolution) -> (usize, usize) {
+pub fn row(conv: &Convolution) -> (usize, usize) {
     let sizes: Vec<usize> = match conv.direction {
         Direction::Forward | Direction::BackwardWeight => conv.output.clone(),
         Direction::BackwardData => {
@@ -137,19 +133,26 @@ fn row(conv: &Convolution) -> (usize, usize) {
     (width, height)
 }
 
-/// Cycles of all multiply-adds in register tiles.
-pub fn products(problem: &Problem, conv: &Convolution, tile: Tile, lanes: usize) -> f64 {
+/// Cycles of all multiply-adds in register tiles, where rows have `width` positions.
+pub fn products_of_rows(
+    problem: &Problem,
+    conv: &Convolution,
+    tile: Tile,
+    lanes: usize,
+    width: usize,
+) -> f64 {
     let channels = lane_channels(conv);
-    let wasted = match conv.direction {
-        Direction::BackwardWeight => waste(conv.c / conv.groups.max(1), tile.pixels),
-        Direction::Forward | Direction::BackwardData => {
-            let (width, height) = row(conv);
-            let in_row = (tile.pixels / tile.rows.max(1)).max(1);
-            waste(width, in_row) * waste(height, tile.rows)
-        }
-    };
-    let products = problem.samples as f64 * conv.multiplications() as f64 / lanes as f64;
+    let all = problem.samples as f64 * conv.multiplications() as f64;
+    if conv.direction == Direction::BackwardWeight {
+        let wasted = waste(conv.c / conv.groups.max(1), tile.pixels) * waste(channels, lanes);
+        return all / lanes as f64 * wasted * tile.cycles_per_product(&problem.machine);
+    }
     // Channels that fill no vector cost as much as those that do.
-    let wasted = wasted * waste(channels, lanes);
-    products * wasted * tile.cycles_per_product(&problem.machine)
+    let row = tile.row_cycles(&problem.machine, width, channels.div_ceil(lanes));
+    all / (width * channels).max(1) as f64 * row
+}
+
+/// The same of what slides a window over rows of an image.
+fn products(problem: &Problem, conv: &Convolution, tile: Tile, lanes: usize) -> f64 {
+    products_of_rows(problem, conv, tile, lanes, row(conv).0)
 }

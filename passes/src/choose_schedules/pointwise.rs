@@ -3,10 +3,11 @@
 //! It takes all directions and strides. It leaves alone padding and groups, which are no such product.
 
 use syncbn_ir::Schedule;
+use syncbn_ir::schedule::axis::is_short;
 use syncbn_ir::schedule::{Convolution, Direct, Direction, Pointwise as Blocking};
 
-use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
-use super::direct::rows;
+use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors};
+use super::direct::{products_of_rows, row, rows};
 use super::{Candidate, Problem};
 
 /// The candidate.
@@ -39,18 +40,8 @@ impl Candidate for Pointwise {
         let (conv, Schedule::Pointwise(Blocking(s))) = (problem.convolution()?, schedule) else {
             return None;
         };
-        let tile = Tile {
-            pixels: s.pixels,
-            rows: 1,
-            vectors: s.vectors,
-        };
-        let wasted = match conv.direction {
-            Direction::BackwardWeight => waste(conv.c, s.pixels),
-            Direction::Forward | Direction::BackwardData => waste(conv.outputs(), s.pixels),
-        };
-        let products = problem.samples as f64 * conv.multiplications() as f64 / s.lanes as f64;
-        let wasted = wasted * waste(lane_channels(conv), s.lanes);
-        let cycles = products * wasted * tile.cycles_per_product(&problem.machine);
+        let tile = Tile::new(s.pixels, s.vectors);
+        let cycles = products_of_rows(problem, conv, tile, s.lanes, width(conv, s.pixels));
         Some(Cost {
             cycles: cycles / EFFICIENCY,
             bytes: tensor_bytes(conv, problem.samples),
@@ -58,22 +49,40 @@ impl Candidate for Pointwise {
     }
 }
 
-/// Positions lie in one row, whatever the image.
+/// Positions of a row: those of a whole image where its rows are short.
+fn width(conv: &Convolution, pixels: usize) -> usize {
+    let (width, _) = row(conv);
+    let strided = conv.window.strides.iter().any(|&stride| stride != 1);
+    match !strided && is_short(width as i64, pixels as i64) {
+        true => conv.outputs(),
+        false => width,
+    }
+}
+
 fn tile(problem: &Problem, conv: &Convolution) -> Tile {
-    let mut vectors = vectors(lane_channels(conv), problem.lanes());
-    let all = lane_channels(conv).div_ceil(problem.lanes());
+    let columns = lane_channels(conv).div_ceil(problem.lanes());
     let terms = match conv.direction {
+        Direction::BackwardWeight => {
+            let vectors = vectors(lane_channels(conv), problem.lanes());
+            return Tile::for_channels(&problem.machine, conv.c, vectors);
+        }
         Direction::Forward => conv.c,
         Direction::BackwardData => conv.k,
-        Direction::BackwardWeight => usize::MAX,
     };
-    if terms <= FEW_TERMS && all > vectors && all <= problem.machine.accumulators() / LEAST_PIXELS {
-        vectors = all;
+    let machine = &problem.machine;
+    if terms <= FEW_TERMS && columns <= machine.accumulators() / LEAST_PIXELS {
+        let outputs = conv.outputs();
+        return Tile::for_positions(machine, outputs, 1, columns);
     }
-    match conv.direction {
-        Direction::BackwardWeight => Tile::for_channels(&problem.machine, conv.c, vectors),
-        Direction::Forward | Direction::BackwardData => {
-            Tile::for_positions(&problem.machine, conv.outputs(), 1, vectors)
-        }
+    // The fastest of the tiles that are so for rows as they are then.
+    let (short, long) = (row(conv).0, conv.outputs());
+    let tiles = [short, long].map(|width| Tile::for_row(machine, width, columns));
+    let cycles = |tile: &Tile| {
+        let width = width(conv, tile.pixels);
+        tile.row_cycles(machine, width, columns) / width.max(1) as f64
+    };
+    match cycles(&tiles[1]) < cycles(&tiles[0]) {
+        true => tiles[1],
+        false => tiles[0],
     }
 }

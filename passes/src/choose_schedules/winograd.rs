@@ -90,7 +90,6 @@ impl Algorithm {
     /// The blocking for a convolution.
     pub fn blocking(&self, problem: &Problem, conv: &Convolution) -> Blocking {
         let (machine, lanes) = (&problem.machine, problem.lanes());
-        let vectors = vectors(lane_channels(conv), lanes).min(2);
         let all = (tiles(conv) * problem.samples).max(1);
         let reduced = match conv.direction {
             Direction::Forward | Direction::BackwardWeight => conv.c,
@@ -104,10 +103,15 @@ impl Algorithm {
             true => MOST_TILES,
             false => (machine.l2 / 6 / bytes.max(1)).clamp(LEAST_TILES, MOST_TILES / 2),
         };
-        let most = machine.accumulators() / vectors;
-        let pixels = match conv.direction {
-            Direction::BackwardWeight => Tile::for_channels(machine, conv.c, vectors).pixels,
-            Direction::Forward | Direction::BackwardData => power_of_two(most).min(all.next_power_of_two()),
+        let columns = lane_channels(conv).div_ceil(lanes);
+        let Tile { pixels, vectors, .. } = match conv.direction {
+            Direction::BackwardWeight => {
+                let vectors = vectors(lane_channels(conv), lanes).min(2);
+                Tile::for_channels(machine, conv.c, vectors)
+            }
+            Direction::Forward | Direction::BackwardData => {
+                Tile::for_filled_row(machine, all.min(in_cache), columns)
+            }
         };
         let step = match conv.direction {
             Direction::BackwardWeight => 4,
@@ -157,9 +161,4 @@ impl Algorithm {
             bytes: tensor_bytes(conv, problem.samples),
         }
     }
-}
-
-/// The largest power of two up to `n`.
-fn power_of_two(n: usize) -> usize {
-    1 << n.max(1).ilog2()
 }

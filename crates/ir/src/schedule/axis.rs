@@ -1,6 +1,6 @@
 //! A direction of a convolution, axis by axis, as sums over taps at constant distances.
 //!
-//! `target[out_start + j*out_step] += sum over t of source[j*in_step + in_start + t*in_tap] * w[weight_start + t*weight_tap]`
+//! `target[out_start + j*out_step] += sum over t of source[(j*in_step + t*in_tap)*spread + in_start] * w[weight_start + t*weight_tap]`
 //!
 //! The result of a convolution is one such sum. The gradient for its input is one for each *phase*: each rest of a
 //! target index by the stride, since only every so many taps meet it.
@@ -16,8 +16,10 @@ pub struct Axis {
     pub out_start: i64,
     /// From one to the next.
     pub out_step: i64,
-    /// From what one reads to what the next one reads.
+    /// From what one reads to what the next one reads, in steps of `spread`.
     pub in_step: i64,
+    /// Only every so many elements of the source are read by any: the stride, where there is a single tap.
+    pub spread: i64,
     /// What the first one reads for its first tap; negative in the padding.
     pub in_start: i64,
     /// Number of taps.
@@ -33,7 +35,8 @@ pub struct Axis {
 impl Axis {
     /// Whether each element of the target is made of the one element of the source that is at the same place.
     pub fn is_plain(&self) -> bool {
-        self.taps == 1 && self.in_step == 1 && self.in_start == 0 && self.out_step == 1 && self.out_start == 0
+        let steps = [self.taps, self.in_step, self.spread, self.out_step];
+        steps == [1; 4] && [self.in_start, self.out_start] == [0; 2]
     }
 }
 
@@ -53,6 +56,7 @@ const SINGLE: Axis = Axis {
     out_start: 0,
     out_step: 1,
     in_step: 1,
+    spread: 1,
     in_start: 0,
     taps: 1,
     in_tap: 1,
@@ -65,9 +69,15 @@ pub fn forward(window: &Window, outputs: &[i64]) -> Phase {
     let mut phase = [SINGLE; 3];
     let first = 3 - outputs.len();
     for (i, &outputs) in outputs.iter().enumerate() {
+        let stride = window.strides[i] as i64;
+        let (in_step, spread) = match window.kernel[i] {
+            1 => (1, stride),
+            _ => (stride, 1),
+        };
         phase[first + i] = Axis {
             outputs,
-            in_step: window.strides[i] as i64,
+            in_step,
+            spread,
             in_start: -(window.pad_begin(i) as i64),
             taps: window.kernel[i] as i64,
             in_tap: window.dilations[i] as i64,
@@ -115,6 +125,7 @@ fn backward_axis(window: &Window, i: usize, inputs: i64, start: i64) -> Axis {
         out_start: start,
         out_step: stride,
         in_step: 1,
+        spread: 1,
         in_start: reach(last).div_euclid(stride),
         taps: taps.len() as i64,
         in_tap: dilation * step / stride,
@@ -225,8 +236,12 @@ pub fn rows_of_copy(phases: &[Phase], channels: i64, bytes: i64) -> i64 {
         .unwrap_or(near)
 }
 
-/// Sizes of input and output: those of one axis where the window takes single elements and rows are shorter than a
-/// register tile.
+/// Whether rows are so short that register tiles of `pixels` positions had better cross their ends.
+pub fn is_short(width: i64, pixels: i64) -> bool {
+    width < 2 * pixels
+}
+
+/// Sizes of input and output: those of one axis where the window takes single elements and rows are short.
 pub fn flattened(
     window: &Window,
     inputs: &[i64],
@@ -236,7 +251,7 @@ pub fn flattened(
     let ones = |v: &[usize]| v.iter().all(|&n| n == 1);
     let single = ones(&window.kernel) && ones(&window.strides) && window.pads.iter().all(|&p| p == 0);
     match outputs.last() {
-        Some(&width) if single && width < pixels && outputs.len() > 1 => {
+        Some(&width) if single && is_short(width, pixels) && outputs.len() > 1 => {
             let one = Window {
                 kernel: vec![1],
                 strides: vec![1],

@@ -14,7 +14,19 @@ pub struct Copies {
     /// What is computed apart.
     pub phases: Vec<Phase>,
     channels: i64,
+    /// Channels of a stripe, where the copy is in such.
+    stripe: Option<i64>,
     bytes: i64,
+}
+
+/// Fewer input channels than this share a register tile of backward weights with those of neighbouring taps.
+pub const FEW_CHANNELS: usize = 8;
+/// Bytes between stripes, without which all would begin in the same sets of a cache.
+pub const BETWEEN_STRIPES: i64 = 64;
+
+/// Channels of the stripes that backward weights copies its input in: those of a register tile.
+pub fn stripe(channels: usize, groups: usize, pixels: usize) -> Option<i64> {
+    (groups == 1 && channels >= FEW_CHANNELS).then_some(pixels.max(1) as i64)
 }
 
 impl Copies {
@@ -34,6 +46,10 @@ impl Copies {
                 Direction::BackwardData => conv.k as i64,
                 Direction::Forward | Direction::BackwardWeight => conv.c as i64,
             },
+            stripe: match conv.direction {
+                Direction::BackwardWeight => stripe(conv.c, conv.groups, pixels),
+                Direction::Forward | Direction::BackwardData => None,
+            },
             bytes: conv.dtype.bytes() as i64,
         })
     }
@@ -48,6 +64,7 @@ impl Copies {
                 }
             },
             channels: conv.c as i64,
+            stripe: None,
             bytes: conv.dtype.bytes() as i64,
         })
     }
@@ -60,8 +77,17 @@ impl Copies {
     /// Bytes of the copy for so many rows of outputs.
     pub fn bytes(&self, rows: i64) -> i64 {
         let rows = rows.clamp(1, self.rows().max(1));
-        let panel = Panel::new(&self.phases, rows, self.channels, self.bytes);
-        panel.elements().saturating_mul(self.bytes)
+        let width = self.stripe.unwrap_or(self.channels);
+        let panel = Panel::new(&self.phases, rows, width, self.bytes);
+        let stripes = (self.channels + width - 1) / width.max(1);
+        let bytes = panel.elements().saturating_mul(self.bytes);
+        bytes.saturating_mul(stripes)
+    }
+
+    /// Bytes between the stripes of a copy.
+    pub fn between(&self) -> i64 {
+        self.stripe
+            .map_or(0, |width| (self.channels + width - 1) / width * BETWEEN_STRIPES)
     }
 
     /// Copies of one sample where each is for so many rows.

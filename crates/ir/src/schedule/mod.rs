@@ -12,8 +12,8 @@ mod fits;
 mod workspace;
 
 pub use convolution::{Convolution, Direction, product_sizes};
-pub use copies::{Copies, MOST_COPIED, MOST_PHASES};
-pub use workspace::gap;
+pub use copies::{BETWEEN_STRIPES, Copies, FEW_CHANNELS, MOST_COPIED, MOST_PHASES, stripe};
+pub use workspace::{gap, packed_channels};
 
 use crate::attributes::{Attribute, AttributeValue};
 use crate::ops::take_attribute;

@@ -1,6 +1,7 @@
 //! The memory that a schedule needs while its node is computed.
 
 use super::axis;
+use super::copies::FEW_CHANNELS;
 use super::{Convolution, Copies, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes};
 use crate::ops::Op;
 use crate::types::TensorType;
@@ -64,12 +65,28 @@ fn direct(conv: &Convolution, s: &Direct, bytes: u64) -> u64 {
             let blocks = (conv.c / groups).next_multiple_of(s.lanes);
             product_of([groups, blocks, conv.k / groups, conv.window.volume()])
         }
-        // The gradients of the results that a column of tiles meets.
-        Direction::BackwardWeight => product_of([positions(conv, s), s.vectors, s.lanes]),
+        // The gradients of the results that some columns of tiles meet.
+        Direction::BackwardWeight => {
+            let columns = s.vectors * s.lanes;
+            let groups = conv.groups.max(1);
+            let channels = match conv.c / groups < FEW_CHANNELS {
+                true => conv.k / groups,
+                false => packed_channels(conv.k / groups, columns),
+            };
+            product_of([positions(conv, s), channels.next_multiple_of(columns)])
+        }
         Direction::Forward => 0,
     };
     copied(conv, s).saturating_add(transposed.saturating_mul(bytes))
 }
+
+/// Output channels whose gradients backward weights packs at a time: several columns of tiles, so that memory is read in
+/// long pieces, but no more than leave the second cache room.
+pub fn packed_channels(channels: usize, column: usize) -> usize {
+    channels.min((PACKED_CHANNELS / column.max(1)).max(1) * column)
+}
+
+const PACKED_CHANNELS: usize = 512;
 
 /// Positions of results in a block of rows, which may be those of several images.
 fn positions(conv: &Convolution, s: &Direct) -> usize {
@@ -87,7 +104,8 @@ pub(super) fn copied(conv: &Convolution, s: &Direct) -> u64 {
         Direction::BackwardWeight if axis::most(&copies.phases, 0) == 1 => (rows / copies.rows()).max(1),
         _ => 1,
     };
-    (copies.bytes(rows) as u64).saturating_mul(images as u64)
+    let bytes = (copies.bytes(rows) as u64).saturating_mul(images as u64);
+    bytes.saturating_add(copies.between() as u64)
 }
 
 /// Elements between the matrices of two points besides the matrix itself: without them all would begin in the same sets

@@ -274,8 +274,10 @@ fn workspaces_follow_from_schedule_and_types() {
     let rows = 3 * 10 * 16 * 4;
     assert_eq!(bytes("conv", general), 0);
     assert_eq!(bytes("conv", direct), rows);
-    // And the gradients of a row of results that two vectors of output channels have.
-    assert_eq!(bytes("conv_backward_weight", direct), rows + 8 * 2 * 16 * 4);
+    // The same rows in stripes of a tile's channels, and the gradients of a row of results that two vectors of output channels
+    // have.
+    let stripes = 2 * (3 * 10 * 14 * 4 + 64);
+    assert_eq!(bytes("conv_backward_weight", direct), stripes + 8 * 2 * 16 * 4);
     assert_eq!(bytes("conv_backward_data", direct), rows + 16 * 16 * 9 * 4);
     // A row of zeros, a square of weights, and 36 matrices each of inputs, products and weights.
     let matrices = (16 * 16 + 16) + (16 * 32 + 16) + (16 * 32 + 16);

@@ -4,12 +4,9 @@ use melior::ir::Attribute;
 use melior::ir::attribute::{FlatSymbolRefAttribute, TypeAttribute};
 use melior::ir::block::BlockLike;
 
-use super::pointer::{LINE, Pointer};
+use super::pointer::Pointer;
 use super::{Elem, Emitter, Index, Val};
 use crate::handle;
-
-/// Bytes ahead of what is read that lines of a stream are asked for.
-const AHEAD: i64 = 2048;
 
 /// A tensor in memory: the map from logical indices to elements.
 #[derive(Debug, Clone)]
@@ -143,13 +140,13 @@ impl<'c> Emitter<'c> {
     pub fn load_stream(&self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Val<'c> {
         let lanes = self.lanes() as i64;
         let flat = self.flat(buffer, at);
-        let neighbours = matches!(flat, Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. });
+        let neighbours = matches!(
+            flat,
+            Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. }
+        );
         if !self.is_device() && lanes > 1 && neighbours {
-            let bytes = buffer.elem.bytes();
             let first = self.address(buffer.pointer, buffer.elem, self.index_base(flat));
-            let here = Pointer::new(first, buffer.elem);
-            let lines = (0..lanes).step_by((LINE / bytes) as usize);
-            lines.for_each(|line| self.prefetch(here, AHEAD / bytes + line, false));
+            self.fetch_stream(Pointer::new(first, buffer.elem), 0, lanes);
         }
         self.load(buffer, at, None)
     }

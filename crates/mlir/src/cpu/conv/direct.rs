@@ -248,6 +248,13 @@ impl<'c> Sum<'_, 'c> {
         let right = e.advance(e.shift(f.pointer, begin), channel, f.vector() / lanes as i64);
         let target = Pointer::new(self.target.pointer, self.target.memory_elem());
         let start = e.add(at, e.mul(first, e.index(ax.out_step * f.outputs)));
+        let moved = |pointer: Pointer<'c>, written: bool| Results {
+            first: e.advance(pointer, start, 1),
+            row: ax.out_step * f.outputs,
+            written,
+        };
+        let mut results = vec![moved(target, true)];
+        results.extend(self.epilogue.residual().map(|residual| moved(residual, false)));
         let tile = Tile {
             left,
             rows: (0..pixels).map(|p| p * ax.in_step * panel.column).collect(),
@@ -255,14 +262,11 @@ impl<'c> Sum<'_, 'c> {
             vectors: (0..columns.vectors).map(|v| v * f.vector()).collect(),
             lanes,
             last: lanes,
-            next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next::Rows {
+            next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next {
                 distance: pixels * panel.column,
                 row: panel.column,
             }),
-            results: Some(Results {
-                first: e.advance(target, start, 1),
-                row: ax.out_step * f.outputs,
-            }),
+            results,
         };
         let turns = |axis: &Axis, left: i64, stride: i64| {
             Turns::fixed(axis.taps, axis.in_tap * left, axis.weight_tap * stride)

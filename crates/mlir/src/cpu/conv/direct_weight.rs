@@ -3,18 +3,16 @@
 
 use syncbn_ir::ops::ConvBackwardWeight;
 use syncbn_ir::schedule::axis::{Panel, Phase, forward, three};
+use syncbn_ir::schedule::{BETWEEN_STRIPES, FEW_CHANNELS, packed_channels, stripe};
 
 use super::Blocking;
 use super::columns::{self, Columns, each_columns};
-use super::filter::{Filter, ragged_in};
-use super::panel::{Copy, Source};
-use crate::cpu::product::microkernel::{Next, Tile, Turns};
+use super::filter::{Filter, ragged, ragged_in};
+use super::panel::{Copy, Source, Stripes};
+use crate::cpu::product::microkernel::{Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
 use crate::ops::window::spatial;
-
-/// Fewer input channels than this share a tile with those of neighbouring taps.
-const FEW: i64 = 8;
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
 pub fn backward_weight<'c>(
@@ -45,7 +43,8 @@ pub fn backward_weight<'c>(
     Ok(())
 }
 
-/// Gradients of results that a column of tiles meets, `[image][row][position][vector][lane]` of a block.
+/// Gradients of results that a column of tiles meets, `[image][row][position][vector][lane]` of a block, one column behind
+/// another.
 #[derive(Clone, Copy)]
 struct Packed<'c> {
     /// The first element.
@@ -66,8 +65,8 @@ struct Part<'c> {
     columns: Option<[Val<'c>; 2]>,
     /// Tiles of input channels.
     tiles: Option<[Val<'c>; 2]>,
-    /// The input channels of all groups that it reads.
-    channels: Option<[Val<'c>; 2]>,
+    /// The input channels of all groups that it copies, or their stripes.
+    copied: Option<[Val<'c>; 2]>,
 }
 
 struct Gradient<'c> {
@@ -85,16 +84,6 @@ struct Gradient<'c> {
     filter: Filter<'c>,
 }
 
-/// The input that a block reads: a copy, or the image itself.
-#[derive(Clone, Copy)]
-struct Left<'c> {
-    rows: Copy<'c>,
-    /// Elements from an image to the next one.
-    image: i64,
-    /// Elements to what the next block reads, if it lies alike.
-    next: Option<i64>,
-}
-
 /// A block of rows of some images.
 #[derive(Clone, Copy)]
 struct Block<'c> {
@@ -103,7 +92,9 @@ struct Block<'c> {
     /// Number of rows.
     rows: Val<'c>,
     /// The input there.
-    left: Left<'c>,
+    copy: Copy<'c>,
+    /// From a register tile of input channels to the next one.
+    tile: i64,
     /// Where gradients are packed.
     packed: Pointer<'c>,
     /// The first element of the first row of `dy`.
@@ -114,23 +105,16 @@ struct Block<'c> {
 
 impl<'c> Gradient<'c> {
     fn emit(&self, e: &Emitter<'c>, n: Val<'c>) {
-        let phases = [self.phase];
-        let copy = Copy::new(
-            &phases,
-            self.rows,
-            &self.source,
-            self.blocking.own,
-            self.blocking.lanes,
-        );
-        let in_place = copy.is_image(&phases, &self.source);
+        let (copy, size) = self.copy();
+        let stripes = copy.stripes();
         let part = self.part(e);
         let [depth, height, width] = [0, 1, 2].map(|axis| self.phase[axis].outputs);
         let zero = e.index(0);
         // A rank without samples has a gradient of zeros.
         let none = e.compare(Compare::Eq, n, zero);
-        let size = self.filter.vectors() * self.filter.vector();
+        let weights = self.filter.vectors() * self.filter.vector();
         e.when(none, |e| {
-            e.once(|e| e.zero_run(self.filter.pointer, size, self.blocking.lanes));
+            e.once(|e| e.zero_run(self.filter.pointer, weights, self.blocking.lanes));
         });
         e.for_range(zero, n, self.images, &[], |e, n0, _| {
             let end = e.min(e.add(n0, e.index(self.images)), n);
@@ -138,25 +122,11 @@ impl<'c> Gradient<'c> {
             e.each_of(depth, |e, z| {
                 e.for_range(e.index(0), e.index(height), self.rows, &[], |e, y, _| {
                     let image = e.advance(self.source.pointer, n0, self.source.sample());
-                    let left = match in_place {
-                        true => Left {
-                            rows: copy.of_image(e, image, &self.source, [z, y]),
-                            image: self.source.sample(),
-                            next: Some(self.images * self.rows * width * self.source.channels),
-                        },
-                        false => Left {
-                            rows: copy,
-                            image: copy.panel.elements(),
-                            next: None,
-                        },
-                    };
-                    if !in_place {
-                        e.each_in(e.index(0), images, |e, i| {
-                            let image = e.advance(image, i, self.source.sample());
-                            let at = e.advance(copy.pointer, i, left.image);
-                            copy.fill_channels(e, at, &self.source, image, [z, y], part.channels);
-                        });
-                    }
+                    e.each_in(e.index(0), images, |e, i| {
+                        let image = e.advance(image, i, self.source.sample());
+                        let at = e.advance(copy.pointer, i, copy.panel.elements());
+                        copy.fill_channels(e, at, &self.source, image, [z, y], part.copied);
+                    });
                     let until = e.min(e.add(y, e.index(self.rows)), e.index(height));
                     let row = e.add(e.mul(n0, e.index(depth)), z);
                     let row = e.add(e.mul(row, e.index(height)), y);
@@ -164,8 +134,9 @@ impl<'c> Gradient<'c> {
                     let block = Block {
                         images,
                         rows: e.sub(until, y),
-                        left,
-                        packed: e.shift(copy.pointer, self.images * copy.panel.elements()),
+                        copy,
+                        tile: stripes.map_or(self.blocking.pixels, |stripes| stripes.apart),
+                        packed: e.shift(copy.pointer, size),
                         dy: e.advance(self.dy, row, width * self.filter.outputs),
                         first: e.compare(Compare::Eq, begins, e.index(0)),
                     };
@@ -177,27 +148,43 @@ impl<'c> Gradient<'c> {
         });
     }
 
+    /// The copy of what a block reads, and its elements.
+    fn copy(&self) -> (Copy<'c>, i64) {
+        let phases = [self.phase];
+        let own = &self.blocking;
+        let copy = Copy::new(&phases, self.rows, &self.source, own.own, own.lanes);
+        let channels = self.source.channels;
+        let (groups, pixels) = (self.groups as usize, own.pixels as usize);
+        let Some(width) = stripe(channels as usize, groups, pixels) else {
+            return (copy, self.images * copy.panel.elements());
+        };
+        let bytes = self.source.pointer.elem.bytes();
+        let panel = Panel::new(&phases, self.rows, width, bytes);
+        let apart = self.images * panel.elements() + BETWEEN_STRIPES / bytes;
+        let copy = copy.in_stripes(panel, Stripes { width, apart });
+        (copy, (channels + width - 1) / width * apart)
+    }
+
     /// What this thread computes.
     fn part(&self, e: &Emitter<'c>) -> Part<'c> {
         let all = Part {
             groups: None,
             columns: None,
             tiles: None,
-            channels: None,
+            copied: None,
         };
         if e.team().is_none() {
             return all;
         }
-        let channels = |range: [Val<'c>; 2], size: i64| range.map(|i| e.mul(i, e.index(size)));
         if self.groups > 1 {
             let groups = e.slice_of(self.groups);
             return Part {
                 groups: Some(groups),
-                channels: Some(channels(groups, self.channels)),
+                copied: Some(groups.map(|i| e.mul(i, e.index(self.channels)))),
                 ..all
             };
         }
-        if self.channels < FEW {
+        if self.has_few() {
             let outputs = columns::count(&self.blocking, self.filter.outputs);
             return Part {
                 columns: Some(e.slice_of(outputs)),
@@ -206,21 +193,38 @@ impl<'c> Gradient<'c> {
         }
         let pixels = self.blocking.pixels;
         let tiles = e.slice_of((self.channels + pixels - 1) / pixels);
-        let [low, high] = channels(tiles, pixels);
         Part {
             tiles: Some(tiles),
-            channels: Some([low, e.min(high, e.index(self.channels))]),
+            copied: Some(tiles),
             ..all
         }
+    }
+
+    /// Whether register tiles have the channels of several taps.
+    fn has_few(&self) -> bool {
+        self.channels < FEW_CHANNELS as i64
     }
 
     /// Adds what the block says of the part's weights.
     fn block(&self, e: &Emitter<'c>, block: Block<'c>, part: Part<'c>) {
         let outputs = self.filter.outputs / self.groups;
+        let size = self.blocking.lanes as i64 * self.blocking.vectors;
+        // Threads that share few channels divide the columns, all of which they then pack at once.
+        let at_once = match self.has_few() {
+            true => outputs,
+            false => packed_channels(outputs as usize, size as usize) as i64,
+        };
         let of_group = |e: &Emitter<'c>, group: Val<'c>| {
-            each_columns(e, &self.blocking, (outputs, part.columns), group, |e, columns| {
-                let first = e.add(e.mul(group, e.index(outputs)), columns.first);
-                self.columns(e, (block, part), Columns { first, ..columns });
+            let begin = e.mul(group, e.index(outputs));
+            let some = |e: &Emitter<'c>, first: Val<'c>, count: i64| {
+                let first = e.add(begin, first);
+                self.pack(e, block, first, (count, part.columns));
+                each_columns(e, &self.blocking, (count, part.columns), group, |e, columns| {
+                    self.columns(e, (block, part), (first, columns));
+                });
+            };
+            ragged(e, outputs, at_once, &|e, i, count| {
+                some(e, e.mul(i, e.index(at_once)), count as i64);
             });
         };
         match part.groups {
@@ -229,19 +233,20 @@ impl<'c> Gradient<'c> {
         }
     }
 
-    /// Of the weights of some vectors of output channels.
-    fn columns(&self, e: &Emitter<'c>, (block, part): (Block<'c>, Part<'c>), columns: Columns<'c>) {
-        let Columns {
-            first,
-            vectors,
-            group,
-            ..
-        } = columns;
+    /// Of the weights of some vectors of output channels, which are counted from `begin` on.
+    fn columns(
+        &self,
+        e: &Emitter<'c>,
+        (block, part): (Block<'c>, Part<'c>),
+        (begin, columns): (Val<'c>, Columns<'c>),
+    ) {
+        let Columns { vectors, group, .. } = columns;
         let [az, ay, ax] = self.phase;
-        let (panel, f) = (&block.left.rows.panel, &self.filter);
-        let left = e.advance(block.left.rows.pointer, e.mul(group, e.index(self.channels)), 1);
+        let (panel, f) = (&block.copy.panel, &self.filter);
+        let left = e.advance(block.copy.pointer, e.mul(group, e.index(self.channels)), 1);
+        let first = e.add(begin, columns.first);
         let to = e.advance(f.pointer, first, f.vector() / self.blocking.lanes as i64);
-        let packed = self.pack(e, block, columns);
+        let packed = self.packed(e, block, columns);
         e.each_of(az.taps, |e, tz| {
             e.each_of(ay.taps, |e, ty| {
                 let left = e.advance(
@@ -259,12 +264,12 @@ impl<'c> Gradient<'c> {
                         vectors: (0..vectors).map(|v| v * self.blocking.lanes as i64).collect(),
                         lanes: self.blocking.lanes,
                         last: self.blocking.lanes,
-                        next: block.left.next.map(|distance| Next::Steps { distance }),
-                        results: None,
+                        next: None,
+                        results: Vec::new(),
                     };
                     self.tile(e, panel, (block, packed), &tile, to, &weights);
                 };
-                if self.channels < FEW {
+                if self.has_few() {
                     return self.few(e, panel, left, to, &tile);
                 }
                 e.each_of(ax.taps, |e, tx| {
@@ -277,7 +282,7 @@ impl<'c> Gradient<'c> {
                     let weights = |count: i64| rows(count).iter().map(|c| c * f.lanes as i64).collect();
                     ragged_in(e, (self.channels, part.tiles), pixels, &|e, i, count| {
                         let (left, to) = (
-                            e.advance(left, i, pixels),
+                            e.advance(left, i, block.tile),
                             e.advance(to, i, pixels * f.lanes as i64),
                         );
                         tile(e, left, to, rows(count as i64), weights(count as i64));
@@ -287,40 +292,52 @@ impl<'c> Gradient<'c> {
         });
     }
 
-    /// Copies the gradients that a column of tiles meets to where they are neighbours: positions are often as far apart as the
-    /// sets of a cache repeat.
-    fn pack(&self, e: &Emitter<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
+    /// Where the gradients of some columns stand.
+    fn packed(&self, e: &Emitter<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
+        let width = self.phase[2].outputs;
+        let position = columns.vectors * self.blocking.lanes as i64;
+        Packed {
+            pointer: e.advance(block.packed, columns.first, self.images * self.rows * width),
+            position,
+            row: width * position,
+        }
+    }
+
+    /// Copies the gradients of `count` channels from `first` on to where those of a column are neighbours: positions are often
+    /// as far apart as the sets of a cache repeat.
+    fn pack(
+        &self,
+        e: &Emitter<'c>,
+        block: Block<'c>,
+        first: Val<'c>,
+        (count, part): (i64, Option<[Val<'c>; 2]>),
+    ) {
         let [az, ay, ax] = self.phase.map(|axis| axis.outputs);
         let lanes = self.blocking.lanes as i64;
-        let position = columns.vectors * lanes;
-        let packed = Packed {
-            pointer: block.packed,
-            position,
-            row: ax * position,
-        };
-        let from = e.advance(block.dy, columns.first, 1);
+        let from = e.advance(block.dy, first, 1);
         e.each_in(e.index(0), block.images, |e, i| {
             let from = e.advance(from, i, az * ay * ax * self.filter.outputs);
-            let to = e.advance(packed.pointer, i, self.rows * packed.row);
             let positions = e.mul(block.rows, e.index(ax));
+            let before = e.mul(i, e.index(self.rows * ax));
             e.each_in(e.index(0), positions, |e, at| {
-                let (from, to) = (
-                    e.advance(from, at, self.filter.outputs),
-                    e.advance(to, at, position),
-                );
-                for v in 0..columns.vectors {
-                    let active = match v + 1 == columns.vectors {
-                        true => columns.last,
-                        false => self.blocking.lanes,
-                    };
-                    let value = e.read_first(from, v * lanes, self.blocking.lanes, active);
-                    e.write(to, v * lanes, value);
-                    // The next column's are far apart, which the processor does not foresee.
-                    e.prefetch(from, position + v * lanes, false);
-                }
+                let from = e.advance(from, at, self.filter.outputs);
+                let at = e.add(before, at);
+                each_columns(e, &self.blocking, (count, part), e.index(0), |e, columns| {
+                    let packed = self.packed(e, block, columns);
+                    let from = e.advance(from, columns.first, 1);
+                    let to = e.advance(packed.pointer, at, packed.position);
+                    for v in 0..columns.vectors {
+                        let active = match v + 1 == columns.vectors {
+                            true => columns.last,
+                            false => self.blocking.lanes,
+                        };
+                        let value = e.read_first(from, v * lanes, self.blocking.lanes, active);
+                        e.write(to, v * lanes, value);
+                    }
+                    e.fetch_stream(from, 0, columns.vectors * lanes);
+                });
             });
         });
-        packed
     }
 
     /// Tiles over the channels of all taps of a row of the window.
@@ -362,7 +379,7 @@ impl<'c> Gradient<'c> {
         let loops = [
             Turns {
                 count: Extent::Batch(block.images),
-                left: block.left.image,
+                left: panel.elements(),
                 right: self.rows * packed.row,
             },
             Turns {

@@ -27,6 +27,11 @@ impl<'c> Epilogue<'c> {
         }
     }
 
+    /// What is added to sums.
+    pub fn residual(&self) -> Option<Pointer<'c>> {
+        self.residual
+    }
+
     /// Leaves sums as they are.
     pub fn none() -> Epilogue<'c> {
         Epilogue {

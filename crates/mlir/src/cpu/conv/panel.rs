@@ -4,11 +4,14 @@
 use syncbn_ir::Layout;
 use syncbn_ir::schedule::axis::{Axis, Panel, Phase};
 
+use super::filter::ragged_in;
 use crate::emit::{Compare, Emitter, Pointer, Val};
 use crate::ops::kernel::Tensor;
 
 /// Rows of an image that are a multiple of so many bytes apart meet in few sets of the first cache.
 const ALIASES: i64 = 4096;
+/// Columns that are copied into stripes at a time.
+const COLUMNS: i64 = 4;
 
 /// An image that is read.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,15 @@ pub struct Source<'c> {
     pub sizes: [i64; 3],
 }
 
+/// A copy whose columns have `width` channels each; those of the next channels stand `apart` elements behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stripes {
+    /// Channels of a stripe.
+    pub width: i64,
+    /// Elements from a stripe to the next one.
+    pub apart: i64,
+}
+
 /// The copy, and where it lies.
 #[derive(Debug, Clone, Copy)]
 pub struct Copy<'c> {
@@ -32,8 +44,11 @@ pub struct Copy<'c> {
     pub panel: Panel,
     /// Lanes of vectors.
     lanes: usize,
-    /// From an output to the next one in the source, along each axis.
+    /// Where it is in stripes.
+    stripes: Option<Stripes>,
+    /// From an output to the next one in the source, along each axis, and from an element of the copy to the next one.
     in_steps: [i64; 3],
+    spreads: [i64; 3],
 }
 
 impl<'c> Source<'c> {
@@ -67,8 +82,24 @@ impl<'c> Copy<'c> {
             pointer: Pointer::new(workspace, elem),
             panel: Panel::new(phases, rows, source.channels, elem.bytes()),
             lanes,
-            in_steps: [0, 1, 2].map(|axis| phases[0][axis].in_step),
+            stripes: None,
+            in_steps: phases[0].map(|axis| axis.in_step * axis.spread),
+            spreads: phases[0].map(|axis| axis.spread),
         }
+    }
+
+    /// The same in stripes.
+    pub fn in_stripes(self, panel: Panel, stripes: Stripes) -> Copy<'c> {
+        Copy {
+            panel,
+            stripes: Some(stripes),
+            ..self
+        }
+    }
+
+    /// Where it is in stripes.
+    pub fn stripes(&self) -> Option<Stripes> {
+        self.stripes
     }
 
     /// Whether the rows of the image serve as well as a copy: they are the same, and neighbours are not so far apart that they
@@ -113,7 +144,7 @@ impl<'c> Copy<'c> {
         self.fill_channels(e, at, source, image, place, None);
     }
 
-    /// The same of some channels only, where channels are innermost and more than one; of plain images, all.
+    /// The same of some channels only, where channels are innermost and more than one; of plain images, all. Of stripes, these.
     pub fn fill_channels(
         &self,
         e: &Emitter<'c>,
@@ -121,7 +152,7 @@ impl<'c> Copy<'c> {
         source: &Source<'c>,
         image: Pointer<'c>,
         [z, y]: [Val<'c>; 2],
-        channels: Option<[Val<'c>; 2]>,
+        part: Option<[Val<'c>; 2]>,
     ) {
         let origin = |first: Val<'c>, axis: usize| {
             let scaled = e.mul(first, e.index(self.in_steps[axis]));
@@ -131,6 +162,7 @@ impl<'c> Copy<'c> {
         e.each_of(self.panel.sizes[0], |e, pz| {
             e.each_of(self.panel.sizes[1], |e, py| {
                 let to = e.advance(e.advance(at, pz, self.panel.slice()), py, self.panel.row());
+                let [pz, py] = [(pz, 0), (py, 1)].map(|(i, axis)| e.mul(i, e.index(self.spreads[axis])));
                 let (z, y) = (e.add(z, pz), e.add(y, py));
                 let inside =
                     |v: Val<'c>, axis: usize| e.compare(Compare::Below, v, e.index(source.sizes[axis]));
@@ -138,11 +170,35 @@ impl<'c> Copy<'c> {
                 let row = e.add(e.mul(z, e.index(source.sizes[1])), y);
                 e.either(
                     valid,
-                    |e| self.fill_row(e, source, image, row, to, channels),
-                    |e| e.zero_run(to, self.panel.row(), self.lanes),
+                    |e| self.fill_row(e, source, image, row, to, part),
+                    |e| self.zeros(e, to, [0, self.panel.sizes[2]], source.channels, part),
                 );
             });
         });
+    }
+
+    /// Zeros in the columns `low..high` of a row.
+    fn zeros(
+        &self,
+        e: &Emitter<'c>,
+        to: Pointer<'c>,
+        [low, high]: [i64; 2],
+        channels: i64,
+        part: Option<[Val<'c>; 2]>,
+    ) {
+        if low == high {
+            return;
+        }
+        let zero = |e: &Emitter<'c>, to: Pointer<'c>| {
+            let to = e.shift(to, low * self.panel.column);
+            e.zero_run(to, (high - low) * self.panel.column, self.lanes);
+        };
+        match self.stripes {
+            None => zero(e, to),
+            Some(stripes) => ragged_in(e, (channels, part), stripes.width, &|e, i, _| {
+                zero(e, e.advance(to, i, stripes.apart));
+            }),
+        }
     }
 
     fn fill_row(
@@ -154,34 +210,43 @@ impl<'c> Copy<'c> {
         to: Pointer<'c>,
         part: Option<[Val<'c>; 2]>,
     ) {
-        let width = source.sizes[2];
-        let before = (-self.panel.least[2]).clamp(0, self.panel.sizes[2]);
-        let first = self.panel.least[2].clamp(0, width);
-        let count = (self.panel.sizes[2] - before).min(width - first).max(0);
-        let after = self.panel.sizes[2] - before - count;
-        e.zero_run(to, before * self.panel.column, self.lanes);
-        let end = e.shift(to, (before + count) * self.panel.column);
-        e.zero_run(end, after * self.panel.column, self.lanes);
-        let to = e.shift(to, before * self.panel.column);
+        let (width, spread) = (source.sizes[2], self.spreads[2]);
+        let (least, columns) = (self.panel.least[2], self.panel.sizes[2]);
+        let steps = |elements: i64| elements.max(0).unsigned_abs().div_ceil(spread.unsigned_abs()) as i64;
+        let before = steps(-least).min(columns);
+        let first = least + before * spread;
+        let count = steps(width - first).min(columns - before);
         let channels = source.channels;
+        self.zeros(e, to, [0, before], channels, part);
+        self.zeros(e, to, [before + count, columns], channels, part);
+        let to = e.shift(to, before * self.panel.column);
         if source.layout == Layout::Plain && channels > 1 {
             let plane: i64 = source.sizes.iter().product();
             let from = e.shift(e.advance(image, row, width), first);
+            let Stripes { width, apart } = self.stripes.unwrap_or(Stripes {
+                width: channels,
+                apart: 0,
+            });
             return e.each_of(count, |e, i| {
-                let (from, to) = (e.advance(from, i, 1), e.advance(to, i, self.panel.column));
+                let (from, to) = (e.advance(from, i, spread), e.advance(to, i, self.panel.column));
                 e.each_of(channels, |e, c| {
                     let v = e.read(e.advance(from, c, plane), 0, 1);
-                    e.write(e.advance(to, c, 1), 0, v);
+                    let [stripe, c] = [e.div(c, e.index(width)), e.rem(c, e.index(width))];
+                    e.write(e.advance(e.advance(to, stripe, apart), c, 1), 0, v);
                 });
             });
         }
         let from = e.shift(e.advance(image, row, width * channels), first * channels);
+        if let Some(stripes) = self.stripes {
+            return self.fill_stripes(e, (stripes, part), (from, channels), to, count);
+        }
+        let step = spread * channels;
         let all = |e: &Emitter<'c>| {
-            if self.panel.column == channels {
+            if self.panel.column == step {
                 return e.copy_run(from, to, count * channels, self.lanes);
             }
             e.each_of(count, |e, i| {
-                let (from, to) = (e.advance(from, i, channels), e.advance(to, i, self.panel.column));
+                let (from, to) = (e.advance(from, i, step), e.advance(to, i, self.panel.column));
                 e.copy_run(from, to, channels, self.lanes);
             });
         };
@@ -193,11 +258,42 @@ impl<'c> Copy<'c> {
             several,
             |e| {
                 e.each_of(count, |e, i| {
-                    let (from, to) = (e.advance(from, i, channels), e.advance(to, i, self.panel.column));
+                    let (from, to) = (e.advance(from, i, step), e.advance(to, i, self.panel.column));
                     e.copy_between(from, to, [low, high], self.lanes);
                 });
             },
             all,
         );
+    }
+
+    /// Copies `count` columns of channels into stripes, some columns at a time, so that lines are filled at once.
+    fn fill_stripes(
+        &self,
+        e: &Emitter<'c>,
+        (stripes, part): (Stripes, Option<[Val<'c>; 2]>),
+        (from, channels): (Pointer<'c>, i64),
+        to: Pointer<'c>,
+        count: i64,
+    ) {
+        let (step, column) = (self.spreads[2] * channels, self.panel.column);
+        let some = |e: &Emitter<'c>, first: Val<'c>, columns: i64| {
+            let (from, to) = (e.advance(from, first, step), e.advance(to, first, column));
+            ragged_in(e, (channels, part), stripes.width, &|e, i, width| {
+                let (from, to) = (e.advance(from, i, stripes.width), e.advance(to, i, stripes.apart));
+                for c in 0..columns {
+                    let value = e.read_first(from, c * step, stripes.width as usize, width);
+                    e.write(to, c * column, value);
+                    // The next columns', which are as far apart.
+                    e.prefetch(from, (c + COLUMNS) * step, false);
+                }
+            });
+        };
+        e.each_of(count / COLUMNS, |e, i| {
+            some(e, e.mul(i, e.index(COLUMNS)), COLUMNS)
+        });
+        match count % COLUMNS {
+            0 => {}
+            rest => some(e, e.index(count - rest), rest),
+        }
     }
 }

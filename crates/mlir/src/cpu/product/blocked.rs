@@ -174,7 +174,7 @@ impl<'c> Blocked<'c> {
             lanes: self.lanes,
             last: (panel.columns - (vectors - 1) * lanes) as usize,
             next: None,
-            results: None,
+            results: Vec::new(),
         };
         let y = e.advance(e.advance(self.y, row, self.columns), panel.first, 1);
         let places: Vec<(i64, usize)> = (0..rows)

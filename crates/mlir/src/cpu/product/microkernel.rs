@@ -45,35 +45,29 @@ pub struct Tile<'c> {
     pub last: usize,
     /// What is fetched into the cache meanwhile.
     pub next: Option<Next>,
-    /// Where the sums go, if that is fetched meanwhile too.
-    pub results: Option<Results<'c>>,
+    /// Where the sums go and what is added to them, if that is fetched meanwhile too.
+    pub results: Vec<Results<'c>>,
 }
 
-/// Where the sums of a tile go: lines too far apart for a processor to foresee.
+/// Where the sums of a tile go, or what is added to them: lines too far apart for a processor to foresee.
 #[derive(Debug, Clone, Copy)]
 pub struct Results<'c> {
     /// That of the first row and vector.
     pub first: Pointer<'c>,
     /// Elements from a row to the next one.
     pub row: i64,
+    /// Whether it is written.
+    pub written: bool,
 }
 
-/// Elements of the left operand that a later tile reads, which lie in memory as no processor foresees. `distance` are the
-/// elements from this tile to it.
+/// Elements of the left operand that a later tile reads, which lie in memory as no processor foresees: each row reads
+/// neighbours, and rows are apart.
 #[derive(Debug, Clone, Copy)]
-pub enum Next {
-    /// Each row reads neighbours, and rows are `row` elements apart.
-    Rows {
-        /// Elements to the later tile.
-        distance: i64,
-        /// Elements from a row to the next one.
-        row: i64,
-    },
-    /// Rows are neighbours, and steps are apart.
-    Steps {
-        /// Elements to the later tile.
-        distance: i64,
-    },
+pub struct Next {
+    /// Elements from this tile to the later one.
+    pub distance: i64,
+    /// Elements from a row to the next one.
+    pub row: i64,
 }
 
 /// Turns of the innermost loop that are written out. More makes LLVM's scheduler move loads so far ahead that
@@ -117,7 +111,7 @@ impl<'c> Tile<'c> {
             })
         };
         if count <= 2 * UNROLL {
-            if let Some(results) = self.results {
+            for &results in &self.results {
                 (0..self.rows.len() as i64).for_each(|row| self.fetch_result(e, results, row));
             }
             return several(e, self, count, sums);
@@ -127,9 +121,9 @@ impl<'c> Tile<'c> {
         let sums = e.for_range(low, high, UNROLL, sums, |e, i, sums| {
             let tile = self.moved(e, i, turns);
             if let Some(next) = self.next {
-                tile.fetch(e, next, turns, i);
+                tile.fetch(e, next, i);
             }
-            if let Some(results) = self.results {
+            for &results in &self.results {
                 self.fetch_results(e, results, i, whole / UNROLL);
             }
             several(e, &tile, UNROLL, sums)
@@ -138,21 +132,15 @@ impl<'c> Tile<'c> {
         several(e, &rest, count - whole, &sums)
     }
 
-    /// Fetches what a later tile reads in a written-out turn, the one of step `i`. Of rows of neighbours a turn asks for those
-    /// of some rows, so that all are asked for by the end of a line.
-    fn fetch(&self, e: &Emitter<'c>, next: Next, turns: Turns<'c>, i: Val<'c>) {
-        match next {
-            Next::Rows { distance, row } => {
-                let parts = (LINE / self.left.elem.bytes() / UNROLL).max(1);
-                let some = (self.rows.len() as i64 + parts - 1) / parts;
-                let part = e.rem(e.div(i, e.index(UNROLL)), e.index(parts));
-                let first = e.advance(e.shift(self.left, distance), part, some * row);
-                (0..some).for_each(|r| e.prefetch(first, r * row, false));
-            }
-            Next::Steps { distance } => {
-                (0..UNROLL).for_each(|step| e.prefetch(self.left, distance + step * turns.left, false));
-            }
-        }
+    /// Fetches what a later tile reads in a written-out turn, the one of step `i`: that of some rows, so that all are asked for
+    /// by the end of a line.
+    fn fetch(&self, e: &Emitter<'c>, next: Next, i: Val<'c>) {
+        let Next { distance, row } = next;
+        let parts = (LINE / self.left.elem.bytes() / UNROLL).max(1);
+        let some = (self.rows.len() as i64 + parts - 1) / parts;
+        let part = e.rem(e.div(i, e.index(UNROLL)), e.index(parts));
+        let first = e.advance(e.shift(self.left, distance), part, some * row);
+        (0..some).for_each(|r| e.prefetch(first, r * row, false));
     }
 
     /// Fetches some of the rows of results in each of the written-out turns, the one of step `i` here: all at once they would
@@ -168,8 +156,13 @@ impl<'c> Tile<'c> {
     }
 
     fn fetch_result(&self, e: &Emitter<'c>, results: Results<'c>, row: i64) {
-        (0..self.vectors.len() as i64)
-            .for_each(|v| e.prefetch(results.first, row * results.row + v * self.lanes as i64, true));
+        (0..self.vectors.len() as i64).for_each(|v| {
+            e.prefetch(
+                results.first,
+                row * results.row + v * self.lanes as i64,
+                results.written,
+            )
+        });
     }
 
     fn moved(&self, e: &Emitter<'c>, by: Val<'c>, turns: Turns<'c>) -> Tile<'c> {

@@ -234,7 +234,7 @@ impl<'c> Convolution<'c> {
                         lanes: b.lanes,
                         last: b.lanes,
                         next: None,
-                        results: None,
+                        results: Vec::new(),
                     };
                     let mut sums = tile.zeros(e);
                     if whole > 0 {

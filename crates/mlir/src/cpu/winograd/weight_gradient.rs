@@ -216,7 +216,7 @@ impl<'c> Gradient<'c> {
                             lanes: b.lanes,
                             last: b.lanes,
                             next: None,
-                            results: None,
+                            results: Vec::new(),
                         };
                         let to = e.advance(to, part, b.pixels * weights.row);
                         self.add_products(e, &tile, to, weights.row, steps, begins);
