@@ -143,7 +143,10 @@ impl<'c> Emitter<'c> {
     pub fn load_stream(&self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Val<'c> {
         let lanes = self.lanes() as i64;
         let flat = self.flat(buffer, at);
-        let neighbours = matches!(flat, Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. });
+        let neighbours = matches!(
+            flat,
+            Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. }
+        );
         if !self.is_device() && lanes > 1 && neighbours {
             let bytes = buffer.elem.bytes();
             let first = self.address(buffer.pointer, buffer.elem, self.index_base(flat));
