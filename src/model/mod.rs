@@ -182,7 +182,7 @@ fn arenas(graphs: &Graphs, layout: &Layout, batch_bound: usize) -> Arenas {
     let planned = [&graphs.train, &graphs.infer].into_iter().flatten();
     let partials = planned.flat_map(|planned| {
         let graph = &planned.graph;
-        graph.nodes().map(|id| graph.partial_bytes(id))
+        graph.nodes().map(|id| graph.partial_bytes(id, batch_bound))
     });
     Arenas {
         weights: layout.weight_bytes,

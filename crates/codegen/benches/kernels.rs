@@ -66,11 +66,13 @@ fn measure(case: &Case, samples: usize) -> f64 {
     let mut outputs: Vec<Memory> = b
         .results
         .iter()
-        .map(|ty| small(ty.bytes(samples).unwrap()))
+        .map(|(_, ty)| small(ty.bytes(samples).unwrap()))
         .collect();
+    let mut partials = small(b.partial_bytes());
     let inputs: Vec<*const u8> = inputs.iter_mut().map(|m| m.address().cast_const()).collect();
     let outputs: Vec<*mut u8> = outputs.iter_mut().map(|m| m.address()).collect();
-    let arguments = arguments(&mut weights, &mut workspace, &inputs, &outputs, samples);
+    let memory = [&mut weights, &mut workspace, &mut partials];
+    let arguments = arguments(memory, &inputs, &outputs, samples);
     let begin = Instant::now();
     let mut times = Vec::new();
     while times.len() < 5 || begin.elapsed() < Duration::from_millis(150) {

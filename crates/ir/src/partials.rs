@@ -1,8 +1,10 @@
 //! Memory for sums that the threads of a rank share: over samples and positions, for every channel or of all. Their terms are cut into
-//! parts, so that the order of additions does not depend on the number of threads.
+//! parts, so that the order of additions does not depend on the number of threads: a few parts of neighbours, or the blocks
+//! of rows that a convolution computes at a time.
 
 use crate::graph::{Graph, NodeId};
 use crate::ops::Op;
+use crate::schedule::Schedule;
 use crate::types::{DType, Layout, TensorType};
 
 /// Parts of a sum at most.
@@ -10,8 +12,24 @@ pub const MOST_PARTS: usize = 32;
 /// From so many channels on threads share these instead, which needs no memory.
 const MANY_CHANNELS: usize = 1024;
 
-/// Bytes that an operator on these operands, with these results, needs.
-pub fn bytes(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> u64 {
+/// What a block of a convolution with moments leaves of a channel: the value that deviations are taken from, their sum and that
+/// of their squares.
+pub const SUMS_OF_BLOCK: usize = 3;
+
+/// Bytes that an operator on these operands, with these results, needs under a schedule for batches up to `batch_bound`.
+pub fn bytes(
+    op: &Op,
+    schedule: Option<Schedule>,
+    operands: &[&TensorType],
+    results: &[&TensorType],
+    batch_bound: usize,
+) -> u64 {
+    let blocks = schedule.and_then(|s| s.blocks_with_moments(op, operands, results));
+    if let (Some(blocks), Some(channels)) = (blocks, results.first().and_then(|ty| channels(ty))) {
+        let factors = [batch_bound, SUMS_OF_BLOCK, channels].map(|n| n as u64);
+        let sums = factors.iter().fold(blocks, |all, &n| all.saturating_mul(n));
+        return sums.saturating_mul(DType::F64.bytes());
+    }
     let (image, sums) = match op {
         Op::Conv(conv) if conv.moments => (results.first(), 2),
         Op::Moments(_) | Op::BatchNormBackwardReduce(_) => (operands.first(), 2),
@@ -24,12 +42,16 @@ pub fn bytes(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> u64 
     let Some(image) = image.filter(|ty| ty.layout == Layout::Nhwc || ty.shape.rank() == 2) else {
         return 0;
     };
-    match image.shape.0.get(1).and_then(|dim| dim.fixed()) {
+    match channels(image) {
         Some(channels) if image.shape.has_batch() && channels < MANY_CHANNELS => {
             (MOST_PARTS * sums * channels) as u64 * DType::F64.bytes()
         }
         _ => 0,
     }
+}
+
+fn channels(image: &TensorType) -> Option<usize> {
+    image.shape.0.get(1).and_then(|dim| dim.fixed())
 }
 
 /// Whether all axes but that of the channels are reduced.
@@ -39,9 +61,9 @@ fn keeps_channels(axes: &[usize], operands: &[&TensorType]) -> bool {
 }
 
 impl Graph {
-    /// Bytes for parts of the sums that a node takes.
-    pub fn partial_bytes(&self, id: NodeId) -> u64 {
+    /// Bytes for parts of the sums that a node takes, for batches up to `batch_bound`.
+    pub fn partial_bytes(&self, id: NodeId, batch_bound: usize) -> u64 {
         let (operands, results) = self.types(id);
-        bytes(self.op(id), &operands, &results)
+        bytes(self.op(id), self.schedule(id), &operands, &results, batch_bound)
     }
 }

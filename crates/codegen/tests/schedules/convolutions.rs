@@ -76,12 +76,12 @@ pub fn directions(
         shape.dilations.clone(),
         shape.groups,
     );
-    let conv = |activation| Conv {
+    let conv = |activation, moments| Conv {
         strides: strides.clone(),
         pads: pads.clone(),
         dilations: dilations.clone(),
         groups,
-        moments: false,
+        moments,
         activation,
     };
     let case = |name: &str, op, operands: &[&TensorType], result| Case {
@@ -91,6 +91,7 @@ pub fn directions(
         result,
         schedule,
         tolerance,
+        mean: 0.0,
     };
     let backward_data = ConvBackwardData {
         strides: strides.clone(),
@@ -106,7 +107,11 @@ pub fn directions(
         groups,
         kernel: shape.kernel.clone(),
     };
-    let forward = |activation| conv(activation).into();
+    let forward = |activation| conv(activation, false).into();
+    let far_from_zero = Case {
+        mean: 1000.0,
+        ..case("moments", conv(None, true).into(), &[&x, &w, &bias], Layout::Nhwc)
+    };
     vec![
         case("forward", forward(None), &[&x, &w], Layout::Nhwc),
         case(
@@ -115,6 +120,7 @@ pub fn directions(
             &[&x, &w, &bias, &y],
             Layout::Nhwc,
         ),
+        far_from_zero,
         case("backward data", backward_data.into(), &[&y, &w], Layout::Nhwc),
         case("backward weight", backward_weight.into(), &[&x, &y], filter),
     ]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libloading::Library;
 use syncbn_codegen::{Cpu, CpuFlag};
 use syncbn_ir::interpreter::{RankInputs, State, evaluate};
-use syncbn_ir::{Array, DType, Layout, OutputKind, TensorType};
+use syncbn_ir::{Array, DType, Layout, Op, OutputKind, TensorType};
 
 use crate::module::{self, Build, Case, Memory, arguments, build, compile, guarded};
 
@@ -135,16 +135,19 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
     let dtype = cases[0].operands[0].dtype;
     let mut state = State::default();
     let mut weights = unset(b.weight_bytes as usize);
-    for (i, (name, ty, offset)) in b.parameters.iter().enumerate() {
-        let dims = sizes(ty, 0);
+    for (i, weight) in b.parameters.iter().enumerate() {
+        let dims = sizes(&weight.ty, 0);
         let fan: usize = dims[1..].iter().product();
         let scale = 1.0 / (fan.max(1) as f64).sqrt();
         let values: Vec<f64> = noise(7 + i as u64, dims.iter().product())
             .into_iter()
-            .map(|v| rounded(v * scale, dtype))
+            .map(|v| rounded(v * scale + weight.mean, dtype))
             .collect();
-        write(weights.address().wrapping_add(*offset as usize), ty, 0, &values);
-        state.parameters.insert(name.clone(), Array::new(&dims, values));
+        let to = weights.address().wrapping_add(weight.offset as usize);
+        write(to, &weight.ty, 0, &values);
+        state
+            .parameters
+            .insert(weight.name.clone(), Array::new(&dims, values));
     }
     let mut given = BTreeMap::new();
     let mut inputs: Vec<Memory> = Vec::new();
@@ -161,60 +164,75 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
     }
     let fresh = || -> Vec<Memory> {
         let guarded = |ty: &TensorType| unset(guarded(ty.bytes(BOUND).unwrap()) as usize);
-        b.results.iter().map(guarded).collect()
+        b.results.iter().map(|(_, ty)| guarded(ty)).collect()
     };
     let mut outputs = fresh();
     let input_table: Vec<*const u8> = inputs.iter_mut().map(|m| m.address().cast_const()).collect();
     let output_table: Vec<*mut u8> = outputs.iter_mut().map(|m| m.address()).collect();
     let mut step = unset(b.step_bytes as usize);
-    let own = arguments(&mut weights, &mut step, &input_table, &output_table, n);
+    let sums = b.partial_bytes();
+    let mut partials = unset(guarded(sums) as usize);
+    let memory = [&mut weights, &mut step, &mut partials];
+    let own = arguments(memory, &input_table, &output_table, n);
     module::step(library, &own, 1, 0);
     let mut wrong = Vec::new();
     for threads in [2, 5] {
         let mut others = fresh();
         let table: Vec<*mut u8> = others.iter_mut().map(|m| m.address()).collect();
         let mut step = unset(b.step_bytes as usize);
-        let arguments = arguments(&mut weights, &mut step, &input_table, &table, n);
+        let mut partials = unset(guarded(sums) as usize);
+        let memory = [&mut weights, &mut step, &mut partials];
+        let arguments = arguments(memory, &input_table, &table, n);
         let workspaces = b.steps.iter().map(|&id| b.graph.workspace_bytes(id, BOUND));
         module::step(library, &arguments, threads, workspaces.max().unwrap());
-        for (i, case) in cases.iter().enumerate() {
+        for (i, &(case, _)) in b.results.iter().enumerate() {
             if !outputs[i].words().eq(others[i].words()) {
                 wrong.push(format!(
                     "{} on {n} samples differs on {threads} threads",
-                    case.name
+                    cases[case].name
                 ));
             }
         }
     }
-    for (i, (case, &id)) in cases.iter().zip(&b.steps).enumerate() {
+    let mut check = |name: &str, what: &str, start: *mut u8, used: u64, most: u64| {
+        if let Some(at) = touched(start, used as usize, guarded(most) as usize) {
+            wrong.push(format!(
+                "{name} on {n} samples: byte {at} behind its {what} is written"
+            ));
+        }
+    };
+    for (case, &id) in cases.iter().zip(&b.steps) {
         let workspace = b.graph.workspace_bytes(id, BOUND);
         let offset = b.graph.node(id).workspace.unwrap().offset as usize;
-        let (written, all) = (
-            b.results[i].bytes(n).unwrap(),
-            guarded(b.results[i].bytes(BOUND).unwrap()),
-        );
-        for (what, start, used, all) in [
-            (
-                "workspace",
-                step.address().wrapping_add(offset),
-                workspace,
-                guarded(workspace),
-            ),
-            ("result", output_table[i], written, all),
-        ] {
-            if let Some(at) = touched(start, used as usize, all as usize) {
+        let start = step.address().wrapping_add(offset);
+        check(&case.name, "workspace", start, workspace, workspace);
+    }
+    for ((case, ty), &start) in b.results.iter().zip(&output_table) {
+        let [written, most] = [n, BOUND].map(|n| ty.bytes(n).unwrap());
+        check(&cases[*case].name, "result", start, written, most);
+    }
+    check("one of the cases", "sums", partials.address(), sums, sums);
+    let rank = RankInputs { n, values: given };
+    let reference = evaluate(&b.graph, &[rank], &state).unwrap();
+    let found: Vec<Vec<f64>> = b
+        .results
+        .iter()
+        .zip(&output_table)
+        .map(|((_, ty), &from)| read(from, ty, n))
+        .collect();
+    for (i, (case, ty)) in b.results.iter().enumerate() {
+        let case = &cases[*case];
+        if matches!(&case.op, Op::Conv(conv) if conv.moments) && ty.shape.rank() == 1 {
+            let of = (&b.results[i - 1].1, found[i - 1].as_slice());
+            if let Some(channel) = wrong_moments(of, n, &found[i]) {
                 wrong.push(format!(
-                    "{} on {n} samples: byte {at} behind its {what} is written",
+                    "{} on {n} samples: moments of channel {channel}",
                     case.name
                 ));
             }
         }
-    }
-    let rank = RankInputs { n, values: given };
-    let reference = evaluate(&b.graph, &[rank], &state).unwrap();
-    for (i, case) in cases.iter().enumerate() {
         let wanted = reference[0].get(OutputKind::Output, &i.to_string()).unwrap();
-        let found = read(output_table[i], &b.results[i], n);
+        let found = &found[i];
         let scale = wanted.data.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
         let errors: Vec<f64> = found
             .iter()
@@ -239,6 +257,33 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
         cases.len(),
         wrong.join("\n")
     );
+}
+
+/// The first channel whose moments are not those of the values of a result, which are all that rounding may touch.
+fn wrong_moments((ty, values): (&TensorType, &[f64]), n: usize, moments: &[f64]) -> Option<usize> {
+    let relative = if ty.dtype == DType::F32 { 1e-5 } else { 1e-10 };
+    let dims = sizes(ty, n);
+    let (channels, positions) = (dims[1], dims[2..].iter().product::<usize>());
+    let m = (n * positions) as f64;
+    (0..channels).find(|&c| {
+        let (first, second) = (moments[1 + c], moments[1 + channels + c]);
+        if n == 0 {
+            return [moments[0], first, second] != [0.0; 3];
+        }
+        let samples = values.chunks(channels * positions);
+        let own: Vec<f64> = samples
+            .flat_map(|sample| sample[c * positions..][..positions].to_vec())
+            .collect();
+        let mean = own.iter().sum::<f64>() / m;
+        let squares: f64 = own.iter().map(|v| (v - mean).powi(2)).sum();
+        let deviation = (squares / m).sqrt();
+        // What remains of moments about zero, which are in f64.
+        let rounding = 1e-14 * mean.abs().max(1.0);
+        let is_mean = (first / m - mean).abs() <= relative * deviation + rounding;
+        let left = second - first * (first / m);
+        let is_square = (left - squares).abs() <= relative * squares + m * rounding * mean.abs().max(1.0);
+        moments[0] != m || !is_mean || !is_square
+    })
 }
 
 /// The first byte from `used` up to `all` that is not as [`unset`] leaves it, counted from `used`.

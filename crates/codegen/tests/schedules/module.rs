@@ -27,6 +27,8 @@ pub struct Case {
     pub schedule: Schedule,
     /// Largest error, as a share of the largest reference magnitude.
     pub tolerance: f64,
+    /// Added to its bias.
+    pub mean: f64,
 }
 
 /// Memory that is aligned as arenas are.
@@ -57,16 +59,38 @@ pub fn guarded(bytes: u64) -> u64 {
     bytes.next_multiple_of(64) + 64
 }
 
+/// An operand that is no batch.
+pub struct Weights {
+    pub name: String,
+    pub ty: TensorType,
+    /// Where it lies.
+    pub offset: u64,
+    /// Mean of its values.
+    pub mean: f64,
+}
+
 /// A graph of all cases, each with operands, a workspace and results of its own.
 pub struct Build {
     pub graph: Graph,
     pub steps: Vec<NodeId>,
     pub inputs: Vec<(String, TensorType)>,
-    pub parameters: Vec<(String, TensorType, u64)>,
-    pub results: Vec<TensorType>,
+    pub parameters: Vec<Weights>,
+    /// Results of all cases, with the number of the case that each is of.
+    pub results: Vec<(usize, TensorType)>,
     pub weight_bytes: u64,
     pub step_bytes: u64,
     pub bound: usize,
+}
+
+impl Build {
+    /// Bytes for the parts of sums of any case.
+    pub fn partial_bytes(&self) -> u64 {
+        let of_steps = self
+            .steps
+            .iter()
+            .map(|&id| self.graph.partial_bytes(id, self.bound));
+        of_steps.max().unwrap()
+    }
 }
 
 /// A graph of these cases, for batches up to `bound`.
@@ -105,7 +129,12 @@ pub fn build(cases: &[Case], bound: usize) -> Build {
                         arena: Arena::Weights,
                         offset: b.weight_bytes,
                     };
-                    b.parameters.push((name.clone(), ty.clone(), b.weight_bytes));
+                    b.parameters.push(Weights {
+                        name: name.clone(),
+                        ty: ty.clone(),
+                        offset: b.weight_bytes,
+                        mean: if slot == 2 { case.mean } else { 0.0 },
+                    });
                     b.weight_bytes += ty.bytes(0).unwrap().next_multiple_of(64);
                     let data = ParameterData::Fill(0.0);
                     Parameter {
@@ -128,23 +157,27 @@ pub fn build(cases: &[Case], bound: usize) -> Build {
             .unwrap();
         let node = b.graph.node_mut(id);
         node.outputs[0].ty.layout = case.result;
-        node.outputs[0].location = Some(Location {
-            arena: Arena::Outputs,
-            offset: i as u64,
-        });
+        for output in &mut node.outputs {
+            output.location = Some(Location {
+                arena: Arena::Outputs,
+                offset: b.results.len() as u64,
+            });
+            b.results.push((i, output.ty.clone()));
+        }
         node.schedule = Some(case.schedule);
-        b.results.push(node.outputs[0].ty.clone());
+        let slots = node.outputs.len();
         let bytes = b.graph.workspace_bytes(id, bound);
         b.graph.node_mut(id).workspace = Some(Location {
             arena: Arena::Step,
             offset: b.step_bytes,
         });
         b.step_bytes += guarded(bytes);
-        b.graph.outputs.push(Output {
+        let first = b.results.len() - slots;
+        b.graph.outputs.extend((0..slots).map(|slot| Output {
             kind: OutputKind::Output,
-            name: format!("{i}"),
-            value: Value::from(id),
-        });
+            name: format!("{}", first + slot),
+            value: Value { node: id, slot },
+        }));
         b.steps.push(id);
     }
     b
@@ -213,8 +246,7 @@ pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
 
 /// The arguments of a step on `n` samples; what `inputs` and `outputs` point to must stay.
 pub fn arguments(
-    weights: &mut Memory,
-    step: &mut Memory,
+    [weights, step, partials]: [&mut Memory; 3],
     inputs: &[*const u8],
     outputs: &[*mut u8],
     n: usize,
@@ -236,7 +268,7 @@ pub fn arguments(
         thread: 0,
         threads: 1,
         scratch: std::ptr::null_mut(),
-        partials: std::ptr::null_mut(),
+        partials: partials.address(),
     }
 }
 

@@ -36,5 +36,6 @@ pub fn product(
         result: Layout::Plain,
         schedule,
         tolerance,
+        mean: 0.0,
     }
 }

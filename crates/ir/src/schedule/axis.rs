@@ -212,6 +212,12 @@ pub fn most(phases: &[Phase], axis: usize) -> i64 {
     phases.iter().map(|p| p[axis].outputs).max().unwrap_or(1)
 }
 
+/// Slices of a sample, and blocks of up to `rows` rows in each slice, of what phases make.
+pub fn blocks(phases: &[Phase], rows: i64) -> [i64; 2] {
+    let all = most(phases, 1).max(1);
+    [most(phases, 0), (all - 1) / rows.clamp(1, all) + 1]
+}
+
 /// Bytes of a copy of rows that leave the second cache room for what is computed.
 const COPY: i64 = 256 << 10;
 /// How many times as many rows may be copied as are new, before a larger copy costs less than copying again.

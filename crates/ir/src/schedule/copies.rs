@@ -1,7 +1,9 @@
 //! What the direct and depthwise forms copy of their input, and what they are written out for.
 
 use super::axis::{self, Panel, Phase};
-use super::{Convolution, Direction};
+use super::{Convolution, Direction, Pointwise, Schedule};
+use crate::ops::Op;
+use crate::types::TensorType;
 
 /// The most phases that code is written out for: those of an image's gradient with stride 7.
 pub const MOST_PHASES: usize = 49;
@@ -92,9 +94,8 @@ impl Copies {
 
     /// Copies of one sample where each is for so many rows.
     pub fn blocks(&self, rows: i64) -> i64 {
-        let all = self.rows().max(1);
-        let rows = rows.clamp(1, all);
-        axis::most(&self.phases, 0).saturating_mul((all - 1) / rows + 1)
+        let [slices, blocks] = axis::blocks(&self.phases, rows);
+        slices.saturating_mul(blocks)
     }
 
     /// Rows of outputs that the depthwise form computes from one copy.
@@ -115,6 +116,24 @@ impl Convolution {
                 })
             }
         }
+    }
+}
+
+impl Schedule {
+    /// Blocks of rows of a sample, for each of which a convolution with moments leaves sums of what it stores; None where the
+    /// result is read again instead, and for all other operators.
+    pub fn blocks_with_moments(
+        &self,
+        op: &Op,
+        operands: &[&TensorType],
+        results: &[&TensorType],
+    ) -> Option<u64> {
+        let (Op::Conv(conv), Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s))) = (op, self) else {
+            return None;
+        };
+        let conv = Convolution::of(op, operands, results).filter(|_| conv.moments)?;
+        let copies = Copies::of_direct(&conv, s.pixels)?;
+        u64::try_from(copies.blocks(s.rows as i64)).ok()
     }
 }
 

@@ -297,3 +297,32 @@ fn filters_are_padded_to_whole_blocks() {
     assert_eq!(filter(&[32, 3, 5], 16).bytes(1), Some(32 * 15 * 4));
     assert_eq!(filter(&[20, 3], 8).to_string(), "f32[20, 3]:filter8");
 }
+
+#[test]
+fn moments_take_memory_for_every_block_of_rows() {
+    let text = "graph \"g\" {
+  %x = input \"x\" data : f32[batch, 16, 9, 8]
+  %w = parameter \"w\" trained fill(1) : f32[24, 16, 1, 1]
+  %y:2 = conv(%x, %w) {strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1], groups = 1, moments = true} : f32[batch, 24, 9, 8], f64[49]
+  return output \"y\" %y#0, output \"s\" %y#1
+}";
+    let mut graph = parse(text).unwrap();
+    let id = find(&graph, "conv");
+    let mut bytes = |schedule: &str| {
+        graph.set_schedule(id, Some(schedule.parse().unwrap()));
+        graph.partial_bytes(id, 32)
+    };
+    let of_block = 3 * 24 * 8;
+    // Four rows, four and one.
+    assert_eq!(
+        bytes("pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)"),
+        32 * 3 * of_block
+    );
+    // Rows that are shorter than a tile count as one.
+    assert_eq!(
+        bytes("direct(lanes = 16, pixels = 14, vectors = 2, rows = 4)"),
+        32 * of_block
+    );
+    // A plain result is read again by threads that share its channels.
+    assert_eq!(bytes("general"), 0);
+}

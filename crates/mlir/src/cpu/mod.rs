@@ -79,7 +79,11 @@ impl<'c> Lowering<'c> {
         let name = format!("{}_{}", call.op.name(), self.kernels.len());
         let tensors = call.types.len();
         let mut parameters = call.parameters();
-        if matches!(call.op, Op::Conv(conv) if conv.moments) {
+        let (operands, results) = call.split();
+        let blocks = call
+            .schedule
+            .and_then(|s| s.blocks_with_moments(call.op, operands, results));
+        if matches!(call.op, Op::Conv(conv) if conv.moments) && blocks.is_none() {
             // Threads take moments of what others wrote.
             parameters[call.operands] = Parameter::Shared;
         }
@@ -112,7 +116,7 @@ impl<'c> Lowering<'c> {
             thread,
             threads,
         });
-        for (i, stage) in ops::stages(call.op, &Cpu, &call.split().into())?
+        for (i, stage) in ops::stages(call.op, &Cpu, &(operands, results).into())?
             .iter()
             .enumerate()
         {

@@ -25,8 +25,9 @@ impl Cpu {
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General => conv::general::forward(op, k, e)?,
             Schedule::Depthwise(s) => conv::depthwise::forward(s, own_workspace(k)?, op, k, e)?,
-            Schedule::Direct(s) => conv::direct::forward(&direct(s, k)?, op, k, e)?,
-            Schedule::Pointwise(s) => conv::direct::forward(&pointwise(s, k)?, op, k, e)?,
+            // These take the moments as they store the result.
+            Schedule::Direct(s) => return conv::direct::forward(&direct(s, k)?, op, k, e),
+            Schedule::Pointwise(s) => return conv::direct::forward(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {
                 winograd::convolution::forward(&tiled(s, k)?, op, k, e)?
             }

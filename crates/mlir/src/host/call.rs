@@ -73,7 +73,8 @@ impl<'a> Call<'a> {
     /// Whether it needs memory for parts of sums.
     pub fn has_partials(&self) -> bool {
         let (operands, results) = self.split();
-        partials::bytes(self.op, operands, results) > 0
+        // How much it is depends on the batch; whether it is needed does not.
+        partials::bytes(self.op, self.schedule, operands, results, 1) > 0
     }
 
     /// The parameters of a kernel for its tensors.

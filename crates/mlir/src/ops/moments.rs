@@ -4,34 +4,17 @@ use syncbn_ir::ops::{BatchNormFinalize, RunningVar};
 
 use super::channels::{Store, channel_sums, partials, width_of_sums};
 use super::kernel::{Image, Kernel, Tensor};
+use super::parts::Partials;
 use super::rows::{self, Constants, Run, Totals};
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
 
 /// Moments `[m, m*mean, M2 + m*mean^2]`. Deviations are summed about the channel's first value, in f64, so
 /// that a large mean cancels before anything is squared.
 pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter<'c>) {
-    let image = k.image(&x.ty);
-    let (xb, result) = (x.image(), out.flat());
-    let samples = match image.n {
-        Extent::Batch(n) => e.convert(n, Elem::F64),
-        Extent::Fixed(n) => e.float(Elem::F64, n as f64),
-    };
-    let positions = e.float(Elem::F64, image.positions as f64);
-    let m = e.mul(samples, positions);
-    let zero = e.float(Elem::F64, 0.0);
-    let some = e.compare(Compare::Gt, m, zero);
-    e.once(|e| e.store(&result, &[Index::constant(0)], m));
-    let store = |e: &Emitter<'c>, c: Index<'c>, &Pivot(pivot): &Pivot<'c>, sums: &[Val<'c>]| {
-        let shift = e.div(sums[0], m);
-        let mean = e.add(pivot, shift);
-        let product = e.mul(sums[0], shift);
-        let m2 = e.sub(sums[1], product);
-        let first = e.mul(m, mean);
-        let second = e.fma(first, mean, m2);
-        // An empty rank contributes zeros, whatever lies in its buffers.
-        let (first, second) = (e.select(some, first, zero), e.select(some, second, zero));
-        e.store(&result, &[e.index_offset(c, 1)], first);
-        e.store(&result, &[e.index_offset(c, 1 + image.channels)], second);
+    let (image, xb) = (k.image(&x.ty), x.image());
+    let result = Outcome::new(k, x, out, e);
+    let store = |e: &Emitter<'c>, c: Index<'c>, pivot: &Pivot<'c>, sums: &[Val<'c>]| {
+        result.store(e, c, pivot, sums);
     };
     let pivot = |e: &Emitter<'c>, c: Index<'c>| {
         let first = e.load(&xb, &[Index::constant(0), c, Index::constant(0)], None);
@@ -54,12 +37,115 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter
     );
 }
 
+/// The blocks of neighbouring positions that a tensor was written in.
+#[derive(Clone, Copy)]
+pub struct Blocks {
+    /// Positions of a sample or of a slice of it, in which blocks begin anew.
+    pub slice: i64,
+    /// Positions of a block; the last one of a slice may have fewer.
+    pub block: i64,
+    /// Blocks of a slice.
+    pub of_slice: i64,
+}
+
+impl Blocks {
+    /// Number of positions of a block, in f64.
+    fn length<'c>(&self, e: &Emitter<'c>, block: Val<'c>) -> Val<'c> {
+        let before = e.mul(e.rem(block, e.index(self.of_slice)), e.index(self.block));
+        let left = e.sub(e.index(self.slice), before);
+        e.convert(e.min(left, e.index(self.block)), Elem::F64)
+    }
+}
+
+/// [`moments`] from what `memory` has of each of `count` blocks: the block's first value, the sum of deviations from it and that of
+/// their squares. All threads must have met. A block of one position has no deviations, so that sums over such are in f64
+/// throughout.
+pub fn moments_of_blocks<'c>(
+    k: &Kernel<'c>,
+    [x, out]: [&Tensor<'c>; 2],
+    e: &Emitter<'c>,
+    memory: &Partials<'c>,
+    (count, blocks): (Val<'c>, Blocks),
+) {
+    let result = Outcome::new(k, x, out, e);
+    let values = memory.array(e, e.index(0), 0, Index::constant(0));
+    let pivot = |e: &Emitter<'c>, c: Index<'c>| Pivot(e.load(&values, &[c], None));
+    let about_pivot = |e: &Emitter<'c>, block: Val<'c>, c: Index<'c>, left: Vec<Val<'c>>| {
+        let length = blocks.length(e, block);
+        pivot(e, c).moved(e, left[0], length, [left[1], left[2]])
+    };
+    let all = (Index::constant(0), result.channels);
+    let store = |e: &Emitter<'c>, c: Index<'c>, sums: &[Val<'c>]| {
+        result.store(e, c, &pivot(e, c), sums);
+    };
+    memory.merge_terms(e, count, all, (2, k.width(x.elem())), &about_pivot, &store);
+}
+
+/// Where moments go, and what they are made with.
+struct Outcome<'c> {
+    result: Buffer<'c>,
+    channels: i64,
+    /// Number of values of a channel, in f64.
+    m: Val<'c>,
+}
+
+impl<'c> Outcome<'c> {
+    /// The moments `out` of `x`, the number of values of which is stored.
+    fn new(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter<'c>) -> Outcome<'c> {
+        let (image, result) = (k.image(&x.ty), out.flat());
+        let samples = match image.n {
+            Extent::Batch(n) => e.convert(n, Elem::F64),
+            Extent::Fixed(n) => e.float(Elem::F64, n as f64),
+        };
+        let positions = e.float(Elem::F64, image.positions as f64);
+        let m = e.mul(samples, positions);
+        e.once(|e| e.store(&result, &[Index::constant(0)], m));
+        Outcome {
+            result,
+            channels: image.channels,
+            m,
+        }
+    }
+
+    /// Stores the moments of a channel from its sums about the pivot.
+    fn store(&self, e: &Emitter<'c>, c: Index<'c>, &Pivot(pivot): &Pivot<'c>, sums: &[Val<'c>]) {
+        let zero = e.float(Elem::F64, 0.0);
+        let some = e.compare(Compare::Gt, self.m, zero);
+        let shift = e.div(sums[0], self.m);
+        let mean = e.add(pivot, shift);
+        let product = e.mul(sums[0], shift);
+        let m2 = e.sub(sums[1], product);
+        let first = e.mul(self.m, mean);
+        let second = e.fma(first, mean, m2);
+        // An empty rank contributes zeros, whatever lies in its buffers.
+        let (first, second) = (e.select(some, first, zero), e.select(some, second, zero));
+        e.store(&self.result, &[e.index_offset(c, 1)], first);
+        e.store(&self.result, &[e.index_offset(c, 1 + self.channels)], second);
+    }
+}
+
 /// The value of a channel that deviations are taken from, in f64.
 struct Pivot<'c>(Val<'c>);
 
 impl<'c> Constants<'c> for Pivot<'c> {
     fn map(&self, f: &mut dyn FnMut(Val<'c>) -> Val<'c>) -> Self {
         Pivot(f(self.0))
+    }
+}
+
+impl<'c> Pivot<'c> {
+    /// Sums of `length` deviations from `base` and of their squares, moved to the pivot.
+    fn moved(
+        &self,
+        e: &Emitter<'c>,
+        base: Val<'c>,
+        length: Val<'c>,
+        [sum, squares]: [Val<'c>; 2],
+    ) -> Vec<Val<'c>> {
+        let shift = e.sub(e.convert(base, Elem::F64), self.0);
+        let moved = e.mul(length, shift);
+        let twice = e.add(e.add(sum, sum), moved);
+        vec![e.add(sum, moved), e.fma(shift, twice, squares)]
     }
 }
 
@@ -90,11 +176,8 @@ fn moments_of_rows<'c>(
             };
             run.sums(e, &[inner, x.elem], (count, width), &of_row, &|e, i, sums| {
                 let c = e.index_add(first, i);
-                let [sum, squares] = [sums[0], sums[1]].map(|v| e.convert(v, Elem::F64));
-                let shift = e.sub(e.convert(base(e, c), Elem::F64), pivot(e, c).0);
-                let moved = e.mul(length, shift);
-                let twice = e.add(e.add(sum, sum), moved);
-                totals.add(e, i, &[e.add(sum, moved), e.fma(shift, twice, squares)]);
+                let sums = [sums[0], sums[1]].map(|v| e.convert(v, Elem::F64));
+                totals.add(e, i, &pivot(e, c).moved(e, base(e, c), length, sums));
             });
         };
         let store = |e: &Emitter<'c>, i: Index<'c>, sums: &[Val<'c>]| {

@@ -45,7 +45,11 @@ impl<'c> Parts<'c> {
     }
 }
 
+/// What is added up of a part's sums of a channel.
+pub type Terms<'c, 'b> = &'b dyn Fn(&Emitter<'c>, Val<'c>, Index<'c>, Vec<Val<'c>>) -> Vec<Val<'c>>;
+
 /// Memory for the sums of parts, which the threads of a rank share: `[part][sum][channel]`.
+#[derive(Clone, Copy)]
 pub struct Partials<'c> {
     pointer: Val<'c>,
     sums: usize,
@@ -80,25 +84,39 @@ impl<'c> Partials<'c> {
         width: usize,
         store: &dyn Fn(&Emitter<'c>, Index<'c>, &[Val<'c>]),
     ) {
+        let terms = |_: &Emitter<'c>, _: Val<'c>, _: Index<'c>, sums: Vec<Val<'c>>| sums;
+        self.merge_terms(e, parts.count, (first, count), (self.sums, width), &terms, store);
+    }
+
+    /// [`Partials::merge`] of `parts` parts; `terms` makes of a part and its sums of a channel the `sums` numbers that are
+    /// added up.
+    pub fn merge_terms(
+        &self,
+        e: &Emitter<'c>,
+        parts: Val<'c>,
+        (first, count): (Index<'c>, i64),
+        (sums, width): (usize, usize),
+        terms: Terms<'c, '_>,
+        store: &dyn Fn(&Emitter<'c>, Index<'c>, &[Val<'c>]),
+    ) {
         let per_part = self.sums as i64 * self.channels;
         let all = Buffer::new(self.pointer, Elem::F64, &[per_part, self.channels, 1]);
         let axes = [Extent::Fixed(count)];
         e.map_costly(&axes, width, MOST_PARTS as i64, &|e, at| {
             let channel = e.index_add(first, at[0]);
             let zero = e.splat(e.zero(Elem::F64), e.lanes());
-            let sums = e.for_range(
-                e.index(0),
-                parts.count,
-                1,
-                &vec![zero; self.sums],
-                |e, part, sums| {
-                    let add = |(i, &sum): (usize, &Val<'c>)| {
-                        let place = [Index::uniform(part), Index::constant(i as i64), channel];
-                        e.add(sum, e.load(&all, &place, None))
-                    };
-                    sums.iter().enumerate().map(add).collect()
-                },
-            );
+            let start = vec![zero; sums];
+            let sums = e.for_range(e.index(0), parts, 1, &start, |e, part, sums| {
+                let load = |i: usize| {
+                    let place = [Index::uniform(part), Index::constant(i as i64), channel];
+                    e.load(&all, &place, None)
+                };
+                let terms = terms(e, part, channel, (0..self.sums).map(load).collect());
+                sums.iter()
+                    .zip(terms)
+                    .map(|(&sum, term)| e.add(sum, term))
+                    .collect()
+            });
             store(e, at[0], &sums);
         });
     }

@@ -17,6 +17,16 @@ pub struct Columns<'c> {
     pub group: Val<'c>,
 }
 
+impl Columns<'_> {
+    /// Lanes of vector `v` that are channels, of so many.
+    pub fn active(&self, v: i64, lanes: usize) -> usize {
+        match v + 1 == self.vectors {
+            true => self.last,
+            false => lanes,
+        }
+    }
+}
+
 /// How often [`each_columns`] calls its body for so many channels.
 pub fn count(blocking: &Blocking, channels: i64) -> i64 {
     let size = blocking.lanes as i64 * blocking.vectors;

@@ -3,7 +3,8 @@
 
 use syncbn_ir::ops::{Conv, ConvBackwardData};
 use syncbn_ir::schedule::axis::{
-    Axis, Panel, Phase, backward_data as phases_of, flattened, forward as phase_of, most, three,
+    Axis, Panel, Phase, backward_data as phases_of, blocks as blocks_of, flattened, forward as phase_of,
+    most, three,
 };
 
 use super::Blocking;
@@ -11,6 +12,7 @@ use super::columns::{self, Columns, each_columns};
 use super::epilogue::Epilogue;
 use super::filter::{self, Filter};
 use super::items::{Items, place};
+use super::moments::{Sums, Tally};
 use super::panel::{Copy, Source};
 use crate::cpu::product::microkernel::{Next, Results, Tile, Turns};
 use crate::emit::{Compare, Emitter, Pointer, Val};
@@ -23,11 +25,16 @@ pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>)
     let window = op.window(&w.ty)?;
     let (window, inputs, outputs) = flattened(&window, &spatial(&x.ty), &spatial(&y.ty), b.pixels);
     let groups = op.groups as i64;
+    let phases = [phase_of(&window, &outputs)];
+    let moments = match op.moments {
+        true => Some(Sums::new(k, &phases, b.rows)?),
+        false => None,
+    };
     Sum {
         blocking: *b,
         n: k.n,
         groups,
-        phases: vec![phase_of(&window, &outputs)],
+        phases: phases.to_vec(),
         source: Source::new(x, three(&inputs)),
         target: y,
         target_sizes: three(&outputs),
@@ -38,9 +45,14 @@ pub fn forward<'c>(b: &Blocking<'c>, op: &Conv, k: &Kernel<'c>, e: &Emitter<'c>)
             three(&window.kernel.iter().map(|&n| n as i64).collect::<Vec<_>>()),
         ),
         epilogue: Epilogue::new(op, k),
+        moments,
         panel: b.own,
     }
     .emit(e);
+    if let Some(moments) = moments {
+        e.meet();
+        moments.merge(k, e, most(&phases, 0));
+    }
     Ok(())
 }
 
@@ -71,10 +83,22 @@ pub fn backward_data<'c>(
         reduced: fixed(dy.ty.shape.0[1]) / groups,
         filter: transposed,
         epilogue: Epilogue::none(),
+        moments: None,
         panel: e.shift(Pointer::new(b.own, w.memory_elem()), used).address,
     }
     .emit(e);
     Ok(())
+}
+
+/// Rows of outputs that are computed from one copy.
+#[derive(Clone, Copy)]
+struct Block<'c> {
+    /// Its number among those of all samples.
+    number: Val<'c>,
+    /// Sample, slice and first row.
+    place: [Val<'c>; 3],
+    /// Behind its last row.
+    end: Val<'c>,
 }
 
 /// Sums over taps and channels for every element of a target.
@@ -90,6 +114,8 @@ struct Sum<'a, 'c> {
     reduced: i64,
     filter: Filter<'c>,
     epilogue: Epilogue<'c>,
+    /// Sums of what is stored, if there are such.
+    moments: Option<Sums<'c>>,
     /// Where this thread copies rows of the source.
     panel: Val<'c>,
 }
@@ -105,13 +131,14 @@ impl<'c> Sum<'_, 'c> {
             self.panel,
             self.blocking.lanes,
         );
-        let [depth, high] = [most(&self.phases, 0), rows].map(|n| e.index(n));
-        let blocks = e.index((rows + rows_of_block - 1) / rows_of_block);
+        let [depth, blocks] = blocks_of(&self.phases, rows_of_block).map(|n| e.index(n));
+        let high = e.index(rows);
         let slices = e.mul(self.n, depth);
         let items = Items::new(e, e.mul(slices, blocks), self.items());
         let in_place = copy.is_image(&self.phases, &self.source);
-        items.each(e, |e, block, part| {
-            let [n, z, y] = place(e, block, [depth, blocks], rows_of_block);
+        items.each(e, |e, number, part| {
+            let place = place(e, number, [depth, blocks], rows_of_block);
+            let [n, z, y] = place;
             let image = e.advance(self.source.pointer, n, self.source.sample());
             let copy = match in_place {
                 true => copy.of_image(e, image, &self.source, [z, y]),
@@ -124,7 +151,7 @@ impl<'c> Sum<'_, 'c> {
                 0 => e.add(y, e.index(rows_of_block)),
                 _ => e.min(e.add(y, e.index(rows_of_block)), high),
             };
-            self.block(e, &copy, part, [n, z], [y, end]);
+            self.block(e, &copy, part, Block { number, place, end });
         });
     }
 
@@ -137,19 +164,16 @@ impl<'c> Sum<'_, 'c> {
     }
 
     /// The outputs of the rows in the panel, of these groups or columns, or of all.
-    fn block(
-        &self,
-        e: &Emitter<'c>,
-        copy: &Copy<'c>,
-        part: Option<[Val<'c>; 2]>,
-        [n, z]: [Val<'c>; 2],
-        [y, end]: [Val<'c>; 2],
-    ) {
+    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, part: Option<[Val<'c>; 2]>, block: Block<'c>) {
         let channels = self.filter.outputs / self.groups;
         let of_group = |e: &Emitter<'c>, group: Val<'c>, part: Option<[Val<'c>; 2]>| {
             each_columns(e, &self.blocking, (channels, part), group, |e, columns| {
+                let tally = self.tally(e, columns, &block);
                 for phase in &self.phases {
-                    self.phase(e, copy, phase, columns, [n, z], [y, end]);
+                    self.phase(e, copy, phase, columns, &block, tally);
+                }
+                if let Some(tally) = tally {
+                    tally.finish(e);
                 }
             });
         };
@@ -166,31 +190,35 @@ impl<'c> Sum<'_, 'c> {
         copy: &Copy<'c>,
         phase: &Phase,
         columns: Columns<'c>,
-        [n, z]: [Val<'c>; 2],
-        [y, end]: [Val<'c>; 2],
+        &Block { place, end, .. }: &Block<'c>,
+        tally: Option<Tally<'c>>,
     ) {
         let [az, ay, ax] = phase;
-        let panel = &copy.panel;
+        let [n, z, y] = place;
         let body = |e: &Emitter<'c>| {
             let end = match ay.outputs < most(&self.phases, 1) {
                 true => e.min(end, e.index(ay.outputs)),
                 false => end,
             };
-            e.each_in(y, end, |e, row| {
-                let left = e.shift(copy.pointer, panel.start(phase));
-                let left = e.advance(left, e.sub(row, y), ay.in_step * panel.row());
-                let at = self.target_row(e, phase, [n, z, row], columns);
-                let pixels = self.blocking.pixels;
-                let whole = ax.outputs / pixels;
-                e.each_of(whole, |e, i| {
-                    let first = e.mul(i, e.index(pixels));
-                    self.tile(e, copy, phase, columns, left, at, (first, pixels));
+            let rows = |e: &Emitter<'c>, [first, end]: [Val<'c>; 2]| {
+                e.each_in(first, end, |e, row| {
+                    self.row(e, copy, phase, columns, [n, z, y, row])
                 });
-                let rest = ax.outputs - whole * pixels;
-                if rest > 0 {
-                    self.tile(e, copy, phase, columns, left, at, (e.index(whole * pixels), rest));
+            };
+            match tally {
+                None => rows(e, [y, end]),
+                Some(tally) => {
+                    let some = Tally::rows(ax.outputs);
+                    e.for_range(y, end, some, &[], |e, low, _| {
+                        let high = e.min(e.add(low, e.index(some)), end);
+                        rows(e, [low, high]);
+                        let from = self.target_row(e, phase, [n, z, low], columns);
+                        let positions = e.mul(e.sub(high, low), e.index(ax.outputs));
+                        tally.add(e, from, positions);
+                        Vec::new()
+                    });
                 }
-            });
+            }
         };
         match az.outputs < most(&self.phases, 0) {
             true => {
@@ -199,6 +227,47 @@ impl<'c> Sum<'_, 'c> {
             }
             false => body(e),
         }
+    }
+
+    /// A row of outputs of these channels; `y` is the first row of its block.
+    fn row(
+        &self,
+        e: &Emitter<'c>,
+        copy: &Copy<'c>,
+        phase: &Phase,
+        columns: Columns<'c>,
+        [n, z, y, row]: [Val<'c>; 4],
+    ) {
+        let [_, ay, ax] = phase;
+        let panel = &copy.panel;
+        let left = e.shift(copy.pointer, panel.start(phase));
+        let left = e.advance(left, e.sub(row, y), ay.in_step * panel.row());
+        let at = self.target_row(e, phase, [n, z, row], columns);
+        let pixels = self.blocking.pixels;
+        let whole = ax.outputs / pixels;
+        e.each_of(whole, |e, i| {
+            let first = e.mul(i, e.index(pixels));
+            self.tile(e, copy, phase, columns, left, at, (first, pixels));
+        });
+        let rest = ax.outputs - whole * pixels;
+        if rest > 0 {
+            let first = e.index(whole * pixels);
+            self.tile(e, copy, phase, columns, left, at, (first, rest));
+        }
+    }
+
+    /// Sums of these channels' outputs of a block, of none so far.
+    fn tally(&self, e: &Emitter<'c>, columns: Columns<'c>, block: &Block<'c>) -> Option<Tally<'c>> {
+        let moments = self.moments?;
+        let first = self.target_row(e, &self.phases[0], block.place, columns);
+        let channel = self.channel(e, columns);
+        Some(moments.begin(e, block.number, [channel, first], (columns, self.blocking.lanes)))
+    }
+
+    /// The first of these channels, counted through all groups.
+    fn channel(&self, e: &Emitter<'c>, columns: Columns<'c>) -> Val<'c> {
+        let per_group = self.filter.outputs / self.groups;
+        e.add(e.mul(columns.group, e.index(per_group)), columns.first)
     }
 
     /// Where a row's outputs of these channels begin, in elements of the target.
@@ -214,9 +283,7 @@ impl<'c> Sum<'_, 'c> {
         let at = e.add(e.mul(n, e.index(depth)), out(z, &phase[0]));
         let at = e.add(e.mul(at, e.index(height)), out(y, &phase[1]));
         let at = e.add(e.mul(at, e.index(width)), e.index(phase[2].out_start));
-        let per_group = self.filter.outputs / self.groups;
-        let channel = e.add(e.mul(columns.group, e.index(per_group)), columns.first);
-        e.add(e.mul(at, e.index(self.filter.outputs)), channel)
+        e.add(e.mul(at, e.index(self.filter.outputs)), self.channel(e, columns))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -240,10 +307,7 @@ impl<'c> Sum<'_, 'c> {
         let tap = f.tap();
         let strides = [f.kernel[1] * f.kernel[2] * tap, f.kernel[2] * tap, tap];
         let begin: i64 = (0..3).map(|i| phase[i].weight_start * strides[i]).sum();
-        let channel = e.add(
-            e.mul(columns.group, e.index(f.outputs / self.groups)),
-            columns.first,
-        );
+        let channel = self.channel(e, columns);
         // The vectors of `lanes` channels stand one behind another.
         let right = e.advance(e.shift(f.pointer, begin), channel, f.vector() / lanes as i64);
         let target = Pointer::new(self.target.pointer, self.target.memory_elem());
@@ -290,10 +354,7 @@ impl<'c> Sum<'_, 'c> {
         };
         for (r, sums) in sums.chunks(columns.vectors as usize).enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                let active = match v as i64 + 1 == columns.vectors {
-                    true => columns.last,
-                    false => lanes,
-                };
+                let active = columns.active(v as i64, lanes);
                 let offset = r as i64 * ax.out_step * f.outputs + v as i64 * lanes as i64;
                 let bias_at = (channel, v as i64 * lanes as i64);
                 let value = self.epilogue.apply(e, sum, (start, offset), bias_at, active);

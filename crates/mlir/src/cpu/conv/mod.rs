@@ -9,6 +9,7 @@ pub mod epilogue;
 pub mod filter;
 pub mod general;
 pub mod items;
+pub mod moments;
 pub mod panel;
 
 use crate::emit::Val;
