@@ -31,7 +31,7 @@ impl Candidate for Direct {
             lanes,
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: rows_of_copy(problem, &copies, rows(problem, conv), computing),
+            rows: rows_of_copy(problem, &copies, rows(problem, conv, row(conv)), computing),
         }))
     }
 
@@ -70,31 +70,40 @@ fn rows_of_copy(problem: &Problem, copies: &Copies, rows: usize, computing: f64)
 
 /// Rows of results that are computed from one copy of the input: as many as leave the second cache room for the weights
 /// and for what is computed. Of backward weights, which sums over what is copied, all rows of several images.
-pub fn rows(problem: &Problem, conv: &Convolution) -> usize {
+pub fn rows(problem: &Problem, conv: &Convolution, (width, height): (usize, usize)) -> usize {
     let channels = match conv.direction {
         Direction::Forward | Direction::BackwardWeight => conv.c,
         Direction::BackwardData => conv.k,
     };
-    let (width, height) = row(conv);
+    // A window of one element leaves what it skips.
     let strides: usize = match conv.direction {
-        Direction::BackwardData => 1,
-        Direction::Forward | Direction::BackwardWeight => {
+        Direction::Forward | Direction::BackwardWeight if conv.window.volume() > 1 => {
             let last = conv.window.strides.iter().rev().take(2);
             last.fold(1, |n: usize, &stride| n.saturating_mul(stride))
         }
+        _ => 1,
     };
     let sizes = [width, strides, conv.dtype.bytes() as usize];
     let row_bytes = sizes
         .iter()
         .fold(channels.max(8), |n, &size| n.saturating_mul(size));
+    let l2 = problem.machine.l2;
     match conv.direction {
         Direction::Forward | Direction::BackwardData => {
-            (problem.machine.l2 / 4 / row_bytes.max(1)).clamp(1, height.max(1))
+            let weights = tensor_bytes(conv, 0);
+            let rows = l2 / 4 / row_bytes.max(1);
+            // Weights that come from beyond the second cache for every block should be used for several images.
+            let images = l2 / 2 / row_bytes.saturating_mul(height).max(1);
+            let images = images.min(problem.samples);
+            match conv.output.len() {
+                1 | 2 if images > 1 && weights >= (l2 / 2) as f64 => images * height,
+                _ => rows.clamp(1, height.max(1)),
+            }
         }
         Direction::BackwardWeight => {
             // Every block reads and writes all sums, so that it should have many terms.
             let terms = LEAST_TERMS.div_ceil(width.max(1));
-            let rows = (problem.machine.l2 / 8 / row_bytes.max(1)).max(terms);
+            let rows = (l2 / 8 / row_bytes.max(1)).max(terms);
             let rows = rows.clamp(1, height * problem.samples.max(1));
             if rows > height {
                 rows / height * height

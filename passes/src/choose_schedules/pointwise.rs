@@ -28,11 +28,16 @@ impl Candidate for Pointwise {
             return None;
         }
         let tile = tile(problem, conv);
+        let size = match (conv.direction, width(conv, tile.pixels), row(conv)) {
+            (Direction::BackwardWeight, _, size) => size,
+            (_, width, size) if width == size.0 => size,
+            (_, width, _) => (width, 1),
+        };
         Some(Schedule::Pointwise(Blocking(Direct {
             lanes: problem.lanes(),
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: rows(problem, conv),
+            rows: rows(problem, conv, size),
         })))
     }
 

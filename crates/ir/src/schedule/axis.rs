@@ -242,6 +242,14 @@ pub fn rows_of_copy(phases: &[Phase], channels: i64, bytes: i64) -> i64 {
         .unwrap_or(near)
 }
 
+/// Samples that are computed together where a block has so many rows: several, if it has more than a sample's one slice.
+pub fn samples_of_block(phases: &[Phase], rows: i64) -> i64 {
+    match most(phases, 0) {
+        1 => (rows / most(phases, 1).max(1)).max(1),
+        _ => 1,
+    }
+}
+
 /// Whether rows are so short that register tiles of `pixels` positions had better cross their ends.
 pub fn is_short(width: i64, pixels: i64) -> bool {
     width < 2 * pixels

@@ -100,10 +100,7 @@ pub(super) fn copied(conv: &Convolution, s: &Direct) -> u64 {
         return u64::MAX;
     };
     let rows = s.rows as i64;
-    let images = match conv.direction {
-        Direction::BackwardWeight if axis::most(&copies.phases, 0) == 1 => (rows / copies.rows()).max(1),
-        _ => 1,
-    };
+    let images = axis::samples_of_block(&copies.phases, rows);
     let bytes = (copies.bytes(rows) as u64).saturating_mul(images as u64);
     bytes.saturating_add(copies.between() as u64)
 }

@@ -4,7 +4,7 @@
 use syncbn_ir::ops::{Conv, ConvBackwardData};
 use syncbn_ir::schedule::axis::{
     Axis, Panel, Phase, backward_data as phases_of, blocks as blocks_of, flattened, forward as phase_of,
-    most, three,
+    most, samples_of_block, three,
 };
 
 use super::Blocking;
@@ -90,11 +90,17 @@ pub fn backward_data<'c>(
     Ok(())
 }
 
-/// Rows of outputs that are computed from one copy.
+/// Rows of outputs that are computed from one copy, or all rows of several samples.
 #[derive(Clone, Copy)]
 struct Block<'c> {
-    /// Its number among those of all samples.
+    /// Its number among those of all samples; of several, the first one's.
     number: Val<'c>,
+    /// How many samples, if there may be several.
+    samples: Option<Val<'c>>,
+    /// What is read of it.
+    copy: Copy<'c>,
+    /// Elements from what is read of a sample to that of the next one.
+    apart: i64,
     /// Sample, slice and first row.
     place: [Val<'c>; 3],
     /// Behind its last row.
@@ -131,27 +137,69 @@ impl<'c> Sum<'_, 'c> {
             self.panel,
             self.blocking.lanes,
         );
+        let in_place = copy.is_image(&self.phases, &self.source);
+        let apart = match in_place {
+            true => self.source.sample(),
+            false => copy.panel.elements(),
+        };
+        let read = |e: &Emitter<'c>, sample: Val<'c>, at: Pointer<'c>, [z, y]: [Val<'c>; 2]| {
+            let image = e.advance(self.source.pointer, sample, self.source.sample());
+            match in_place {
+                true => copy.of_image(e, image, &self.source, [z, y]),
+                false => {
+                    copy.fill(e, at, &self.source, image, [z, y]);
+                    copy
+                }
+            }
+        };
+        let samples = samples_of_block(&self.phases, self.blocking.rows);
+        let [zero, high] = [0, rows].map(|n| e.index(n));
+        if samples > 1 {
+            let samples = e.index(samples);
+            let blocks = e.div(e.add(self.n, e.sub(samples, e.index(1))), samples);
+            let items = Items::new(e, blocks, self.items());
+            return items.each(e, |e, block, part| {
+                let first = e.mul(block, samples);
+                let count = e.min(samples, e.sub(self.n, first));
+                let first_read = match in_place {
+                    true => read(e, first, copy.pointer, [zero; 2]),
+                    false => {
+                        e.each_in(zero, count, |e, i| {
+                            read(e, e.add(first, i), e.advance(copy.pointer, i, apart), [zero; 2]);
+                        });
+                        copy
+                    }
+                };
+                let block = Block {
+                    number: first,
+                    samples: Some(count),
+                    copy: first_read,
+                    apart,
+                    place: [first, zero, zero],
+                    end: high,
+                };
+                self.block(e, part, block);
+            });
+        }
         let [depth, blocks] = blocks_of(&self.phases, rows_of_block).map(|n| e.index(n));
-        let high = e.index(rows);
         let slices = e.mul(self.n, depth);
         let items = Items::new(e, e.mul(slices, blocks), self.items());
-        let in_place = copy.is_image(&self.phases, &self.source);
         items.each(e, |e, number, part| {
             let place = place(e, number, [depth, blocks], rows_of_block);
             let [n, z, y] = place;
-            let image = e.advance(self.source.pointer, n, self.source.sample());
-            let copy = match in_place {
-                true => copy.of_image(e, image, &self.source, [z, y]),
-                false => {
-                    copy.fill(e, copy.pointer, &self.source, image, [z, y]);
-                    copy
-                }
-            };
             let end = match rows % rows_of_block {
                 0 => e.add(y, e.index(rows_of_block)),
                 _ => e.min(e.add(y, e.index(rows_of_block)), high),
             };
-            self.block(e, &copy, part, Block { number, place, end });
+            let block = Block {
+                number,
+                samples: None,
+                copy: read(e, n, copy.pointer, [z, y]),
+                apart,
+                place,
+                end,
+            };
+            self.block(e, part, block);
         });
     }
 
@@ -163,18 +211,24 @@ impl<'c> Sum<'_, 'c> {
         }
     }
 
-    /// The outputs of the rows in the panel, of these groups or columns, or of all.
-    fn block(&self, e: &Emitter<'c>, copy: &Copy<'c>, part: Option<[Val<'c>; 2]>, block: Block<'c>) {
+    /// The outputs of a block, of these groups or columns, or of all.
+    fn block(&self, e: &Emitter<'c>, part: Option<[Val<'c>; 2]>, block: Block<'c>) {
         let channels = self.filter.outputs / self.groups;
         let of_group = |e: &Emitter<'c>, group: Val<'c>, part: Option<[Val<'c>; 2]>| {
             each_columns(e, &self.blocking, (channels, part), group, |e, columns| {
-                let tally = self.tally(e, columns, &block);
-                for phase in &self.phases {
-                    self.phase(e, copy, phase, columns, &block, tally);
-                }
-                if let Some(tally) = tally {
-                    tally.finish(e);
-                }
+                let Some(samples) = block.samples else {
+                    return self.columns(e, columns, &block);
+                };
+                e.each_in(e.index(0), samples, |e, i| {
+                    let [n, z, y] = block.place;
+                    let of_sample = Block {
+                        number: e.add(block.number, i),
+                        copy: block.copy.at(e.advance(block.copy.pointer, i, block.apart)),
+                        place: [e.add(n, i), z, y],
+                        ..block
+                    };
+                    self.columns(e, columns, &of_sample);
+                });
             });
         };
         match (self.groups, part) {
@@ -184,13 +238,23 @@ impl<'c> Sum<'_, 'c> {
         }
     }
 
+    /// These columns of a block's outputs.
+    fn columns(&self, e: &Emitter<'c>, columns: Columns<'c>, block: &Block<'c>) {
+        let tally = self.tally(e, columns, block);
+        for phase in &self.phases {
+            self.phase(e, phase, columns, block, tally);
+        }
+        if let Some(tally) = tally {
+            tally.finish(e);
+        }
+    }
+
     fn phase(
         &self,
         e: &Emitter<'c>,
-        copy: &Copy<'c>,
         phase: &Phase,
         columns: Columns<'c>,
-        &Block { place, end, .. }: &Block<'c>,
+        &Block { copy, place, end, .. }: &Block<'c>,
         tally: Option<Tally<'c>>,
     ) {
         let [az, ay, ax] = phase;
@@ -202,7 +266,7 @@ impl<'c> Sum<'_, 'c> {
             };
             let rows = |e: &Emitter<'c>, [first, end]: [Val<'c>; 2]| {
                 e.each_in(first, end, |e, row| {
-                    self.row(e, copy, phase, columns, [n, z, y, row])
+                    self.row(e, &copy, phase, columns, [n, z, y, row])
                 });
             };
             match tally {

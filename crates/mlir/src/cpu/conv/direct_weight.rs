@@ -2,7 +2,7 @@
 //! sum over the pixels of a block of rows, or of several images where images are small.
 
 use syncbn_ir::ops::ConvBackwardWeight;
-use syncbn_ir::schedule::axis::{Panel, Phase, forward, three};
+use syncbn_ir::schedule::axis::{Panel, Phase, forward, samples_of_block, three};
 use syncbn_ir::schedule::{BETWEEN_STRIPES, FEW_CHANNELS, packed_channels, stripe};
 
 use super::Blocking;
@@ -27,13 +27,12 @@ pub fn backward_weight<'c>(
     let phase = forward(&window, &spatial(&dy.ty));
     let kernel: Vec<i64> = window.kernel.iter().map(|&n| n as i64).collect();
     let rows = phase[1].outputs;
-    let images = (b.rows / rows).max(1);
     Gradient {
         blocking: *b,
         groups,
         phase,
         rows: b.rows.clamp(1, rows),
-        images: if phase[0].outputs == 1 { images } else { 1 },
+        images: samples_of_block(&[phase], b.rows),
         source: Source::new(x, three(&spatial(&x.ty))),
         dy: Pointer::new(dy.pointer, dy.memory_elem()),
         channels: fixed(x.ty.shape.0[1]) / groups,

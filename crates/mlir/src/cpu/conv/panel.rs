@@ -97,6 +97,11 @@ impl<'c> Copy<'c> {
         }
     }
 
+    /// One like it elsewhere.
+    pub fn at(self, pointer: Pointer<'c>) -> Copy<'c> {
+        Copy { pointer, ..self }
+    }
+
     /// Where it is in stripes.
     pub fn stripes(&self) -> Option<Stripes> {
         self.stripes
