@@ -143,9 +143,18 @@ impl<'c> Emitter<'c> {
 
     /// Fetches the cache line of `p + at`, to be written to soon or to be read.
     pub fn prefetch(&self, p: Pointer<'c>, at: i64, write: bool) {
+        self.prefetch_into(p, at, write, 3);
+    }
+
+    /// Fetches the cache line of `p` into the second cache, to be read later.
+    pub fn prefetch_far(&self, p: Pointer<'c>) {
+        self.prefetch_into(p, 0, false, 2);
+    }
+
+    fn prefetch_into(&self, p: Pointer<'c>, at: i64, write: bool, locality: i64) {
         let attributes = [
             ("rw", self.i32_attribute(i64::from(write))),
-            ("hint", self.i32_attribute(3)),
+            ("hint", self.i32_attribute(locality)),
             ("cache", self.i32_attribute(1)),
         ];
         self.op(

@@ -394,6 +394,7 @@ impl<'c> Sum<'_, 'c> {
                 distance: pixels * panel.column,
                 row: panel.column,
             }),
+            later: Vec::new(),
             results,
         };
         let turns = |axis: &Axis, left: i64, stride: i64| {

@@ -2,14 +2,14 @@
 //! sum over the pixels of a block of rows, or of several images where images are small.
 
 use syncbn_ir::ops::ConvBackwardWeight;
-use syncbn_ir::schedule::axis::{Panel, Phase, forward, samples_of_block, three};
+use syncbn_ir::schedule::axis::{Axis, Panel, Phase, forward, samples_of_block, three};
 use syncbn_ir::schedule::{BETWEEN_STRIPES, FEW_CHANNELS, packed_channels, stripe};
 
 use super::Blocking;
 use super::columns::{self, Columns, each_columns};
 use super::filter::{Filter, ragged, ragged_in};
 use super::panel::{Copy, Source, Stripes};
-use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::cpu::product::microkernel::{Later, Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
 use crate::ops::window::spatial;
@@ -54,7 +54,8 @@ struct Packed<'c> {
 }
 
 /// Emits a tile: addresses of its inputs and weights, and its rows' distances in both.
-type MakeTile<'c, 't> = &'t dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>);
+type MakeTile<'c, 't> =
+    &'t dyn Fn(&Emitter<'c>, Pointer<'c>, Pointer<'c>, Vec<i64>, Vec<i64>, Vec<Later<'c>>);
 
 /// The weights that a thread computes. All groups and columns where nothing is said.
 #[derive(Clone, Copy)]
@@ -96,7 +97,8 @@ struct Block<'c> {
     tile: i64,
     /// Where gradients are packed.
     packed: Pointer<'c>,
-    /// The first element of the first row of `dy`.
+    /// The first elements of the first rows of `x` and of `dy`.
+    source: Pointer<'c>,
     dy: Pointer<'c>,
     /// Whether sums begin with this block.
     first: Val<'c>,
@@ -136,6 +138,7 @@ impl<'c> Gradient<'c> {
                         copy,
                         tile: stripes.map_or(self.blocking.pixels, |stripes| stripes.apart),
                         packed: e.shift(copy.pointer, size),
+                        source: e.advance(self.source.pointer, row, width * self.source.channels),
                         dy: e.advance(self.dy, row, width * self.filter.outputs),
                         first: e.compare(Compare::Eq, begins, e.index(0)),
                     };
@@ -255,7 +258,7 @@ impl<'c> Gradient<'c> {
                 );
                 let tap = e.add(e.mul(tz, e.index(ay.taps)), ty);
                 let to = e.advance(to, tap, ax.taps * f.tap());
-                let tile = |e: &Emitter<'c>, left, to, rows: Vec<i64>, weights: Vec<i64>| {
+                let tile = |e: &Emitter<'c>, left, to, rows: Vec<i64>, weights: Vec<i64>, later| {
                     let tile = Tile {
                         left,
                         rows,
@@ -264,6 +267,7 @@ impl<'c> Gradient<'c> {
                         lanes: self.blocking.lanes,
                         last: self.blocking.lanes,
                         next: None,
+                        later,
                         results: Vec::new(),
                     };
                     self.tile(e, panel, (block, packed), &tile, to, &weights);
@@ -284,11 +288,36 @@ impl<'c> Gradient<'c> {
                             e.advance(left, i, block.tile),
                             e.advance(to, i, pixels * f.lanes as i64),
                         );
-                        tile(e, left, to, rows(count as i64), weights(count as i64));
+                        let later = self.later(e, block, first, i);
+                        tile(e, left, to, rows(count as i64), weights(count as i64), later);
                     });
                 });
             });
         });
+    }
+
+    /// The share of what the next block copies that a tile asks for: the one of output channels from `first` on and of the input
+    /// channels of stripe `i`. All that is read lies together where a window takes every element once.
+    fn later(&self, e: &Emitter<'c>, block: Block<'c>, first: Val<'c>, i: Val<'c>) -> Vec<Later<'c>> {
+        if self.groups > 1 || !self.phase.iter().all(Axis::is_plain) {
+            return Vec::new();
+        }
+        let column = self.blocking.lanes as i64 * self.blocking.vectors;
+        let (channels, outputs) = (self.channels, self.filter.outputs);
+        let positions = self.images * self.rows * self.phase[2].outputs;
+        let stripes = (channels + self.blocking.pixels - 1) / self.blocking.pixels;
+        let tiles = stripes * ((outputs + column - 1) / column);
+        let tile = e.add(e.mul(e.div(first, e.index(column)), e.index(stripes)), i);
+        let share = |now: Pointer<'c>, channels: i64| {
+            // No more than there is, in whole steps of the packed gradients.
+            let every = (column * tiles / channels).clamp(1, column);
+            let next = e.shift(now, positions * channels);
+            Later {
+                first: e.advance(next, tile, positions * column / every),
+                every,
+            }
+        };
+        vec![share(block.source, channels), share(block.dy, outputs)]
     }
 
     /// Where the gradients of some columns stand.
@@ -361,7 +390,7 @@ impl<'c> Gradient<'c> {
                 .iter()
                 .map(|(t, c)| t * self.filter.tap() + c * self.filter.lanes as i64)
                 .collect();
-            tile(e, left, to, rows, weights);
+            tile(e, left, to, rows, weights, Vec::new());
         }
     }
 

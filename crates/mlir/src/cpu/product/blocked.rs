@@ -174,6 +174,7 @@ impl<'c> Blocked<'c> {
             lanes: self.lanes,
             last: (panel.columns - (vectors - 1) * lanes) as usize,
             next: None,
+            later: Vec::new(),
             results: Vec::new(),
         };
         let y = e.advance(e.advance(self.y, row, self.columns), panel.first, 1);

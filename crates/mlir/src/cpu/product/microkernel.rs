@@ -45,8 +45,19 @@ pub struct Tile<'c> {
     pub last: usize,
     /// What is fetched into the cache meanwhile.
     pub next: Option<Next>,
+    /// What later tiles read from beyond the caches, which this one asks for.
+    pub later: Vec<Later<'c>>,
     /// Where the sums go and what is added to them, if that is fetched meanwhile too.
     pub results: Vec<Results<'c>>,
+}
+
+/// Memory that later tiles copy: a tile asks for a share of it, in step with its right operand.
+#[derive(Debug, Clone, Copy)]
+pub struct Later<'c> {
+    /// The first element of the share.
+    pub first: Pointer<'c>,
+    /// Elements of the right operand for each of these.
+    pub every: i64,
 }
 
 /// Where the sums of a tile go, or what is added to them: lines too far apart for a processor to foresee.
@@ -68,6 +79,15 @@ pub struct Next {
     pub distance: i64,
     /// Elements from a row to the next one.
     pub row: i64,
+}
+
+impl<'c> Later<'c> {
+    fn moved(&self, e: &Emitter<'c>, by: Val<'c>, right: i64) -> Later<'c> {
+        Later {
+            first: e.advance(self.first, by, right / self.every),
+            ..*self
+        }
+    }
 }
 
 /// Turns of the innermost loop that are written out. More makes LLVM's scheduler move loads so far ahead that
@@ -123,6 +143,7 @@ impl<'c> Tile<'c> {
             if let Some(next) = self.next {
                 tile.fetch(e, next, i);
             }
+            tile.later.iter().for_each(|later| e.prefetch_far(later.first));
             for &results in &self.results {
                 self.fetch_results(e, results, i, whole / UNROLL);
             }
@@ -169,6 +190,11 @@ impl<'c> Tile<'c> {
         Tile {
             left: e.advance(self.left, by, turns.left),
             right: e.advance(self.right, by, turns.right),
+            later: self
+                .later
+                .iter()
+                .map(|later| later.moved(e, by, turns.right))
+                .collect(),
             ..self.clone()
         }
     }

@@ -234,6 +234,7 @@ impl<'c> Convolution<'c> {
                         lanes: b.lanes,
                         last: b.lanes,
                         next: None,
+                        later: Vec::new(),
                         results: Vec::new(),
                     };
                     let mut sums = tile.zeros(e);

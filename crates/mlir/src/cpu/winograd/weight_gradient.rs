@@ -216,6 +216,7 @@ impl<'c> Gradient<'c> {
                             lanes: b.lanes,
                             last: b.lanes,
                             next: None,
+                            later: Vec::new(),
                             results: Vec::new(),
                         };
                         let to = e.advance(to, part, b.pixels * weights.row);
