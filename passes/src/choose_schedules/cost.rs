@@ -42,8 +42,8 @@ pub struct Tile {
 /// remembers them. By measurement of tiles from 14 x 2 to 4 x 6 on two processors with two multiply-adds a cycle.
 const LOAD: f64 = 0.2;
 /// Most vectors of a tile, and registers that are not accumulators if there are more vectors than two.
-const MOST_VECTORS: usize = 4;
-const SPARE: usize = 8;
+pub const MOST_VECTORS: usize = 4;
+pub const SPARE: usize = 8;
 
 impl Tile {
     /// A tile of so many positions and vectors.
@@ -89,17 +89,6 @@ impl Tile {
 
     /// The tile for rows of `width` positions and `columns` vectors: the one with the fewest cycles.
     pub fn for_row(machine: &Machine, width: usize, columns: usize) -> Tile {
-        Tile::best(machine, width, columns, |_| width)
-    }
-
-    /// The same where rows are filled up to a multiple of the tile's positions.
-    pub fn for_filled_row(machine: &Machine, width: usize, columns: usize) -> Tile {
-        Tile::best(machine, width, columns, |tile| {
-            width.next_multiple_of(tile.pixels)
-        })
-    }
-
-    fn best(machine: &Machine, width: usize, columns: usize, computed: impl Fn(&Tile) -> usize) -> Tile {
         let all = (1..=MOST_VECTORS.min(columns.max(1))).flat_map(|vectors| {
             let most = match vectors {
                 ..=2 => machine.accumulators() / vectors,
@@ -107,7 +96,7 @@ impl Tile {
             };
             (1..=most.min(width.max(1))).map(move |pixels| Tile::new(pixels, vectors))
         });
-        let cycles = |tile: &Tile| tile.row_cycles(machine, computed(tile), columns);
+        let cycles = |tile: &Tile| tile.row_cycles(machine, width, columns);
         let best = all.min_by(|a, b| cycles(a).total_cmp(&cycles(b)));
         best.unwrap_or(Tile::new(1, 1))
     }

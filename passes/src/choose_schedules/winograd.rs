@@ -7,7 +7,7 @@
 use syncbn_ir::schedule::{Convolution, Direction, Winograd as Blocking};
 use syncbn_ir::{DType, Schedule};
 
-use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors, waste};
+use super::cost::{Cost, MOST_VECTORS, SPARE, Tile, lane_channels, tensor_bytes, vectors, waste};
 use super::{Candidate, Problem};
 
 /// The candidate.
@@ -86,6 +86,17 @@ fn tiles(conv: &Convolution) -> usize {
     sizes.iter().map(|size| size.div_ceil(4)).product()
 }
 
+/// The largest power of two up to `n`.
+fn power_of_two(n: usize) -> usize {
+    1 << n.max(1).ilog2()
+}
+
+/// Of all tiles, how many are treated at a time where the caches have room for so many: whole steps.
+fn at_once(all: usize, in_cache: usize, step: usize) -> usize {
+    let blocks = all.div_ceil(in_cache);
+    all.div_ceil(blocks).next_multiple_of(step)
+}
+
 impl Algorithm {
     /// The blocking for a convolution.
     pub fn blocking(&self, problem: &Problem, conv: &Convolution) -> Blocking {
@@ -110,20 +121,30 @@ impl Algorithm {
                 Tile::for_channels(machine, conv.c, vectors)
             }
             Direction::Forward | Direction::BackwardData => {
-                Tile::for_filled_row(machine, all.min(in_cache), columns)
+                let vectors = vectors(lane_channels(conv), lanes).min(2);
+                let most = power_of_two(machine.accumulators() / vectors);
+                let square = Tile::new(most.min(all.next_power_of_two()), vectors);
+                // Wide tiles load less, but need weights that stay in the cache, and so many tiles that few are empty.
+                let wide = Tile::new((machine.registers - SPARE) / MOST_VECTORS, MOST_VECTORS);
+                let cycles = |tile: &Tile| {
+                    let at_once = at_once(all, in_cache, tile.pixels);
+                    tile.row_cycles(machine, all.next_multiple_of(at_once), columns)
+                };
+                match !chunked && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
+                    true => wide,
+                    false => square,
+                }
             }
         };
         let step = match conv.direction {
             Direction::BackwardWeight => 4,
             Direction::Forward | Direction::BackwardData => pixels,
         };
-        let blocks = all.div_ceil(in_cache);
-        let tiles = all.div_ceil(blocks).next_multiple_of(step);
         Blocking {
             lanes,
             pixels,
             vectors,
-            tiles,
+            tiles: at_once(all, in_cache, step),
             chunked,
         }
     }
