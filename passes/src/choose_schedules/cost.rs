@@ -32,8 +32,6 @@ impl Cost {
 pub struct Tile {
     /// Positions, rows of a product, or input channels.
     pub pixels: usize,
-    /// Rows of positions that these come from.
-    pub rows: usize,
     /// Vectors of output channels or columns.
     pub vectors: usize,
 }
@@ -48,11 +46,7 @@ pub const SPARE: usize = 8;
 impl Tile {
     /// A tile of so many positions and vectors.
     pub fn new(pixels: usize, vectors: usize) -> Tile {
-        Tile {
-            pixels,
-            rows: 1,
-            vectors,
-        }
+        Tile { pixels, vectors }
     }
 
     /// Cycles of one term of all accumulators: the tile must hide the latency, and each term needs its vectors of weights and
@@ -101,40 +95,21 @@ impl Tile {
         best.unwrap_or(Tile::new(1, 1))
     }
 
-    /// The tile for rows of `width` positions, `height` of them, and so many vectors: the one with the fewest cycles.
-    pub fn for_positions(machine: &Machine, width: usize, height: usize, vectors: usize) -> Tile {
-        let most = (machine.accumulators() / vectors).max(1);
-        let mut best: Option<(f64, Tile)> = None;
-        for row in 1..=most.min(width.max(1)) {
-            let several = if row == width { most / row } else { 1 };
-            for rows in 1..=several.min(height.max(1)) {
-                let pixels = row * rows;
-                let tile = Tile {
-                    pixels,
-                    rows,
-                    vectors,
-                };
-                let computed = width.div_ceil(row) * row * height.div_ceil(rows) * rows;
-                let cycles = computed as f64 * tile.cycles_per_product(machine);
-                if best.is_none_or(|(least, _)| cycles <= least) {
-                    best = Some((cycles, tile));
-                }
-            }
-        }
-        let smallest = Tile {
-            pixels: 1,
-            rows: 1,
-            vectors,
-        };
-        best.map_or(smallest, |(_, tile)| tile)
+    /// The tile of so many vectors for rows of `width` positions: of those with the fewest cycles the largest.
+    pub fn for_positions(machine: &Machine, width: usize, vectors: usize) -> Tile {
+        let most = (machine.accumulators() / vectors.max(1)).max(1).min(width.max(1));
+        let cycles =
+            |tile: &Tile| width.next_multiple_of(tile.pixels) as f64 * tile.cycles_per_product(machine);
+        let all = (1..=most).rev().map(|pixels| Tile::new(pixels, vectors));
+        let best = all.min_by(|a, b| cycles(a).total_cmp(&cycles(b)));
+        best.unwrap_or(Tile::new(1, vectors))
     }
 
-    /// The tile of backward weights: two thirds of the registers, for what input channels there are.
+    /// The tile of backward weights: half of the registers, for what input channels there are.
     pub fn for_channels(machine: &Machine, channels: usize, vectors: usize) -> Tile {
         let most = if machine.registers >= 32 { 16 } else { 8 };
         Tile {
             pixels: (most / vectors).min(channels).max(1),
-            rows: 1,
             vectors,
         }
     }
@@ -170,9 +145,10 @@ pub fn tensor_bytes(conv: &Convolution, samples: usize) -> f64 {
 pub fn copying(problem: &Problem, copies: &Copies, rows: i64) -> f64 {
     let machine = &problem.machine;
     let bytes = copies.bytes(rows) as f64;
-    let rate = match bytes {
-        _ if bytes <= machine.l2 as f64 => machine.vector_bytes as f64,
-        _ if bytes <= machine.l3 as f64 => machine.l3_bytes_per_cycle,
+    let near = copies.of_block(rows) as f64;
+    let rate = match near {
+        _ if near <= machine.l2 as f64 => machine.vector_bytes as f64,
+        _ if near <= machine.l3 as f64 => machine.l3_bytes_per_cycle,
         _ => machine.memory_bytes_per_cycle,
     };
     problem.samples as f64 * copies.blocks(rows) as f64 * bytes / rate

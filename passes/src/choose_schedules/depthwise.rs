@@ -42,7 +42,6 @@ impl Candidate for Depthwise {
         let machine = &problem.machine;
         let tile = Tile {
             pixels: s.pixels,
-            rows: 1,
             vectors: 1,
         };
         let products = problem.samples as f64 * conv.multiplications() as f64 / s.lanes as f64;

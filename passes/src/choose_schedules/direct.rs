@@ -6,6 +6,7 @@
 //! of its own; and dilations and paddings that a copy would be too large for.
 
 use syncbn_ir::Schedule;
+use syncbn_ir::schedule::axis::most;
 use syncbn_ir::schedule::{Convolution, Copies, Direct as Blocking, Direction, MOST_COPIED};
 
 use super::cost::{Cost, Tile, copying, lane_channels, tensor_bytes, vectors, waste};
@@ -31,7 +32,7 @@ impl Candidate for Direct {
             lanes,
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: rows_of_copy(problem, &copies, rows(problem, conv, row(conv)), computing),
+            rows: rows_of_copy(problem, &copies, rows(problem, conv, &copies), computing),
         }))
     }
 
@@ -69,19 +70,22 @@ fn rows_of_copy(problem: &Problem, copies: &Copies, rows: usize, computing: f64)
 }
 
 /// Rows of results that are computed from one copy of the input: as many as leave the second cache room for the weights
-/// and for what is computed. Of backward weights, which sums over what is copied, all rows of several images.
-pub fn rows(problem: &Problem, conv: &Convolution, (width, height): (usize, usize)) -> usize {
+/// and for what is computed. More than an image has are all rows of several images: where weights are large, and of backward
+/// weights, which sums over what is copied.
+pub fn rows(problem: &Problem, conv: &Convolution, copies: &Copies) -> usize {
+    let [height, width] = [1, 2].map(|axis| most(&copies.phases, axis).max(1) as usize);
     let channels = match conv.direction {
         Direction::Forward | Direction::BackwardWeight => conv.c,
         Direction::BackwardData => conv.k,
     };
-    // A window of one element leaves what it skips.
+    // Along an axis without a window only what is read is copied.
     let strides: usize = match conv.direction {
-        Direction::Forward | Direction::BackwardWeight if conv.window.volume() > 1 => {
-            let last = conv.window.strides.iter().rev().take(2);
-            last.fold(1, |n: usize, &stride| n.saturating_mul(stride))
+        Direction::Forward | Direction::BackwardWeight => {
+            let axes = conv.window.strides.iter().zip(&conv.window.kernel).rev().take(2);
+            axes.filter(|&(_, &taps)| taps > 1)
+                .fold(1, |n: usize, (&stride, _)| n.saturating_mul(stride))
         }
-        _ => 1,
+        Direction::BackwardData => 1,
     };
     let sizes = [width, strides, conv.dtype.bytes() as usize];
     let row_bytes = sizes
@@ -93,7 +97,8 @@ pub fn rows(problem: &Problem, conv: &Convolution, (width, height): (usize, usiz
             let weights = tensor_bytes(conv, 0);
             let rows = l2 / 4 / row_bytes.max(1);
             // Weights that come from beyond the second cache for every block should be used for several images.
-            let images = l2 / 2 / row_bytes.saturating_mul(height).max(1);
+            let image = usize::try_from(copies.bytes(height as i64)).unwrap_or(usize::MAX);
+            let images = l2 / 2 / image.max(1);
             let images = images.min(problem.samples);
             match conv.output.len() {
                 1 | 2 if images > 1 && weights >= (l2 / 2) as f64 => images * height,
@@ -104,7 +109,13 @@ pub fn rows(problem: &Problem, conv: &Convolution, (width, height): (usize, usiz
             // Every block reads and writes all sums, so that it should have many terms.
             let terms = LEAST_TERMS.div_ceil(width.max(1));
             let rows = (l2 / 8 / row_bytes.max(1)).max(terms);
-            let rows = rows.clamp(1, height * problem.samples.max(1));
+            // Blocks of volumes are of one slice.
+            let most = if conv.output.len() > 2 {
+                1
+            } else {
+                problem.samples.max(1)
+            };
+            let rows = rows.clamp(1, height * most);
             if rows > height {
                 rows / height * height
             } else {

@@ -4,7 +4,7 @@
 
 use syncbn_ir::Schedule;
 use syncbn_ir::schedule::axis::is_short;
-use syncbn_ir::schedule::{Convolution, Direct, Direction, Pointwise as Blocking};
+use syncbn_ir::schedule::{Convolution, Copies, Direct, Direction, Pointwise as Blocking};
 
 use super::cost::{Cost, Tile, lane_channels, tensor_bytes, vectors};
 use super::direct::{products_of_rows, row, rows};
@@ -28,16 +28,11 @@ impl Candidate for Pointwise {
             return None;
         }
         let tile = tile(problem, conv);
-        let size = match (conv.direction, width(conv, tile.pixels), row(conv)) {
-            (Direction::BackwardWeight, _, size) => size,
-            (_, width, size) if width == size.0 => size,
-            (_, width, _) => (width, 1),
-        };
         Some(Schedule::Pointwise(Blocking(Direct {
             lanes: problem.lanes(),
             pixels: tile.pixels,
             vectors: tile.vectors,
-            rows: rows(problem, conv, size),
+            rows: rows(problem, conv, &Copies::of_direct(conv, tile.pixels)?),
         })))
     }
 
@@ -76,8 +71,11 @@ fn tile(problem: &Problem, conv: &Convolution) -> Tile {
     };
     let machine = &problem.machine;
     if terms <= FEW_TERMS && columns <= machine.accumulators() / LEAST_PIXELS {
-        let outputs = conv.outputs();
-        return Tile::for_positions(machine, outputs, 1, columns);
+        let tile = Tile::for_positions(machine, conv.outputs(), columns);
+        return match width(conv, tile.pixels) {
+            width if width == conv.outputs() => tile,
+            width => Tile::for_positions(machine, width, columns),
+        };
     }
     // The fastest of the tiles that are so for rows as they are then.
     let (short, long) = (row(conv).0, conv.outputs());

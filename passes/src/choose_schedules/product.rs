@@ -21,7 +21,7 @@ impl Candidate for Product {
         };
         let (machine, lanes) = (&problem.machine, problem.lanes());
         let vectors = vectors(columns, lanes);
-        let tile = Tile::for_positions(machine, rows, 1, vectors);
+        let tile = Tile::for_positions(machine, rows, vectors);
         // A panel takes half of the first cache.
         let width = vectors * lanes * problem.dtype.bytes() as usize;
         let depth = (machine.l1 / 2 / width).min(terms).max(1);
@@ -39,7 +39,6 @@ impl Candidate for Product {
         };
         let tile = Tile {
             pixels: s.pixels,
-            rows: 1,
             vectors: s.vectors,
         };
         let products = *rows as f64 * *terms as f64 * columns.div_ceil(s.lanes) as f64;

@@ -22,6 +22,9 @@ const LEAST_TILES: usize = 16;
 /// The most tiles that are transformed at a time.
 const MOST_TILES: usize = 128;
 
+/// So many tiles use a chunk of weights so often that it may be larger than a cache.
+const MANY_TILES: usize = 64;
+
 /// The share of the peak that the products of transformed tiles reach, by measurement.
 const EFFICIENCY: f64 = 0.85;
 
@@ -124,13 +127,15 @@ impl Algorithm {
                 let vectors = vectors(lane_channels(conv), lanes).min(2);
                 let most = power_of_two(machine.accumulators() / vectors);
                 let square = Tile::new(most.min(all.next_power_of_two()), vectors);
-                // Wide tiles load less, but need weights that stay in the cache, and so many tiles that few are empty.
+                // Wide tiles load less, but need weights that stay in the cache or are used often, and so many tiles that few are
+                // empty.
                 let wide = Tile::new((machine.registers - SPARE) / MOST_VECTORS, MOST_VECTORS);
                 let cycles = |tile: &Tile| {
                     let at_once = at_once(all, in_cache, tile.pixels);
                     tile.row_cycles(machine, all.next_multiple_of(at_once), columns)
                 };
-                match !chunked && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
+                let stay = !chunked || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
+                match stay && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
                     true => wide,
                     false => square,
                 }
@@ -161,7 +166,6 @@ impl Algorithm {
         };
         let tile = Tile {
             pixels: s.pixels,
-            rows: 1,
             vectors: s.vectors,
         };
         let each = tile.cycles_per_product(machine) / EFFICIENCY;

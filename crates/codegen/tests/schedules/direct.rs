@@ -39,6 +39,25 @@ fn shapes() -> Vec<Shape> {
         pads: vec![0, 2, 0, 2],
         ..Shape::new(12, 16, &[6, 9], 1, 1, 0)
     });
+    // Rows and slices that are padding alone, behind those that need no copy.
+    all.push(Shape {
+        pads: vec![0, 0, 1, 0],
+        ..Shape::new(24, 16, &[5, 6], 1, 1, 0)
+    });
+    all.push(Shape {
+        pads: vec![0, 0, 0, 2, 0, 0],
+        ..Shape::new(24, 16, &[3, 4, 5], 1, 1, 0)
+    });
+    // Several samples in a block, of groups too, and a stride that a window of one element skips along one axis only.
+    all.push(Shape {
+        groups: 2,
+        ..Shape::new(64, 64, &[3, 4], 1, 1, 0)
+    });
+    all.push(Shape {
+        kernel: vec![1, 3],
+        strides: vec![2, 2],
+        ..Shape::new(16, 32, &[7, 9], 1, 1, 0)
+    });
     all
 }
 
@@ -59,6 +78,20 @@ pub fn direct(dtype: DType, lanes: usize) -> Vec<Case> {
         });
         cases.extend(directions(&shape, dtype, schedule, i % 2 == 1, tolerance));
     }
+    // More output channels than backward weights packs at a time.
+    let several = Schedule::Direct(Direct {
+        lanes,
+        pixels: 8,
+        vectors: 2,
+        rows: 100,
+    });
+    cases.extend(directions(
+        &Shape::new(9, 600, &[3, 2], 1, 1, 0),
+        dtype,
+        several,
+        false,
+        tolerance,
+    ));
     cases
 }
 

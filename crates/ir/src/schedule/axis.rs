@@ -242,6 +242,19 @@ pub fn rows_of_copy(phases: &[Phase], channels: i64, bytes: i64) -> i64 {
         .unwrap_or(near)
 }
 
+/// Positions that a block has at least for which sums of what it stores are kept: fewer would take as much memory as what
+/// is stored.
+const LEAST_POSITIONS: i64 = 16;
+
+/// Whether a convolution keeps sums of what each block of so many rows stores.
+pub fn leaves_moments(phases: &[Phase], rows: i64) -> bool {
+    let [slices, of_slice] = blocks(phases, rows);
+    let positions = rows
+        .clamp(1, most(phases, 1).max(1))
+        .saturating_mul(most(phases, 2));
+    slices.saturating_mul(of_slice) == 1 || positions >= LEAST_POSITIONS
+}
+
 /// Samples that are computed together where a block has so many rows: several, if it has more than a sample's one slice.
 pub fn samples_of_block(phases: &[Phase], rows: i64) -> i64 {
     match most(phases, 0) {

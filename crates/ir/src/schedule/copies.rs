@@ -86,10 +86,13 @@ impl Copies {
         bytes.saturating_mul(stripes)
     }
 
-    /// Bytes between the stripes of a copy.
-    pub fn between(&self) -> i64 {
-        self.stripe
-            .map_or(0, |width| (self.channels + width - 1) / width * BETWEEN_STRIPES)
+    /// Bytes of the copies that a block of so many rows has: of several samples where it has more than one's.
+    pub fn of_block(&self, rows: i64) -> i64 {
+        let samples = axis::samples_of_block(&self.phases, rows);
+        let between = self.stripe.map_or(0, |width| {
+            (self.channels + width - 1) / width.max(1) * BETWEEN_STRIPES
+        });
+        self.bytes(rows).saturating_mul(samples).saturating_add(between)
     }
 
     /// Copies of one sample where each is for so many rows.
@@ -133,7 +136,8 @@ impl Schedule {
         };
         let conv = Convolution::of(op, operands, results).filter(|_| conv.moments)?;
         let copies = Copies::of_direct(&conv, s.pixels)?;
-        u64::try_from(copies.blocks(s.rows as i64)).ok()
+        let rows = s.rows as i64;
+        axis::leaves_moments(&copies.phases, rows).then_some(copies.blocks(rows) as u64)
     }
 }
 

@@ -46,7 +46,7 @@ blocking! {
         pixels: usize,
         /// Vectors of output channels of a register tile.
         vectors: usize,
-        /// Rows of output positions that are computed before the next channels are.
+        /// Rows of output positions that are computed before the next channels are: of an image, or all those of several.
         rows: usize,
     }
 }

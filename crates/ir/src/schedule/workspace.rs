@@ -69,40 +69,44 @@ fn direct(conv: &Convolution, s: &Direct, bytes: u64) -> u64 {
         Direction::BackwardWeight => {
             let columns = s.vectors * s.lanes;
             let groups = conv.groups.max(1);
+            let positions = positions(conv, s);
             let channels = match conv.c / groups < FEW_CHANNELS {
                 true => conv.k / groups,
-                false => packed_channels(conv.k / groups, columns),
+                false => packed_channels(conv.k / groups, columns, positions.saturating_mul(bytes as usize)),
             };
-            product_of([positions(conv, s), channels.next_multiple_of(columns)])
+            product_of([positions, channels.next_multiple_of(columns)])
         }
         Direction::Forward => 0,
     };
     copied(conv, s).saturating_add(transposed.saturating_mul(bytes))
 }
 
-/// Output channels whose gradients backward weights packs at a time: several columns of tiles, so that memory is read in
-/// long pieces, but no more than leave the second cache room.
-pub fn packed_channels(channels: usize, column: usize) -> usize {
-    channels.min((PACKED_CHANNELS / column.max(1)).max(1) * column)
+/// Output channels whose gradients backward weights packs at a time, where those of one channel take so many bytes: several
+/// columns of tiles, so that memory is read in long pieces, but no more than leave the second cache room.
+pub fn packed_channels(channels: usize, column: usize, bytes: usize) -> usize {
+    let most = (PACKED / bytes.max(1)).min(PACKED_CHANNELS);
+    channels.min((most / column.max(1)).max(1) * column)
 }
 
+/// Channels that are neighbours for long enough, and bytes of those that are packed.
 const PACKED_CHANNELS: usize = 512;
+const PACKED: usize = 512 << 10;
 
 /// Positions of results in a block of rows, which may be those of several images.
 fn positions(conv: &Convolution, s: &Direct) -> usize {
-    let width = conv.output.last().copied().unwrap_or(1);
-    width.saturating_mul(s.rows)
+    let Some(copies) = Copies::of_direct(conv, s.pixels) else {
+        return usize::MAX;
+    };
+    let rows = (s.rows as i64).clamp(1, copies.rows().max(1));
+    let samples = axis::samples_of_block(&copies.phases, s.rows as i64);
+    let width = axis::most(&copies.phases, 2);
+    usize::try_from(samples.saturating_mul(rows).saturating_mul(width)).unwrap_or(usize::MAX)
 }
 
 /// Bytes of the copies of padded rows that are there at a time: of several images where images are small.
 pub(super) fn copied(conv: &Convolution, s: &Direct) -> u64 {
-    let Some(copies) = Copies::of_direct(conv, s.pixels) else {
-        return u64::MAX;
-    };
-    let rows = s.rows as i64;
-    let images = axis::samples_of_block(&copies.phases, rows);
-    let bytes = (copies.bytes(rows) as u64).saturating_mul(images as u64);
-    bytes.saturating_add(copies.between() as u64)
+    let copies = Copies::of_direct(conv, s.pixels);
+    copies.map_or(u64::MAX, |copies| copies.of_block(s.rows as i64) as u64)
 }
 
 /// Elements between the matrices of two points besides the matrix itself: without them all would begin in the same sets

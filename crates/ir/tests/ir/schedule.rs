@@ -315,7 +315,7 @@ fn moments_take_memory_for_every_block_of_rows() {
     let of_block = 3 * 24 * 8;
     // Four rows, four and one.
     assert_eq!(
-        bytes("pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)"),
+        bytes("pointwise(lanes = 8, pixels = 4, vectors = 2, rows = 4)"),
         32 * 3 * of_block
     );
     // Rows that are shorter than a tile count as one.
@@ -323,6 +323,11 @@ fn moments_take_memory_for_every_block_of_rows() {
         bytes("direct(lanes = 16, pixels = 14, vectors = 2, rows = 4)"),
         32 * of_block
     );
-    // A plain result is read again by threads that share its channels.
+    // A plain result is read again by threads that share its channels; so are rows so short that their sums would take as much
+    // memory.
     assert_eq!(bytes("general"), 0);
+    assert_eq!(
+        bytes("pointwise(lanes = 8, pixels = 4, vectors = 2, rows = 1)"),
+        0
+    );
 }

@@ -111,7 +111,11 @@ impl<'c> Copy<'c> {
     /// displace each other in the first cache.
     pub fn is_image(&self, phases: &[Phase], source: &Source<'c>) -> bool {
         let single = matches!(phases, [phase] if phase.iter().all(Axis::is_plain));
-        let row = self.panel.sizes[2] == source.sizes[2] && self.panel.least == [0; 3];
+        // Padding at an end makes more rows than there are to read.
+        let inside = phases
+            .iter()
+            .all(|phase| (0..3).all(|i| phase[i].outputs <= source.sizes[i]));
+        let row = inside && self.panel.sizes[2] == source.sizes[2] && self.panel.least == [0; 3];
         let apart = source.channels * source.pointer.elem.bytes();
         single && row && source.layout == Layout::Nhwc && apart % ALIASES != 0
     }
@@ -247,7 +251,7 @@ impl<'c> Copy<'c> {
         }
         let step = spread * channels;
         let all = |e: &Emitter<'c>| {
-            if self.panel.column == step {
+            if spread == 1 && self.panel.column == channels {
                 return e.copy_run(from, to, count * channels, self.lanes);
             }
             e.each_of(count, |e, i| {

@@ -131,6 +131,7 @@ impl<'c> Tile<'c> {
             })
         };
         if count <= 2 * UNROLL {
+            self.later.iter().for_each(|later| e.prefetch_far(later.first));
             for &results in &self.results {
                 (0..self.rows.len() as i64).for_each(|row| self.fetch_result(e, results, row));
             }
@@ -177,13 +178,10 @@ impl<'c> Tile<'c> {
     }
 
     fn fetch_result(&self, e: &Emitter<'c>, results: Results<'c>, row: i64) {
-        (0..self.vectors.len() as i64).for_each(|v| {
-            e.prefetch(
-                results.first,
-                row * results.row + v * self.lanes as i64,
-                results.written,
-            )
-        });
+        let (lanes, line) = (self.lanes as i64, LINE / results.first.elem.bytes());
+        (0..self.vectors.len() as i64 * lanes)
+            .step_by(lanes.max(line) as usize)
+            .for_each(|at| e.prefetch(results.first, row * results.row + at, results.written));
     }
 
     fn moved(&self, e: &Emitter<'c>, by: Val<'c>, turns: Turns<'c>) -> Tile<'c> {

@@ -1,8 +1,10 @@
 //! The gradient of a direct convolution for its weights: tiles of input channels x output channels in registers, which
 //! sum over the pixels of a block of rows, or of several images where images are small.
 
+mod pack;
+
 use syncbn_ir::ops::ConvBackwardWeight;
-use syncbn_ir::schedule::axis::{Axis, Panel, Phase, forward, samples_of_block, three};
+use syncbn_ir::schedule::axis::{Panel, Phase, forward, samples_of_block, three};
 use syncbn_ir::schedule::{BETWEEN_STRIPES, FEW_CHANNELS, packed_channels, stripe};
 
 use super::Blocking;
@@ -13,6 +15,7 @@ use crate::cpu::product::microkernel::{Later, Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
 use crate::ops::window::spatial;
+use pack::Packed;
 
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
 pub fn backward_weight<'c>(
@@ -40,17 +43,6 @@ pub fn backward_weight<'c>(
     }
     .emit(e, k.n);
     Ok(())
-}
-
-/// Gradients of results that a column of tiles meets, `[image][row][position][vector][lane]` of a block, one column behind
-/// another.
-#[derive(Clone, Copy)]
-struct Packed<'c> {
-    /// The first element.
-    pointer: Pointer<'c>,
-    /// Elements of a position, and of a row.
-    position: i64,
-    row: i64,
 }
 
 /// Emits a tile: addresses of its inputs and weights, and its rows' distances in both.
@@ -214,7 +206,11 @@ impl<'c> Gradient<'c> {
         // Threads that share few channels divide the columns, all of which they then pack at once.
         let at_once = match self.has_few() {
             true => outputs,
-            false => packed_channels(outputs as usize, size as usize) as i64,
+            false => {
+                let positions = self.images * self.rows * self.phase[2].outputs;
+                let bytes = positions * self.dy.elem.bytes();
+                packed_channels(outputs as usize, size as usize, bytes as usize) as i64
+            }
         };
         let of_group = |e: &Emitter<'c>, group: Val<'c>| {
             let begin = e.mul(group, e.index(outputs));
@@ -291,78 +287,6 @@ impl<'c> Gradient<'c> {
                         let later = self.later(e, block, first, i);
                         tile(e, left, to, rows(count as i64), weights(count as i64), later);
                     });
-                });
-            });
-        });
-    }
-
-    /// The share of what the next block copies that a tile asks for: the one of output channels from `first` on and of the input
-    /// channels of stripe `i`. All that is read lies together where a window takes every element once.
-    fn later(&self, e: &Emitter<'c>, block: Block<'c>, first: Val<'c>, i: Val<'c>) -> Vec<Later<'c>> {
-        if self.groups > 1 || !self.phase.iter().all(Axis::is_plain) {
-            return Vec::new();
-        }
-        let column = self.blocking.lanes as i64 * self.blocking.vectors;
-        let (channels, outputs) = (self.channels, self.filter.outputs);
-        let positions = self.images * self.rows * self.phase[2].outputs;
-        let stripes = (channels + self.blocking.pixels - 1) / self.blocking.pixels;
-        let tiles = stripes * ((outputs + column - 1) / column);
-        let tile = e.add(e.mul(e.div(first, e.index(column)), e.index(stripes)), i);
-        let share = |now: Pointer<'c>, channels: i64| {
-            // No more than there is, in whole steps of the packed gradients.
-            let every = (column * tiles / channels).clamp(1, column);
-            let next = e.shift(now, positions * channels);
-            Later {
-                first: e.advance(next, tile, positions * column / every),
-                every,
-            }
-        };
-        vec![share(block.source, channels), share(block.dy, outputs)]
-    }
-
-    /// Where the gradients of some columns stand.
-    fn packed(&self, e: &Emitter<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
-        let width = self.phase[2].outputs;
-        let position = columns.vectors * self.blocking.lanes as i64;
-        Packed {
-            pointer: e.advance(block.packed, columns.first, self.images * self.rows * width),
-            position,
-            row: width * position,
-        }
-    }
-
-    /// Copies the gradients of `count` channels from `first` on to where those of a column are neighbours: positions are often
-    /// as far apart as the sets of a cache repeat.
-    fn pack(
-        &self,
-        e: &Emitter<'c>,
-        block: Block<'c>,
-        first: Val<'c>,
-        (count, part): (i64, Option<[Val<'c>; 2]>),
-    ) {
-        let [az, ay, ax] = self.phase.map(|axis| axis.outputs);
-        let lanes = self.blocking.lanes as i64;
-        let from = e.advance(block.dy, first, 1);
-        e.each_in(e.index(0), block.images, |e, i| {
-            let from = e.advance(from, i, az * ay * ax * self.filter.outputs);
-            let positions = e.mul(block.rows, e.index(ax));
-            let before = e.mul(i, e.index(self.rows * ax));
-            e.each_in(e.index(0), positions, |e, at| {
-                let from = e.advance(from, at, self.filter.outputs);
-                let at = e.add(before, at);
-                each_columns(e, &self.blocking, (count, part), e.index(0), |e, columns| {
-                    let packed = self.packed(e, block, columns);
-                    let from = e.advance(from, columns.first, 1);
-                    let to = e.advance(packed.pointer, at, packed.position);
-                    for v in 0..columns.vectors {
-                        let active = match v + 1 == columns.vectors {
-                            true => columns.last,
-                            false => self.blocking.lanes,
-                        };
-                        let value = e.read_first(from, v * lanes, self.blocking.lanes, active);
-                        e.write(to, v * lanes, value);
-                    }
-                    e.fetch_stream(from, 0, columns.vectors * lanes);
                 });
             });
         });
