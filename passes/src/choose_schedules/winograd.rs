@@ -8,6 +8,7 @@ use syncbn_ir::schedule::{Convolution, Direction, Winograd as Blocking};
 use syncbn_ir::{DType, Schedule};
 
 use super::cost::{Cost, MOST_VECTORS, SPARE, Tile, lane_channels, tensor_bytes, vectors, waste};
+use super::machine::Machine;
 use super::{Candidate, Problem};
 
 /// The candidate.
@@ -100,6 +101,29 @@ fn at_once(all: usize, in_cache: usize, step: usize) -> usize {
     all.div_ceil(blocks).next_multiple_of(step)
 }
 
+/// The register tile of the products of `all` transformed tiles and `columns` vectors, where the caches have room for so many
+/// tiles: one of `narrow` vectors and a power of two of rows, or a wide one, which loads less. That needs weights that stay in
+/// the cache or are used often, and so many tiles that few are empty.
+fn tile(
+    machine: &Machine,
+    (all, in_cache): (usize, usize),
+    (columns, narrow): (usize, usize),
+    chunked: bool,
+) -> Tile {
+    let most = power_of_two(machine.accumulators() / narrow);
+    let square = Tile::new(most.min(all.next_power_of_two()), narrow);
+    let wide = Tile::new((machine.registers - SPARE) / MOST_VECTORS, MOST_VECTORS);
+    let cycles = |tile: &Tile| {
+        let at_once = at_once(all, in_cache, tile.pixels);
+        tile.row_cycles(machine, all.next_multiple_of(at_once), columns)
+    };
+    let stay = !chunked || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
+    match stay && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
+        true => wide,
+        false => square,
+    }
+}
+
 impl Algorithm {
     /// The blocking for a convolution.
     pub fn blocking(&self, problem: &Problem, conv: &Convolution) -> Blocking {
@@ -117,28 +141,12 @@ impl Algorithm {
             true => MOST_TILES,
             false => (machine.l2 / 6 / bytes.max(1)).clamp(LEAST_TILES, MOST_TILES / 2),
         };
-        let columns = lane_channels(conv).div_ceil(lanes);
-        let Tile { pixels, vectors, .. } = match conv.direction {
-            Direction::BackwardWeight => {
-                let vectors = vectors(lane_channels(conv), lanes).min(2);
-                Tile::for_channels(machine, conv.c, vectors)
-            }
+        let narrow = vectors(lane_channels(conv), lanes).min(2);
+        let Tile { pixels, vectors } = match conv.direction {
+            Direction::BackwardWeight => Tile::for_channels(machine, conv.c, narrow),
             Direction::Forward | Direction::BackwardData => {
-                let vectors = vectors(lane_channels(conv), lanes).min(2);
-                let most = power_of_two(machine.accumulators() / vectors);
-                let square = Tile::new(most.min(all.next_power_of_two()), vectors);
-                // Wide tiles load less, but need weights that stay in the cache or are used often, and so many tiles that few are
-                // empty.
-                let wide = Tile::new((machine.registers - SPARE) / MOST_VECTORS, MOST_VECTORS);
-                let cycles = |tile: &Tile| {
-                    let at_once = at_once(all, in_cache, tile.pixels);
-                    tile.row_cycles(machine, all.next_multiple_of(at_once), columns)
-                };
-                let stay = !chunked || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
-                match stay && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
-                    true => wide,
-                    false => square,
-                }
+                let columns = lane_channels(conv).div_ceil(lanes);
+                tile(machine, (all, in_cache), (columns, narrow), chunked)
             }
         };
         let step = match conv.direction {

@@ -146,7 +146,7 @@ impl<'c> Emitter<'c> {
         );
         if !self.is_device() && lanes > 1 && neighbours {
             let first = self.address(buffer.pointer, buffer.elem, self.index_base(flat));
-            self.fetch_stream(Pointer::new(first, buffer.elem), 0, lanes);
+            self.fetch_stream(Pointer::new(first, buffer.elem), lanes);
         }
         self.load(buffer, at, None)
     }

@@ -165,18 +165,18 @@ impl<'c> Emitter<'c> {
         );
     }
 
-    /// Fetches the lines that come some distance behind `count` elements from `p + at` on, which are read in order and once.
-    pub fn fetch_stream(&self, p: Pointer<'c>, at: i64, count: i64) {
+    /// Fetches the lines that come some distance behind `count` elements of `p`, which are read in order and once.
+    pub fn fetch_stream(&self, p: Pointer<'c>, count: i64) {
         let bytes = p.elem.bytes();
         let lines = (0..count).step_by((LINE / bytes) as usize);
-        lines.for_each(|line| self.prefetch(p, at + AHEAD / bytes + line, false));
+        lines.for_each(|line| self.prefetch(p, AHEAD / bytes + line, false));
     }
 
     /// Copies `count` neighbours, in vectors of `lanes`.
     pub fn copy_run(&self, from: Pointer<'c>, to: Pointer<'c>, count: i64, lanes: usize) {
         self.each_vector(count, lanes, |e, at, active| {
             let (from, to) = (e.advance(from, at, 1), e.advance(to, at, 1));
-            e.fetch_stream(from, 0, active as i64);
+            e.fetch_stream(from, active as i64);
             e.write_first(to, 0, e.read_first(from, 0, lanes, active), active);
         });
     }

@@ -4,7 +4,7 @@
 use syncbn_ir::ops::MatMul;
 use syncbn_ir::schedule::Product;
 
-use super::microkernel::{Tile, Turns};
+use super::microkernel::{Ahead, Tile, Turns};
 use super::{dots, rows::each_rows};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed, matrix};
@@ -173,9 +173,7 @@ impl<'c> Blocked<'c> {
             vectors: (0..vectors).map(|v| v * lanes).collect(),
             lanes: self.lanes,
             last: (panel.columns - (vectors - 1) * lanes) as usize,
-            next: None,
-            later: Vec::new(),
-            results: Vec::new(),
+            ahead: Ahead::default(),
         };
         let y = e.advance(e.advance(self.y, row, self.columns), panel.first, 1);
         let places: Vec<(i64, usize)> = (0..rows)

@@ -43,7 +43,14 @@ pub struct Tile<'c> {
     pub lanes: usize,
     /// How many lanes of the last vector are read; the others are zero.
     pub last: usize,
-    /// What is fetched into the cache meanwhile.
+    /// What is fetched into the caches meanwhile.
+    pub ahead: Ahead<'c>,
+}
+
+/// What a tile fetches into the caches while it sums.
+#[derive(Debug, Clone, Default)]
+pub struct Ahead<'c> {
+    /// What the next tile reads.
     pub next: Option<Next>,
     /// What later tiles read from beyond the caches, which this one asks for.
     pub later: Vec<Later<'c>>,
@@ -81,12 +88,21 @@ pub struct Next {
     pub row: i64,
 }
 
-impl<'c> Later<'c> {
-    fn moved(&self, e: &Emitter<'c>, by: Val<'c>, right: i64) -> Later<'c> {
-        Later {
-            first: e.advance(self.first, by, right / self.every),
-            ..*self
+impl<'c> Ahead<'c> {
+    /// The same after the right operand moved by `by * right` elements.
+    fn moved(&self, e: &Emitter<'c>, by: Val<'c>, right: i64) -> Ahead<'c> {
+        let moved = |later: &Later<'c>| Later {
+            first: e.advance(later.first, by, right / later.every),
+            ..*later
+        };
+        Ahead {
+            later: self.later.iter().map(moved).collect(),
+            ..self.clone()
         }
+    }
+
+    fn fetch_later(&self, e: &Emitter<'c>) {
+        self.later.iter().for_each(|later| e.prefetch_far(later.first));
     }
 }
 
@@ -131,8 +147,8 @@ impl<'c> Tile<'c> {
             })
         };
         if count <= 2 * UNROLL {
-            self.later.iter().for_each(|later| e.prefetch_far(later.first));
-            for &results in &self.results {
+            self.ahead.fetch_later(e);
+            for &results in &self.ahead.results {
                 (0..self.rows.len() as i64).for_each(|row| self.fetch_result(e, results, row));
             }
             return several(e, self, count, sums);
@@ -141,11 +157,11 @@ impl<'c> Tile<'c> {
         let [low, high] = [0, whole].map(|i| e.index(i));
         let sums = e.for_range(low, high, UNROLL, sums, |e, i, sums| {
             let tile = self.moved(e, i, turns);
-            if let Some(next) = self.next {
+            if let Some(next) = self.ahead.next {
                 tile.fetch(e, next, i);
             }
-            tile.later.iter().for_each(|later| e.prefetch_far(later.first));
-            for &results in &self.results {
+            tile.ahead.fetch_later(e);
+            for &results in &self.ahead.results {
                 self.fetch_results(e, results, i, whole / UNROLL);
             }
             several(e, &tile, UNROLL, sums)
@@ -188,11 +204,7 @@ impl<'c> Tile<'c> {
         Tile {
             left: e.advance(self.left, by, turns.left),
             right: e.advance(self.right, by, turns.right),
-            later: self
-                .later
-                .iter()
-                .map(|later| later.moved(e, by, turns.right))
-                .collect(),
+            ahead: self.ahead.moved(e, by, turns.right),
             ..self.clone()
         }
     }

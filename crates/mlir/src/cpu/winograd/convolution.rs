@@ -10,7 +10,7 @@ use super::{Algorithm, Blocking, chunks, phases, phases_backward, single, zeros}
 use crate::cpu::conv::epilogue::Epilogue;
 use crate::cpu::conv::filter::{Filter, ragged};
 use crate::cpu::conv::items::Items;
-use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::cpu::product::microkernel::{Ahead, Tile, Turns};
 use crate::emit::{Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor};
 
@@ -233,9 +233,7 @@ impl<'c> Convolution<'c> {
                         vectors: (0..vectors).map(|v| v * lanes).collect(),
                         lanes: b.lanes,
                         last: b.lanes,
-                        next: None,
-                        later: Vec::new(),
-                        results: Vec::new(),
+                        ahead: Ahead::default(),
                     };
                     let mut sums = tile.zeros(e);
                     if whole > 0 {

@@ -8,7 +8,7 @@ use super::transform::{self, TAPS, Transform, both_axes};
 use super::weights::Chunk;
 use super::{Algorithm, Blocking, chunks, phases, polyphase, single, zeros};
 use crate::cpu::conv::filter::{Filter, ragged, ragged_in};
-use crate::cpu::product::microkernel::{Tile, Turns};
+use crate::cpu::product::microkernel::{Ahead, Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::Kernel;
 
@@ -215,9 +215,7 @@ impl<'c> Gradient<'c> {
                             vectors: (0..vectors).map(|v| v * right_block).collect(),
                             lanes: b.lanes,
                             last: b.lanes,
-                            next: None,
-                            later: Vec::new(),
-                            results: Vec::new(),
+                            ahead: Ahead::default(),
                         };
                         let to = e.advance(to, part, b.pixels * weights.row);
                         self.add_products(e, &tile, to, weights.row, steps, begins);

@@ -5,7 +5,7 @@ use syncbn_ir::schedule::axis::{Axis, Panel, Phase};
 use super::super::columns::Columns;
 use super::super::panel::Copy;
 use super::Sum;
-use crate::cpu::product::microkernel::{Next, Results, Tile, Turns};
+use crate::cpu::product::microkernel::{Ahead, Next, Results, Tile, Turns};
 use crate::emit::{Emitter, Pointer, Val};
 
 impl<'c> Sum<'_, 'c> {
@@ -76,12 +76,14 @@ impl<'c> Sum<'_, 'c> {
             vectors: (0..columns.vectors).map(|v| v * f.vector()).collect(),
             lanes,
             last: lanes,
-            next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next {
-                distance: pixels * panel.column,
-                row: panel.column,
-            }),
-            later: Vec::new(),
-            results,
+            ahead: Ahead {
+                next: (phase.iter().all(Axis::is_plain) && panel.column == self.reduced).then_some(Next {
+                    distance: pixels * panel.column,
+                    row: panel.column,
+                }),
+                later: Vec::new(),
+                results,
+            },
         };
         let turns = |axis: &Axis, left: i64, stride: i64| {
             Turns::fixed(axis.taps, axis.in_tap * left, axis.weight_tap * stride)

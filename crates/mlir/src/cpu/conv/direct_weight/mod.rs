@@ -11,7 +11,7 @@ use super::Blocking;
 use super::columns::{self, Columns, each_columns};
 use super::filter::{Filter, ragged, ragged_in};
 use super::panel::{Copy, Source, Stripes};
-use crate::cpu::product::microkernel::{Later, Tile, Turns};
+use crate::cpu::product::microkernel::{Ahead, Later, Tile, Turns};
 use crate::emit::{Compare, Emitter, Extent, Pointer, Val};
 use crate::ops::kernel::{Kernel, fixed};
 use crate::ops::window::spatial;
@@ -156,7 +156,7 @@ impl<'c> Gradient<'c> {
         let panel = Panel::new(&phases, self.rows, width, bytes);
         let apart = self.images * panel.elements() + BETWEEN_STRIPES / bytes;
         let copy = copy.in_stripes(panel, Stripes { width, apart });
-        (copy, (channels + width - 1) / width * apart)
+        (copy, self.tiles() * apart)
     }
 
     /// What this thread computes.
@@ -185,13 +185,23 @@ impl<'c> Gradient<'c> {
                 ..all
             };
         }
-        let pixels = self.blocking.pixels;
-        let tiles = e.slice_of((self.channels + pixels - 1) / pixels);
+        let tiles = e.slice_of(self.tiles());
         Part {
             tiles: Some(tiles),
             copied: Some(tiles),
             ..all
         }
+    }
+
+    /// Positions of a block.
+    fn positions(&self) -> i64 {
+        self.images * self.rows * self.phase[2].outputs
+    }
+
+    /// Register tiles that a group's input channels make.
+    fn tiles(&self) -> i64 {
+        let pixels = self.blocking.pixels;
+        (self.channels + pixels - 1) / pixels
     }
 
     /// Whether register tiles have the channels of several taps.
@@ -207,8 +217,7 @@ impl<'c> Gradient<'c> {
         let at_once = match self.has_few() {
             true => outputs,
             false => {
-                let positions = self.images * self.rows * self.phase[2].outputs;
-                let bytes = positions * self.dy.elem.bytes();
+                let bytes = self.positions() * self.dy.elem.bytes();
                 packed_channels(outputs as usize, size as usize, bytes as usize) as i64
             }
         };
@@ -262,9 +271,10 @@ impl<'c> Gradient<'c> {
                         vectors: (0..vectors).map(|v| v * self.blocking.lanes as i64).collect(),
                         lanes: self.blocking.lanes,
                         last: self.blocking.lanes,
-                        next: None,
-                        later,
-                        results: Vec::new(),
+                        ahead: Ahead {
+                            later,
+                            ..Ahead::default()
+                        },
                     };
                     self.tile(e, panel, (block, packed), &tile, to, &weights);
                 };

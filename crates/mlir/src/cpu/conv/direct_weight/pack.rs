@@ -33,8 +33,7 @@ impl<'c> Gradient<'c> {
         }
         let column = self.blocking.lanes as i64 * self.blocking.vectors;
         let (channels, outputs) = (self.channels, self.filter.outputs);
-        let positions = self.images * self.rows * self.phase[2].outputs;
-        let stripes = (channels + self.blocking.pixels - 1) / self.blocking.pixels;
+        let (positions, stripes) = (self.positions(), self.tiles());
         let tiles = stripes * ((outputs + column - 1) / column);
         let tile = e.add(e.mul(e.div(first, e.index(column)), e.index(stripes)), i);
         let share = |now: Pointer<'c>, channels: i64| {
@@ -51,12 +50,11 @@ impl<'c> Gradient<'c> {
 
     /// Where the gradients of some columns stand.
     pub(super) fn packed(&self, e: &Emitter<'c>, block: Block<'c>, columns: Columns<'c>) -> Packed<'c> {
-        let width = self.phase[2].outputs;
         let position = columns.vectors * self.blocking.lanes as i64;
         Packed {
-            pointer: e.advance(block.packed, columns.first, self.images * self.rows * width),
+            pointer: e.advance(block.packed, columns.first, self.positions()),
             position,
-            row: width * position,
+            row: self.phase[2].outputs * position,
         }
     }
 
@@ -84,14 +82,11 @@ impl<'c> Gradient<'c> {
                     let from = e.advance(from, columns.first, 1);
                     let to = e.advance(packed.pointer, at, packed.position);
                     for v in 0..columns.vectors {
-                        let active = match v + 1 == columns.vectors {
-                            true => columns.last,
-                            false => self.blocking.lanes,
-                        };
+                        let active = columns.active(v, self.blocking.lanes);
                         let value = e.read_first(from, v * lanes, self.blocking.lanes, active);
                         e.write(to, v * lanes, value);
                     }
-                    e.fetch_stream(from, 0, columns.vectors * lanes);
+                    e.fetch_stream(from, columns.vectors * lanes);
                 });
             });
         });
