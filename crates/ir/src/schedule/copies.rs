@@ -131,12 +131,21 @@ impl Schedule {
         operands: &[&TensorType],
         results: &[&TensorType],
     ) -> Option<u64> {
-        let (Op::Conv(conv), Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s))) = (op, self) else {
+        let Op::Conv(of) = op else {
             return None;
         };
-        let conv = Convolution::of(op, operands, results).filter(|_| conv.moments)?;
-        let copies = Copies::of_direct(&conv, s.pixels)?;
-        let rows = s.rows as i64;
+        let conv = Convolution::of(op, operands, results).filter(|_| of.moments)?;
+        let (copies, rows) = match self {
+            Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => {
+                (Copies::of_direct(&conv, s.pixels)?, s.rows as i64)
+            }
+            Schedule::Depthwise(_) => {
+                let copies = Copies::of_depthwise(&conv)?;
+                let rows = copies.rows_of_depthwise();
+                (copies, rows)
+            }
+            _ => return None,
+        };
         axis::leaves_moments(&copies.phases, rows).then_some(copies.blocks(rows) as u64)
     }
 }

@@ -6,6 +6,7 @@
 //! a register tile is `pixels` by `vectors` accumulators, which stay in registers while the sum is taken.
 
 pub mod axis;
+pub mod borders;
 mod convolution;
 mod copies;
 mod fits;

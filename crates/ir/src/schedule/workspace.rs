@@ -1,10 +1,12 @@
 //! The memory that a schedule needs while its node is computed.
 
-use super::axis;
 use super::copies::FEW_CHANNELS;
-use super::{Convolution, Copies, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes};
+use super::{
+    Convolution, Copies, Depthwise, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes,
+};
+use super::{axis, borders};
 use crate::ops::Op;
-use crate::types::TensorType;
+use crate::types::{Layout, TensorType};
 
 impl Schedule {
     /// Bytes of memory that a node with this operator and these types needs while it is computed, for batches up to
@@ -35,7 +37,10 @@ impl Schedule {
         match self {
             Schedule::General | Schedule::Product(_) => 0,
             Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => direct(&conv, s, bytes),
-            Schedule::Depthwise(_) => depthwise(&conv, bytes),
+            Schedule::Depthwise(s) => {
+                let layout = operands.first().map_or(Layout::Plain, |ty| ty.layout);
+                depthwise(&conv, s, layout, bytes)
+            }
             Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),
         }
     }
@@ -47,12 +52,22 @@ fn product_of(sizes: impl IntoIterator<Item = usize>) -> u64 {
         .fold(1, |n: u64, size| n.saturating_mul(size as u64))
 }
 
-/// The copy of padded rows, and the weights or their gradient with channels innermost.
-fn depthwise(conv: &Convolution, bytes: u64) -> u64 {
+/// The weights or their gradient with channels innermost, and the copy of padded rows where one is made.
+fn depthwise(conv: &Convolution, s: &Depthwise, layout: Layout, bytes: u64) -> u64 {
     let Some(copies) = Copies::of_depthwise(conv) else {
         return u64::MAX;
     };
-    let copy = copies.bytes(copies.rows_of_depthwise()) as u64;
+    let width = match conv.direction {
+        Direction::Forward => conv.input.last(),
+        Direction::BackwardData => conv.output.last(),
+        Direction::BackwardWeight => None,
+    };
+    let in_place = width
+        .is_some_and(|&width| borders::reads_image(layout, &copies.phases, width as i64, s.pixels as i64));
+    let copy = match in_place {
+        true => 0,
+        false => copies.bytes(copies.rows_of_depthwise()) as u64,
+    };
     let weights = product_of([conv.c, conv.window.volume()]);
     copy.saturating_add(weights.saturating_mul(bytes))
 }

@@ -24,8 +24,8 @@ impl Cpu {
         )?;
         match k.schedule.unwrap_or(Schedule::General) {
             Schedule::General => conv::general::forward(op, k, e)?,
-            Schedule::Depthwise(s) => conv::depthwise::forward(s, own_workspace(k)?, op, k, e)?,
             // These take the moments as they store the result.
+            Schedule::Depthwise(s) => return conv::depthwise::forward(s, own_workspace(k)?, op, k, e),
             Schedule::Direct(s) => return conv::direct::forward(&direct(s, k)?, op, k, e),
             Schedule::Pointwise(s) => return conv::direct::forward(&pointwise(s, k)?, op, k, e),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => {

@@ -16,6 +16,8 @@ use crate::ops::window::spatial;
 const TAPS: i64 = 10;
 /// Pixels that are written out, at most: they share what they read.
 const PIXELS: i64 = 4;
+/// Pixels that are summed for one vector of channels at least, if there are as many in a block.
+const POSITIONS: i64 = 56;
 
 /// `dw[c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, c, o]`
 pub fn backward_weight<'c>(
@@ -75,9 +77,11 @@ struct Taps {
     columns: i64,
 }
 
-/// A block of rows, for a vector of channels.
+/// Some rows of a block, for a vector of channels.
 #[derive(Clone, Copy)]
 struct Block<'c> {
+    /// The first of them, and how many.
+    first: Val<'c>,
     count: Val<'c>,
     dy: Pointer<'c>,
     active: usize,
@@ -89,6 +93,8 @@ impl<'c> Gradient<'c> {
         let [depth, height, width] = self.phase.map(|axis| axis.outputs);
         let taps: i64 = self.phase.iter().map(|axis| axis.taps).product();
         e.zero_run(self.sums, taps * self.channels, self.lanes);
+        let lanes = self.lanes as i64;
+        let some = self.rows_at_a_time();
         e.each_in(e.index(0), n, |e, n| {
             let image = e.advance(self.source.pointer, n, self.source.sample());
             e.each_of(depth, |e, z| {
@@ -99,17 +105,22 @@ impl<'c> Gradient<'c> {
                         .fill_channels(e, at, &self.source, image, [z, y], Some(channels));
                     let end = e.min(e.add(y, e.index(self.rows)), high);
                     let row = e.add(e.mul(n, e.index(depth)), z);
-                    let row = e.add(e.mul(row, e.index(height)), y);
-                    let dy = e.advance(self.dy, row, width * self.channels);
-                    let lanes = self.lanes as i64;
-                    ragged_in(e, (self.channels, Some(vectors)), lanes, &|e, vector, active| {
-                        let channel = e.mul(vector, e.index(lanes));
-                        let block = Block {
-                            count: e.sub(end, y),
-                            dy: e.advance(dy, channel, 1),
-                            active,
-                        };
-                        self.block(e, channel, block);
+                    let row = e.mul(row, e.index(height));
+                    e.for_range(y, end, some, &[], |e, low, _| {
+                        let dy = e.advance(self.dy, e.add(row, low), width * self.channels);
+                        let at = e.sub(low, y);
+                        let count = e.sub(e.min(e.add(low, e.index(some)), end), low);
+                        ragged_in(e, (self.channels, Some(vectors)), lanes, &|e, vector, active| {
+                            let channel = e.mul(vector, e.index(lanes));
+                            let block = Block {
+                                first: at,
+                                count,
+                                dy: e.advance(dy, channel, 1),
+                                active,
+                            };
+                            self.block(e, channel, block);
+                        });
+                        Vec::new()
                     });
                     Vec::new()
                 });
@@ -117,11 +128,18 @@ impl<'c> Gradient<'c> {
         });
     }
 
+    /// Rows of a block that are gone through for one vector of channels before the next: few, so that memory is read nearly in
+    /// order.
+    fn rows_at_a_time(&self) -> i64 {
+        (POSITIONS / self.phase[2].outputs.max(1)).clamp(1, self.rows)
+    }
+
     /// Adds what a block says of all taps of a vector of channels.
     fn block(&self, e: &Emitter<'c>, channel: Val<'c>, block: Block<'c>) {
         let [az, ay, ax] = self.phase;
         let panel = &self.copy.panel;
         let x = e.advance(self.copy.pointer, channel, 1);
+        let x = e.advance(x, block.first, ay.in_step * panel.row());
         let to = e.advance(self.sums, channel, 1);
         let columns = ax.taps.min(TAPS);
         let rows = (TAPS / columns).clamp(1, ay.taps);
@@ -187,6 +205,8 @@ impl<'c> Gradient<'c> {
         let panel = &self.copy.panel;
         let read = |p: Pointer<'c>, at: i64| e.read_first(p, at, self.lanes, active);
         let gradients: Vec<Val<'c>> = (0..pixels).map(|p| read(dy, p * self.channels)).collect();
+        let next = self.rows_at_a_time() * ax.outputs;
+        (0..pixels).for_each(|p| e.prefetch_far(e.shift(dy, (next + p) * self.channels)));
         let last = (pixels - 1) * ax.in_step + (taps.columns - 1) * ax.in_tap;
         for ty in 0..taps.rows {
             let x = e.shift(x, ty * ay.in_tap * panel.row());

@@ -41,21 +41,19 @@ impl<'c> Sums<'c> {
         })
     }
 
-    /// Begins with a block's `columns`, in vectors of `lanes`; `channel` is the first of them, and `first` where the first
+    /// Those of a block's `columns`, in vectors of `lanes`; `channel` is the first of them, and `first` where the first
     /// position's value of it goes.
-    pub fn begin(
+    pub fn tally(
         &self,
         e: &Emitter<'c>,
         block: Val<'c>,
         [channel, first]: [Val<'c>; 2],
         (columns, lanes): (Columns<'c>, usize),
     ) -> Tally<'c> {
-        let count = (columns.vectors - 1) * lanes as i64 + columns.last as i64;
         let [base, sums @ ..] = [0, 1, 2].map(|i| {
             let array = self.memory.array(e, block, i, Index::uniform(channel));
             Pointer::new(array.pointer, Elem::F64)
         });
-        sums.iter().for_each(|&to| e.zero_run(to, count, lanes));
         Tally {
             of: *self,
             base,
@@ -90,6 +88,12 @@ impl<'c> Tally<'c> {
     /// After how many rows of so many positions each their values are added.
     pub fn rows(width: i64) -> i64 {
         (RUN / width.max(1)).max(1)
+    }
+
+    /// Begins with the block.
+    pub fn clear(&self, e: &Emitter<'c>) {
+        let count = (self.columns.vectors - 1) * self.lanes as i64 + self.columns.last as i64;
+        self.sums.iter().for_each(|&to| e.zero_run(to, count, self.lanes));
     }
 
     /// Ends with the block: leaves its first value.

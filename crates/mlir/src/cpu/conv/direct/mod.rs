@@ -303,7 +303,9 @@ impl<'c> Sum<'_, 'c> {
         let moments = self.moments?;
         let first = self.target_row(e, &self.phases[0], block.place, columns);
         let channel = self.channel(e, columns);
-        Some(moments.begin(e, block.number, [channel, first], (columns, self.blocking.lanes)))
+        let tally = moments.tally(e, block.number, [channel, first], (columns, self.blocking.lanes));
+        tally.clear(e);
+        Some(tally)
     }
 
     /// The first of these channels, counted through all groups.
