@@ -7,7 +7,7 @@
 
 use syncbn_ir::Schedule;
 use syncbn_ir::schedule::axis::most;
-use syncbn_ir::schedule::{Convolution, Copies, Direct as Blocking, Direction, MOST_COPIED};
+use syncbn_ir::schedule::{Convolution, Copies, Direct as Blocking, Direction, FEW_CHANNELS, MOST_COPIED};
 
 use super::cost::{Cost, Tile, copying, lane_channels, tensor_bytes, vectors, waste};
 use super::{Candidate, Problem};
@@ -130,13 +130,30 @@ const LEAST_TERMS: usize = 256;
 
 /// The register tile of a convolution that slides a window.
 pub fn tile(problem: &Problem, conv: &Convolution) -> Tile {
-    if conv.direction == Direction::BackwardWeight {
-        let channels = conv.c / conv.groups.max(1);
-        let vectors = vectors(lane_channels(conv), problem.lanes());
-        return Tile::for_channels(&problem.machine, channels, vectors);
-    }
     let columns = lane_channels(conv).div_ceil(problem.lanes());
+    if conv.direction == Direction::BackwardWeight {
+        let vectors = vectors(lane_channels(conv), problem.lanes());
+        return match has_few(conv) {
+            true => Tile::for_row(&problem.machine, tile_channels(conv), columns),
+            false => Tile::for_channels(&problem.machine, tile_channels(conv), vectors),
+        };
+    }
     Tile::for_row(&problem.machine, row(conv).0, columns)
+}
+
+/// Whether tiles of backward weights have the channels of several taps.
+fn has_few(conv: &Convolution) -> bool {
+    conv.c / conv.groups.max(1) < FEW_CHANNELS
+}
+
+/// What the pixels of a tile of backward weights are: input channels of a group, of all taps of a row of the window where
+/// they are few.
+fn tile_channels(conv: &Convolution) -> usize {
+    let taps = match has_few(conv) {
+        true => conv.window.kernel.last().copied().unwrap_or(1),
+        false => 1,
+    };
+    (conv.c / conv.groups.max(1)).saturating_mul(taps)
 }
 
 /// Positions of a row of what is computed, and rows; backward data computes each phase of the stride apart.
@@ -164,7 +181,7 @@ pub fn products_of_rows(
     let channels = lane_channels(conv);
     let all = problem.samples as f64 * conv.multiplications() as f64;
     if conv.direction == Direction::BackwardWeight {
-        let wasted = waste(conv.c / conv.groups.max(1), tile.pixels) * waste(channels, lanes);
+        let wasted = waste(tile_channels(conv), tile.pixels) * waste(channels, lanes);
         return all / lanes as f64 * wasted * tile.cycles_per_product(&problem.machine);
     }
     // Channels that fill no vector cost as much as those that do.
