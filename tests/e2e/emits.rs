@@ -75,6 +75,14 @@ fn schedules_are_listed_with_what_else_there_is() {
             "predicted in all: ",
         ],
     );
+    has(
+        &text,
+        &[
+            "schedules of main_graph.train, batch 32, on a GPU in f32",
+            "implicit_gemm(rows = ",
+            " cycles of an A100",
+        ],
+    );
     assert!(emit("schedule", "f64").contains("direct(lanes = 4, "));
 }
 
@@ -102,10 +110,13 @@ fn schedules_are_overridden_by_name() {
             "no convolution and no matrix product has this name",
         ),
         (["--schedule", "stem"], "expected NODE=SCHEDULE"),
-        (["--target", "cuda"], "the CPU is no target"),
     ] {
         report(&more).exits(2).says(&[expected]);
     }
+    let on_gpu = report(&["--target", "cuda"]).ok().text().to_string();
+    assert!(!on_gpu.contains("direct("), "{on_gpu}");
+    let refused = report(&["--target", "cuda", "--schedule", &asked]).exits(2);
+    refused.says(&["schedule direct is for none of the targets"]);
 }
 
 #[test]

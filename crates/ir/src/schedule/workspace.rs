@@ -33,7 +33,7 @@ impl Schedule {
             return 0;
         };
         match self {
-            Schedule::General | Schedule::Product(_) => 0,
+            Schedule::General | Schedule::Product(_) | Schedule::ImplicitGemm(_) => 0,
             Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => direct(&conv, s, bytes),
             Schedule::Depthwise(_) => depthwise(&conv, bytes),
             Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),

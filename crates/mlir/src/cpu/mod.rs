@@ -118,7 +118,7 @@ impl<'c> Lowering<'c> {
             thread,
             threads,
         });
-        for (i, stage) in ops::stages(call.op, &Cpu, &(operands, results).into())?
+        for (i, stage) in ops::stages(call.op, &Cpu, &(operands, results, call.schedule).into())?
             .iter()
             .enumerate()
         {

@@ -95,12 +95,13 @@ impl<'c> Lowering<'c> {
         self.check_size(call)?;
         let number = self.launches.len();
         let target = self.target();
+        let (operands, results) = call.split();
         let mut names = (0..).map(|made| match made {
             0 => format!("{}_{number}", call.op.name()),
             _ => format!("{}_{number}_{made}", call.op.name()),
         });
         let mut launches = Vec::new();
-        for stage in ops::stages(call.op, &target, &call.split().into())? {
+        for stage in ops::stages(call.op, &target, &(operands, results, call.schedule).into())? {
             let first = self.build(names.by_ref(), &stage, false, call)?;
             let leaves_parts = first.leaves_parts;
             launches.extend(self.launch_of(first, call));

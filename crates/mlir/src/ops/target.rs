@@ -1,22 +1,31 @@
 //! What each target does its own way. Operators know targets by this alone.
 
-use syncbn_ir::TensorType;
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
+
+use syncbn_ir::{Schedule, TensorType};
 
 use super::stage::Stage;
 
-/// Types of an operator's operands and results.
+/// Types of an operator's operands and results, and its schedule.
 #[derive(Debug, Clone, Copy)]
 pub struct Types<'a> {
     /// Of the operands in slot order.
     pub operands: &'a [&'a TensorType],
     /// Of the results in slot order.
     pub results: &'a [&'a TensorType],
+    /// How it is computed; None is the general form.
+    pub schedule: Option<Schedule>,
 }
 
-impl<'a> From<(&'a [&'a TensorType], &'a [&'a TensorType])> for Types<'a> {
-    fn from((operands, results): (&'a [&'a TensorType], &'a [&'a TensorType])) -> Types<'a> {
-        Types { operands, results }
+type Slots<'a> = &'a [&'a TensorType];
+
+impl<'a> From<(Slots<'a>, Slots<'a>, Option<Schedule>)> for Types<'a> {
+    fn from((operands, results, schedule): (Slots<'a>, Slots<'a>, Option<Schedule>)) -> Types<'a> {
+        Types {
+            operands,
+            results,
+            schedule,
+        }
     }
 }
 
