@@ -6,9 +6,9 @@ use std::thread;
 use syncbn_abi::Model;
 use syncbn_abi::symbols::{INFER_CONSTANTS, TRAIN_CONSTANTS};
 use syncbn_codegen::{Cpu, Emit, generate, generate_objects};
-use syncbn_ir::{DType, Graph, Warning};
+use syncbn_ir::{DType, Graph, Schedule, Warning};
 use syncbn_mlir::{Part, Program};
-use syncbn_passes::{Collectives, PassContext, PassRun, Plan, run_passes};
+use syncbn_passes::{Collectives, Override, PassContext, PassRun, Plan, run_passes};
 
 use crate::executable::{Compiled, CompiledPart};
 use crate::options::Device;
@@ -78,6 +78,26 @@ pub fn pass_options(
     }
 }
 
+/// What the passes know of a part's device.
+fn target(options: &Options, part: Device) -> syncbn_passes::Target {
+    match part {
+        Device::Cpu => cpu_target(&Cpu::new(options.cpu), options.fast),
+        Device::Gpu => gpu_target(options.products),
+    }
+}
+
+/// Whether a part has code for a schedule: the general form is of both.
+pub fn is_of(schedule: &Schedule, part: Device) -> bool {
+    let on_gpu = part == Device::Gpu;
+    schedule.is_for_gpus().is_none_or(|for_gpus| for_gpus == on_gpu)
+}
+
+/// The schedules that the user names, as far as they are of a part.
+pub fn schedules_of(options: &Options, part: Device) -> Vec<Override> {
+    let all = options.schedules.iter();
+    all.filter(|s| is_of(&s.schedule, part)).cloned().collect()
+}
+
 /// Runs the passes. `show` receives the name of a pass and the graph after it, where options ask for that.
 pub fn optimize(
     graph: &Graph,
@@ -85,18 +105,12 @@ pub fn optimize(
     part: Device,
     show: &mut dyn FnMut(&str, &str),
 ) -> Result<Graphs, Error> {
-    let target = match part {
-        Device::Cpu => cpu_target(&Cpu::new(options.cpu), options.fast),
-        Device::Gpu => gpu_target(options.products),
-    };
+    let target = target(options, part);
     let (graph, dtype, mut warnings) = network_of(graph, part)?;
     let mut layout = None;
     let mut run = |mode: syncbn_passes::Mode| -> Result<Planned, Error> {
         let mut asked = pass_options(options, mode, target);
-        if part == Device::Gpu {
-            // They are of the CPU's code; a GPU's kernels choose for themselves.
-            asked.schedules.clear();
-        }
+        asked.schedules = schedules_of(options, part);
         let mut cx = PassContext::new(asked);
         cx.layout = layout.clone();
         let pipeline = match mode {
@@ -137,19 +151,26 @@ pub fn optimize(
     })
 }
 
-/// How nodes are computed on the CPU, in training and in inference, as a text.
+/// How nodes are computed in each part, in training and in inference, as a text.
 pub fn schedules(graph: &Graph, options: &Options) -> Result<String, Error> {
-    let graphs = optimize(graph, options, Device::Cpu, &mut |_, _| ())?;
-    let target = cpu_target(&Cpu::new(options.cpu), options.fast);
-    let modes = [
-        (graphs.train, syncbn_passes::Mode::Train),
-        (graphs.infer, syncbn_passes::Mode::Infer),
-    ];
-    let reports = modes.into_iter().filter_map(|(planned, mode)| {
-        let options = pass_options(options, mode, target);
-        Some(syncbn_passes::schedule_report(&planned?.graph, &options).map_err(Error::internal))
-    });
-    Ok(reports.collect::<Result<Vec<String>, Error>>()?.join("\n"))
+    let mut reports = Vec::new();
+    for part in options.targets.devices() {
+        let graphs = match optimize(graph, options, part, &mut |_, _| ()) {
+            Err(error) if part == Device::Gpu && options.targets.can_do_without(&error) => continue,
+            graphs => graphs?,
+        };
+        let modes = [
+            (graphs.train, syncbn_passes::Mode::Train),
+            (graphs.infer, syncbn_passes::Mode::Infer),
+        ];
+        for (planned, mode) in modes {
+            let Some(planned) = planned else { continue };
+            let asked = pass_options(options, mode, target(options, part));
+            let report = syncbn_passes::schedule_report(&planned.graph, &asked);
+            reports.push(report.map_err(Error::internal)?);
+        }
+    }
+    Ok(reports.join("\n"))
 }
 
 /// The error for a graph that `plan-memory` has not seen.

@@ -2,7 +2,7 @@
 
 use syncbn_codegen::Cpu;
 use syncbn_mlir::Products;
-use syncbn_passes::{Machine, Order, Storage, Target};
+use syncbn_passes::{Gpu, Machine, Order, Storage, Target};
 
 /// Whether code for the CPU follows schedules unless asked otherwise.
 pub const FAST: bool = true;
@@ -29,5 +29,6 @@ pub fn gpu_target(products: Products) -> Target {
             Products::Exact | Products::Tf32 | Products::ThreeTf32 => Storage::Full,
         },
         machine: None,
+        gpu: Some(Gpu::a100(products)),
     }
 }

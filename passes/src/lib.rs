@@ -34,7 +34,7 @@ mod share_moments;
 use syncbn_ir::{Graph, Warning};
 
 pub use add_loss::TARGET;
-pub use choose_schedules::{Machine, Override, schedule_report};
+pub use choose_schedules::{Gpu, Machine, Override, schedule_report};
 pub use combine_all_reduce::Collectives;
 pub use error::{Fault, FaultKind, Faults, PassError};
 pub use manager::{PassRun, PrintAfter, Selection, run_passes};

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use syncbn_ir::ops::RunningVar;
 
-use crate::choose_schedules::{Machine, Override};
+use crate::choose_schedules::{Gpu, Machine, Override};
 
 /// Which samples a BatchNorm's statistics are taken of, in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +105,10 @@ pub struct Target {
     pub channel_multiple: usize,
     /// What activations are stored in.
     pub storage: Storage,
-    /// The processor that `choose-schedules` chooses for; None for GPUs, whose kernels choose for themselves.
+    /// The processor that `choose-schedules` chooses for; None for GPUs.
     pub machine: Option<Machine>,
+    /// The GPU that it chooses for, where there is no processor.
+    pub gpu: Option<Gpu>,
 }
 
 impl Default for Target {
@@ -116,6 +118,7 @@ impl Default for Target {
             channel_multiple: 1,
             storage: Storage::Full,
             machine: None,
+            gpu: None,
         }
     }
 }

@@ -76,8 +76,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "on")]
     pub winograd: Switch,
 
-    /// How a node is computed on the CPU, such as `stem=direct(lanes = 16, pixels = 8, vectors = 2, rows = 1)`; may be given
-    /// several times. `--emit schedule` lists what is chosen otherwise.
+    /// How a node is computed, such as `stem=direct(lanes = 16, pixels = 8, vectors = 2, rows = 1)`, on the targets that it is
+    /// for; may be given several times. `--emit schedule` lists what is chosen otherwise.
     #[arg(long, value_name = "NODE=SCHEDULE")]
     pub schedule: Vec<Override>,
 
@@ -177,7 +177,7 @@ pub enum EmitFlag {
     Graph,
     /// The graphs after their passes.
     GraphOpt,
-    /// How each convolution and matrix product is computed on the CPU, of what there is to choose from, with predicted
+    /// How each convolution and matrix product is computed, of what there is to choose from, with predicted
     /// times.
     Schedule,
     /// MLIR as lowered.

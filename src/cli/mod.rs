@@ -17,7 +17,7 @@ use clap::Parser;
 use network::import;
 use options::options;
 
-use crate::compile::{Graphs, Planned, finish, lower, optimize, schedules};
+use crate::compile::{Graphs, Planned, finish, is_of, lower, optimize, schedules};
 use crate::diagnostic::{MessageFormat, Reporter};
 use crate::executable::cannot_write;
 use crate::output::write_atomically;
@@ -25,6 +25,7 @@ use crate::selection::check_passes;
 use crate::{Error, Options, gpu, kernels, worker};
 use syncbn_codegen::Cpu;
 use syncbn_ir::Warning;
+use syncbn_passes::Override;
 
 pub use opt::main as opt_main;
 
@@ -90,8 +91,22 @@ fn fail(reporter: Reporter, error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
+/// A schedule that the user names and no part has code for.
+fn of_no_target(options: &Options) -> Option<&Override> {
+    let parts = options.targets.devices();
+    let mut wanted = options.schedules.iter();
+    wanted.find(|wanted| !parts.iter().any(|&part| is_of(&wanted.schedule, part)))
+}
+
 /// Lets a text form show the part that it is of, or refuses it.
 fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
+    if let Some(wanted) = of_no_target(options) {
+        let (node, name) = (&wanted.node, wanted.schedule.name());
+        return Err(Error::user(
+            format!("--schedule \"{node}\": schedule {name} is for none of the targets"),
+            "change --target, or leave it out",
+        ));
+    }
     match emit {
         EmitFlag::Ptx if !options.targets.cuda => Err(Error::user(
             "PTX is code for the target cuda, which is not asked for, or not in a precision that GPUs have",
@@ -100,14 +115,6 @@ fn check_emit(emit: EmitFlag, options: &mut Options) -> Result<(), Error> {
         _ if emit.report().is_some() && !options.targets.cuda => Err(Error::user(
             "the report is about kernels for the target cuda, which is not asked for, or not in a precision that GPUs have",
             "add --target cuda, and no --precision but f32, tf32 or bf16",
-        )),
-        EmitFlag::Schedule if !options.targets.cpu => Err(Error::user(
-            "--emit schedule is about the CPU's code, and the CPU is no target",
-            "add cpu to --target, or use --emit kernels",
-        )),
-        _ if !options.schedules.is_empty() && !options.targets.cpu => Err(Error::user(
-            "--schedule is about the CPU's code, and the CPU is no target",
-            "add cpu to --target, or leave it out",
         )),
         EmitFlag::Obj if !options.targets.cpu => Err(Error::user(
             "--emit obj writes the CPU's code, and the CPU is no target",

@@ -11,7 +11,7 @@ use syncbn_ir::{DType, Graph};
 use syncbn_mlir::order;
 use syncbn_passes::{BatchNormMode, Layout, Loss, Plan};
 
-use crate::compile::{Graphs, Planned, no_plan};
+use crate::compile::{Graphs, Planned, no_plan, schedules_of};
 use crate::data::Bytes;
 use crate::options::Device;
 use crate::{Error, Options};
@@ -145,7 +145,9 @@ fn flags(options: &Options, device: Device, dtype: DType) -> Vec<(String, String
             "winograd",
             if options.winograd { "on" } else { "off" }.to_string(),
         ));
-        let schedules = options.schedules.iter();
+    }
+    if device == Device::Gpu || options.fast {
+        let schedules = schedules_of(options, device).into_iter();
         flags.extend(schedules.map(|s| ("schedule", format!("{}={}", s.node, s.schedule))));
     }
     flags.extend(

@@ -102,10 +102,19 @@ fn schedules_are_overridden_by_name() {
             "no convolution and no matrix product has this name",
         ),
         (["--schedule", "stem"], "expected NODE=SCHEDULE"),
-        (["--target", "cuda"], "the CPU is no target"),
     ] {
         report(&more).exits(2).says(&[expected]);
     }
+    let on_gpu = report(&["--target", "cuda"]).ok().text().to_string();
+    let words = [
+        "train, batch 32, on a GPU in tf32",
+        "implicit_gemm(rows = ",
+        " cycles of an A100",
+    ];
+    has(&on_gpu, &words);
+    assert!(!on_gpu.contains("direct("), "{on_gpu}");
+    let refused = report(&["--target", "cuda", "--schedule", &asked]).exits(2);
+    refused.says(&["schedule direct is for none of the targets"]);
 }
 
 #[test]

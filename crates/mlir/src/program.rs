@@ -2,7 +2,7 @@
 
 use syncbn_ir::{DType, Graph, NodeId};
 
-use crate::emit::COPY_BYTES;
+pub use syncbn_ir::schedule::Products;
 
 /// A graph with planned memory, and its schedule.
 #[derive(Clone, Copy)]
@@ -33,53 +33,6 @@ pub struct Program<'g> {
     pub batch_bound: usize,
     /// Number of elements of trained parameters, padding between them included.
     pub trained_elements: u64,
-}
-
-/// How matrices are multiplied, in convolutions and linear layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Products {
-    /// In f32, without tensor cores.
-    #[default]
-    Exact,
-    /// On tensor cores, with operands rounded to tf32 and sums in f32.
-    Tf32,
-    /// On tensor cores, with each operand as the sum of two tf32 numbers: three products, close to f32.
-    ThreeTf32,
-    /// On tensor cores in bf16, with sums in f32.
-    Bf16,
-}
-
-impl Products {
-    /// Element type of the operands.
-    pub fn operand(self) -> DType {
-        match self {
-            Products::Bf16 => DType::BF16,
-            Products::Exact | Products::Tf32 | Products::ThreeTf32 => DType::F32,
-        }
-    }
-
-    /// Elements of the operands in one copy to shared memory.
-    pub(crate) fn copied(self) -> i64 {
-        COPY_BYTES / self.operand().bytes() as i64
-    }
-
-    /// The precision that a description of the program states.
-    pub fn name(self) -> &'static str {
-        match self {
-            Products::Tf32 => "tf32",
-            Products::Bf16 => "bf16",
-            Products::Exact | Products::ThreeTf32 => "f32",
-        }
-    }
-
-    /// What channels must be a multiple of to be multiplied so.
-    pub fn channels_at_once(self) -> usize {
-        match self {
-            Products::Exact => 1,
-            // Copies take neighbouring channels.
-            Products::Tf32 | Products::ThreeTf32 | Products::Bf16 => self.copied() as usize,
-        }
-    }
 }
 
 /// A kernel, and the nodes that call it.

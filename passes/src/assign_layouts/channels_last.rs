@@ -45,16 +45,20 @@ impl Images {
     }
 }
 
+/// Whether the results of a node stay row-major: their bytes come from elsewhere, or they are a view of something plain.
+pub fn keeps_order(graph: &Graph, id: NodeId) -> bool {
+    match graph.op(id) {
+        Op::Input(_) | Op::Constant(_) | Op::Statistic(_) => true,
+        Op::Reduce(_) | Op::Reshape(_) => graph.ty(id.into()).shape.has_batch(),
+        _ => false,
+    }
+}
+
 /// Puts channels innermost.
 pub fn assign(graph: &mut Graph, images: &Images) -> Result<Changes, PassError> {
     let mut changes = 0;
     for id in graph.topological()? {
-        let keeps = match graph.op(id) {
-            Op::Input(_) | Op::Constant(_) | Op::Statistic(_) => true,
-            Op::Reduce(_) | Op::Reshape(_) => graph.ty(id.into()).shape.has_batch(),
-            _ => false,
-        };
-        if keeps || is_plain_copy(graph, id.into()) {
+        if keeps_order(graph, id) || is_plain_copy(graph, id.into()) {
             continue;
         }
         for slot in 0..graph.node(id).outputs.len() {
@@ -110,7 +114,11 @@ pub fn copy_operands(graph: &mut Graph) -> Result<Changes, PassError> {
             Some(Schedule::Direct(_)) => true,
             Some(_) => false,
         };
+        // On a GPU weights lie as images do; else their order follows from the schedule.
+        let on_gpu = matches!(graph.schedule(id), Some(Schedule::ImplicitGemm(_)));
         let slots: &[usize] = match graph.op(id) {
+            Op::Conv(_) if graph.operands(id).len() > 3 && on_gpu => &[0, 1, 3],
+            Op::Conv(_) | Op::ConvBackwardData(_) if on_gpu => &[0, 1],
             // The residual is read where the result is written.
             Op::Conv(_) if graph.operands(id).len() > 3 && packs => &[3],
             Op::Conv(_) if graph.operands(id).len() > 3 => &[0, 3],

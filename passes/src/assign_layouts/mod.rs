@@ -36,6 +36,8 @@ use crate::options::Order;
 use crate::pass::{Changes, Pass, PassContext};
 use channels_last::Images;
 
+pub use channels_last::keeps_order;
+
 /// The pass.
 pub struct AssignLayouts;
 
@@ -62,6 +64,7 @@ impl Pass for AssignLayouts {
         } else {
             changes += channels_last::copy_inputs(graph, target.channel_multiple)?;
             changes += channels_last::assign(graph, &Images::all_of_rank_4())?;
+            changes += channels_last::copy_operands(graph)?;
         }
         changes += copy_outputs(graph)?;
         // Gradients of padded filters are padded, however they are grouped.

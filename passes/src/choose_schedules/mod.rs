@@ -14,13 +14,19 @@
 //! so many times as fast as the best of them ([`Candidate::least_gain`]). The choice depends on the node's types, the largest
 //! batch and the machine alone, so that training and inference, and all ranks, agree.
 //!
-//! It leaves alone other operators, convolutions of something without a batch, element types other than f32 and f64, nodes that have a schedule already (an edited text
-//! keeps its own), and everything where no [`Machine`] is given, as for GPUs. [`crate::Options::schedules`] overrides the
-//! choice by name, for which there must be a machine, and [`crate::Options::winograd`] leaves out candidates.
+//! On a [`Gpu`] a node is computed on tensor cores where they take it (`implicit_gemm`), in the tile with the least predicted
+//! time; images that the layouts leave in another order than channels innermost are not worth a copy.
+//!
+//! It leaves alone other operators, convolutions of something without a batch, element types other than those of the
+//! target, nodes that have a schedule already (an edited text keeps its own), and everything where neither [`Machine`] nor
+//! [`Gpu`] is given. [`crate::Options::schedules`] overrides the choice by name, for which there must be one of them, and
+//! [`crate::Options::winograd`] leaves out candidates.
 
 mod cost;
 mod depthwise;
 mod direct;
+mod gpu;
+mod implicit_gemm;
 mod machine;
 mod overrides;
 mod pointwise;
@@ -36,6 +42,7 @@ use crate::error::PassError;
 use crate::pass::{Changes, Pass, PassContext};
 
 pub use cost::Cost;
+pub use gpu::Gpu;
 pub use machine::Machine;
 pub use overrides::Override;
 pub use report::schedule_report;
@@ -49,23 +56,29 @@ impl Pass for ChooseSchedules {
     }
 
     fn summary(&self) -> &'static str {
-        "says how convolutions and matrix products are computed, by a model of the processor"
+        "says how convolutions and matrix products are computed, by a model of the processor or GPU"
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassContext) -> Result<Changes, PassError> {
-        let Some(machine) = cx.options.target.machine else {
+        let (target, winograd, batch_bound) = (cx.options.target, cx.options.winograd, cx.batch_bound());
+        let best = |graph: &Graph, id: NodeId| match (target.machine, target.gpu) {
+            (Some(machine), _) => {
+                let problem = Problem::of(graph, id, machine, batch_bound)?;
+                Some(problem.best(winograd)?.0)
+            }
+            (None, Some(gpu)) => gpu.best(graph, id, batch_bound),
+            (None, None) => None,
+        };
+        if target.machine.is_none() && target.gpu.is_none() {
             overrides::check_none(&cx.options)?;
             return Ok(0);
-        };
+        }
         let mut changes = overrides::apply(graph, &cx.options)?;
         for id in graph.topological()? {
             if graph.schedule(id).is_some() {
                 continue;
             }
-            let Some(node) = Problem::of(graph, id, machine, cx.batch_bound()) else {
-                continue;
-            };
-            if let Some((schedule, _)) = node.best(cx.options.winograd) {
+            if let Some(schedule) = best(graph, id) {
                 graph.set_schedule(id, Some(schedule));
                 changes += 1;
             }

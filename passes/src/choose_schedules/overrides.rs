@@ -69,6 +69,18 @@ pub fn apply(graph: &mut Graph, options: &Options) -> Result<Changes, PassError>
         let (mut reason, mut found) = (None, false);
         for id in nodes {
             let (operands, results) = graph.types(id);
+            let is_of_target = schedule
+                .is_for_gpus()
+                .is_none_or(|gpu| gpu == options.target.machine.is_none());
+            if !is_of_target {
+                let other = if options.target.machine.is_none() {
+                    "processors"
+                } else {
+                    "GPUs"
+                };
+                reason = reason.or(Some(format!("it is for {other}")));
+                continue;
+            }
             match schedule.fits(graph.op(id), &operands, &results) {
                 Ok(()) if schedule == Schedule::General && !is_scheduled(graph.op(id)) => {}
                 Ok(()) => {
@@ -88,15 +100,15 @@ pub fn apply(graph: &mut Graph, options: &Options) -> Result<Changes, PassError>
     Ok(changes)
 }
 
-/// Refuses schedules where there is no machine: layouts and workspaces that they need are for a processor's code alone.
+/// Refuses schedules where there is no machine whose code follows them.
 pub fn check_none(options: &Options) -> Result<(), PassError> {
     let mut faults = Faults::default();
     for wanted in &options.schedules {
-        let fault = Fault::user("schedules are for a processor's code, and no processor is given");
+        let fault = Fault::user("schedules are for a processor's or GPU's code, and no processor is given");
         faults.push(
             fault
                 .at(place(wanted))
-                .help("give one, as --machine does, or leave the schedule out"),
+                .help("give one, as --machine and --gpu do, or leave the schedule out"),
         );
     }
     faults.check()

@@ -2,15 +2,83 @@
 
 use std::fmt::Write;
 
-use syncbn_ir::{Graph, GraphError, Schedule};
+use syncbn_ir::schedule::ImplicitGemm;
+use syncbn_ir::{Graph, GraphError, NodeId, Schedule};
 
-use super::Problem;
+use super::gpu::Gpu;
+use super::{Problem, implicit_gemm};
 use crate::options::Options;
+
+/// What a node computes.
+fn heading(graph: &Graph, id: NodeId) -> String {
+    let (node, (operands, results)) = (graph.node(id), graph.types(id));
+    let types: Vec<String> = operands.iter().map(ToString::to_string).collect();
+    format!(
+        "{} \"{}\": {} -> {}\n",
+        node.op.name(),
+        node.name,
+        types.join(", "),
+        results.first().map(ToString::to_string).unwrap_or_default()
+    )
+}
+
+/// [`schedule_report`] for a GPU: of each tile the number of parts that is best, and the schedule chosen.
+fn on_gpu(graph: &Graph, options: &Options, gpu: &Gpu) -> Result<String, GraphError> {
+    let precision = gpu.products.name();
+    let mut text = format!(
+        "schedules of {}, batch {}, on a GPU in {precision}\n",
+        graph.name, options.batch_bound
+    );
+    let mut total = 0.0;
+    for id in graph.topological()? {
+        let Some(gemm) = gpu.product(graph, id, options.batch_bound) else {
+            continue;
+        };
+        text += &heading(graph, id);
+        let chosen = graph.schedule(id).unwrap_or(Schedule::General);
+        let mut best: Vec<(ImplicitGemm, f64)> = Vec::new();
+        for (schedule, cycles) in implicit_gemm::candidates(gpu, &gemm) {
+            let is_of_tile = |s: &ImplicitGemm| {
+                ImplicitGemm {
+                    splits: schedule.splits,
+                    ..*s
+                } == schedule
+            };
+            match best.last_mut().filter(|(s, _)| is_of_tile(s)) {
+                Some(known) if cycles < known.1 => *known = (schedule, cycles),
+                Some(_) => {}
+                None => best.push((schedule, cycles)),
+            }
+        }
+        if let Schedule::ImplicitGemm(s) = chosen
+            && !best.iter().any(|(known, _)| *known == s)
+        {
+            best.push((s, implicit_gemm::cycles(gpu, &gemm, &s)));
+        }
+        for (schedule, cycles) in best {
+            let schedule = Schedule::ImplicitGemm(schedule);
+            let mark = if schedule == chosen { '*' } else { ' ' };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {mark} {cycles:12.0} cycles  {schedule}");
+            if schedule == chosen {
+                total += cycles;
+            }
+        }
+        if chosen == Schedule::General {
+            text += "  *  not predicted  general\n";
+        }
+    }
+    let _ = writeln!(text, "predicted in all: {total:.0} cycles of an A100");
+    Ok(text)
+}
 
 /// The report on a graph whose schedules are chosen.
 pub fn schedule_report(graph: &Graph, options: &Options) -> Result<String, GraphError> {
     let mut text = format!("schedules of {}, batch {}\n", graph.name, options.batch_bound);
     let Some(machine) = options.target.machine else {
+        if let Some(gpu) = options.target.gpu {
+            return on_gpu(graph, options, &gpu);
+        }
         text += "  every node has the general form: no processor is given\n";
         return Ok(text);
     };
@@ -21,16 +89,7 @@ pub fn schedule_report(graph: &Graph, options: &Options) -> Result<String, Graph
         };
         let node = graph.node(id);
         let (operands, results) = graph.types(id);
-        let types: Vec<String> = operands.iter().map(ToString::to_string).collect();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{} \"{}\": {} -> {}",
-            node.op.name(),
-            node.name,
-            types.join(", "),
-            results.first().map(ToString::to_string).unwrap_or_default()
-        );
+        text += &heading(graph, id);
         let chosen = node.schedule.unwrap_or(Schedule::General);
         let mut candidates = problem.candidates(true);
         if !candidates.iter().any(|(schedule, _)| *schedule == chosen)
@@ -39,6 +98,7 @@ pub fn schedule_report(graph: &Graph, options: &Options) -> Result<String, Graph
             candidates.push((chosen, cost));
         }
         for (schedule, cost) in &candidates {
+            // Writing to a String cannot fail.
             let microseconds = cost.seconds(&machine) * 1e6;
             let workspace = schedule.workspace(&node.op, &operands, &results, options.batch_bound);
             let mark = if *schedule == chosen { '*' } else { ' ' };

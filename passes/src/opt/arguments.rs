@@ -31,6 +31,7 @@ Reads a graph in text form, runs passes, writes the graph to standard output.
   --channel-multiple=N     pads the channels of convolutions to a multiple of N (default 1)
   --bf16-activations       stores activations in bf16, as the GPU part has them under --precision bf16
   --machine=CPU            chooses schedules for x86-64, x86-64-v3 or x86-64-v4
+  --gpu=PRECISION          chooses schedules for a GPU that multiplies in tf32, bf16 or f32
   --winograd=on|off        whether schedules may be Winograd's (default on)
   --schedule=NODE=TEXT     the schedule of a node; may be given several times
   --bucket-bytes=N         bytes of gradients that one all-reduce sums (default 26214400)
@@ -122,6 +123,7 @@ impl Arguments {
             "--channel-multiple" => self.options.target.channel_multiple = positive(flag, needed()?)?,
             "--bf16-activations" => self.options.target.storage = Storage::Bf16,
             "--machine" => self.options.target.machine = Some(word(flag, needed()?)?),
+            "--gpu" => self.options.target.gpu = Some(word(flag, needed()?)?),
             "--winograd" => self.options.winograd = one_of(flag, needed()?, ["off", "on"])?,
             "--schedule" => self.options.schedules.push(word(flag, needed()?)?),
             "--bucket-bytes" => self.options.bucket_bytes = positive(flag, needed()?)? as u64,

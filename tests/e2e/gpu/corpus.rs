@@ -1,6 +1,7 @@
 //! The networks of `tests/fixtures/dev` on emulated GPUs against their float64 references, in every precision.
 
-use syncbn_ir::Array;
+use syncbn_ir::schedule::ImplicitGemm;
+use syncbn_ir::{Array, Schedule};
 
 use super::NETWORKS;
 use super::rounding::{Bounds, spread};
@@ -8,6 +9,8 @@ use crate::corpus::{Network, SGD, output};
 use crate::determinism::of_rank;
 use crate::support::compare::Comparison;
 use crate::support::executable::Executable;
+use crate::support::fixture;
+use crate::support::run::compile;
 
 /// Samples of each rank.
 const SPLITS: [&str; 4] = ["8", "4,4", "2,2,2,2", "5,3,0"];
@@ -146,4 +149,54 @@ fn tf32() {
 #[test]
 fn bf16() {
     check_networks("bf16");
+}
+
+/// Every tile that there is for the precision, each on some convolution, and parts of its gradient for the weights.
+#[test]
+fn tiles_that_the_user_names() {
+    let network = Network::new("syncbnnet_w4");
+    let model = fixture("dev/syncbnnet_w4.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let compiled = |own: &[&str], flags: &[String]| {
+        let own = [&[model.to_str().unwrap()][..], own].concat();
+        let part = ["--target", "cuda-emulated", "--precision", "cuda=f32"];
+        let words = [own, part.to_vec()].concat().into_iter().map(String::from);
+        let words = words.chain(flags.iter().cloned()).collect::<Vec<String>>();
+        compile(folder.path(), &words).ok().text().to_string()
+    };
+    let report = |flags: &[String]| compiled(&["--emit", "schedule", "-o", "-"], flags);
+    let text = report(&[]);
+    let line = |line: &str| Some(line.strip_prefix("conv \"")?.split_once('"')?.0.to_string());
+    let mut names: Vec<String> = text.lines().filter_map(line).collect();
+    names.dedup();
+    let tiles = ImplicitGemm::THREE_TF32;
+    assert!(names.len() >= tiles.len(), "{names:?}");
+    let mut flags = Vec::new();
+    let mut wanted = Vec::new();
+    for (name, tile) in names.iter().zip(tiles) {
+        let whole = Schedule::ImplicitGemm(tile);
+        let parts = Schedule::ImplicitGemm(ImplicitGemm { splits: 3, ..tile });
+        flags.extend(["--schedule".to_string(), format!("{name}={whole}")]);
+        flags.extend([
+            "--schedule".to_string(),
+            format!("conv_backward_weight {name}={parts}"),
+        ]);
+        wanted.extend([whole.to_string(), parts.to_string()]);
+    }
+    let text = report(&flags);
+    for schedule in wanted {
+        let is_chosen = |line: &str| line.starts_with("  * ") && line.ends_with(&schedule);
+        assert!(text.lines().any(is_chosen), "{schedule} is not chosen in\n{text}");
+    }
+    compiled(&["-o", "m.bin"], &flags);
+    let executable = Executable::at(folder.path().join("m.bin"));
+    let mut all = Comparison::default();
+    train(
+        &network,
+        &executable,
+        &Bounds::of(network.name, "f32"),
+        "4,4",
+        &mut all,
+    );
+    all.finish("a network in tiles that the user names");
 }

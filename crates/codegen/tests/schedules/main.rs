@@ -30,7 +30,8 @@ fn every_schedule_has_cases() {
     ];
     let cases = all.iter().flat_map(|cases| cases(DType::F32, 16));
     let found: BTreeSet<(&str, &str)> = cases.map(|case| (case.schedule.name(), case.op.name())).collect();
-    for &name in Schedule::NAMES {
+    // Those of GPUs are run by the emulator, in `tests/e2e/gpu`.
+    for &name in Schedule::NAMES.iter().filter(|name| **name != "implicit_gemm") {
         let operators: &[&str] = match name {
             "product" => &["matmul"],
             "general" => &["conv", "conv_backward_data", "conv_backward_weight", "matmul"],

@@ -20,6 +20,9 @@ impl Schedule {
             return Ok(());
         }
         self.check_fields()?;
+        if let Schedule::ImplicitGemm(s) = self {
+            return s.fits(op, operands, results);
+        }
         let float = |ty: &&TensorType| matches!(ty.dtype, DType::F32 | DType::F64);
         if !operands.first().is_some_and(float) {
             return Err("it is for f32 and f64".to_string());
@@ -63,6 +66,7 @@ impl Schedule {
             }
             Schedule::General => Ok(()),
             Schedule::Product(_) => Err("it is for matrix products".to_string()),
+            Schedule::ImplicitGemm(_) => Err("it is for GPUs".to_string()),
         }?;
         self.check_registers(conv.dtype)
     }
@@ -75,7 +79,7 @@ impl Schedule {
             "its vectors are wider than those of any processor",
         )?;
         let accumulators = match *self {
-            Schedule::General => 1,
+            Schedule::General | Schedule::ImplicitGemm(_) => 1,
             Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => s.pixels * s.vectors,
             Schedule::Depthwise(s) => s.pixels,
             Schedule::Winograd(s) | Schedule::Polyphase(s) => s.pixels * s.vectors,

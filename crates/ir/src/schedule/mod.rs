@@ -1,7 +1,7 @@
 //! Schedules: how a node is computed. A schedule is data on a node and has no part in what the node means: `General` and
 //! every other schedule that fits an operator compute the same, up to rounding.
 //!
-//! `choose-schedules` picks them by a model of a machine, `assign-layouts` and `plan-memory` give them the layouts and
+//! `choose-schedules` picks them by a model of a machine, a processor or a GPU, `assign-layouts` and `plan-memory` give them the layouts and
 //! the workspace that they need, and the lowering reads them and decides nothing. `lanes` are the elements of a vector;
 //! a register tile is `pixels` by `vectors` accumulators, which stay in registers while the sum is taken.
 
@@ -10,10 +10,14 @@ pub mod borders;
 mod convolution;
 mod copies;
 mod fits;
+mod implicit_gemm;
+mod products;
 mod workspace;
 
 pub use convolution::{Convolution, Direction, product_sizes};
 pub use copies::{BETWEEN_STRIPES, Copies, FEW_CHANNELS, MOST_COPIED, MOST_PHASES, stripe};
+pub use implicit_gemm::{Gemm, MOST_PARTIAL_BYTES};
+pub use products::{COPY_BYTES, Products};
 pub use workspace::{gap, packed_channels};
 
 use crate::attributes::{Attribute, AttributeValue};
@@ -107,6 +111,28 @@ blocking! {
     }
 }
 
+blocking! {
+    /// Blocking of [`Schedule::ImplicitGemm`]: how blocks of threads and their warps divide the product.
+    ImplicitGemm {
+        /// Rows of a block.
+        rows: usize,
+        /// Columns of a block.
+        columns: usize,
+        /// Reduced elements of a step.
+        depth: usize,
+        /// Rows of a warp.
+        warp_rows: usize,
+        /// Columns of a warp.
+        warp_columns: usize,
+        /// Steps in shared memory at a time.
+        stages: usize,
+        /// Blocks that a multiprocessor holds: leaves enough registers for a thread not to spill.
+        resident: usize,
+        /// Parts that the reduced index is split in, whose results a second kernel adds where there are several.
+        splits: usize,
+    }
+}
+
 /// How a node is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Schedule {
@@ -125,6 +151,8 @@ pub enum Schedule {
     Polyphase(Winograd),
     /// Matrix product in blocks.
     Product(Product),
+    /// On a GPU: convolution in any direction, or matrix product, as an implicit matrix product on tensor cores.
+    ImplicitGemm(ImplicitGemm),
 }
 
 macro_rules! schedules {
@@ -172,13 +200,14 @@ schedules! {
     Winograd(Winograd) = "winograd",
     Polyphase(Winograd) = "polyphase",
     Product(Product) = "product",
+    ImplicitGemm(ImplicitGemm) = "implicit_gemm",
 }
 
 impl Schedule {
-    /// Elements of a vector; None for the general form, which leaves them to the lowering.
+    /// Elements of a vector; None for the general form, which leaves them to the lowering, and on a GPU.
     pub fn lanes(&self) -> Option<usize> {
         match self {
-            Schedule::General => None,
+            Schedule::General | Schedule::ImplicitGemm(_) => None,
             Schedule::Direct(s) => Some(s.lanes),
             Schedule::Pointwise(Pointwise(s)) => Some(s.lanes),
             Schedule::Depthwise(s) => Some(s.lanes),
@@ -194,7 +223,23 @@ impl Schedule {
             Schedule::Direct(_) | Schedule::Pointwise(_) | Schedule::Winograd(_) | Schedule::Polyphase(_) => {
                 true
             }
-            Schedule::General | Schedule::Depthwise(_) | Schedule::Product(_) => false,
+            Schedule::General | Schedule::Depthwise(_) | Schedule::Product(_) | Schedule::ImplicitGemm(_) => {
+                false
+            }
+        }
+    }
+
+    /// Whether it is for GPUs, and not for processors; None where it is for both.
+    pub fn is_for_gpus(&self) -> Option<bool> {
+        match self {
+            Schedule::General => None,
+            Schedule::ImplicitGemm(_) => Some(true),
+            Schedule::Direct(_)
+            | Schedule::Pointwise(_)
+            | Schedule::Depthwise(_)
+            | Schedule::Winograd(_)
+            | Schedule::Polyphase(_)
+            | Schedule::Product(_) => Some(false),
         }
     }
 }

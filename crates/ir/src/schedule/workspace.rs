@@ -35,7 +35,7 @@ impl Schedule {
             return 0;
         };
         match self {
-            Schedule::General | Schedule::Product(_) => 0,
+            Schedule::General | Schedule::Product(_) | Schedule::ImplicitGemm(_) => 0,
             Schedule::Direct(s) | Schedule::Pointwise(Pointwise(s)) => direct(&conv, s, bytes),
             Schedule::Depthwise(s) => {
                 let layout = operands.first().map_or(Layout::Plain, |ty| ty.layout);

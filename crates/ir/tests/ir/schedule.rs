@@ -4,7 +4,7 @@ use syncbn_ir::ops::Op;
 use syncbn_ir::schedule::{Convolution, Direction};
 use syncbn_ir::{DType, Graph, Layout, NodeId, Schedule, TensorType, parse, parse_schedule, print, verify};
 
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     "general",
     "direct(lanes = 16, pixels = 14, vectors = 2, rows = 1)",
     "pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)",
@@ -12,6 +12,7 @@ const ALL: [&str; 7] = [
     "winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 16, chunked = true)",
     "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 12, chunked = false)",
     "product(lanes = 16, pixels = 6, vectors = 4, depth = 256)",
+    "implicit_gemm(rows = 64, columns = 32, depth = 32, warp_rows = 32, warp_columns = 16, stages = 3, resident = 4, splits = 1)",
 ];
 
 /// A graph of a convolution, what it is made of, and a matrix product.
@@ -135,7 +136,7 @@ fn what_is_no_schedule_is_refused() {
 
 #[test]
 fn a_schedule_fits_its_operators() {
-    let [_, direct, pointwise, depthwise, winograd, polyphase, product] = ALL;
+    let [_, direct, pointwise, depthwise, winograd, polyphase, product, _] = ALL;
     let fits = |shape, op: &str, schedule: &str| refusal(&mut graph("f32", shape), op, schedule);
     for op in ["conv", "conv_backward_data", "conv_backward_weight"] {
         assert_eq!(fits((3, 1, 1, 1), op, direct), None);
@@ -168,6 +169,38 @@ fn a_schedule_fits_its_operators() {
     );
     let zero = "direct(lanes = 4, pixels = 0, vectors = 1, rows = 1)";
     assert!(fits((3, 1, 1, 1), "conv", zero).unwrap().contains("pixels is 0"));
+}
+
+#[test]
+fn tensor_cores_take_tiles_that_there_are() {
+    let gemm = ALL[7];
+    let fits = |op: &str, schedule: &str| refusal(&mut graph("f32", (3, 2, 1, 1)), op, schedule);
+    for op in ["conv", "conv_backward_data", "conv_backward_weight"] {
+        assert_eq!(fits(op, gemm), None);
+        let reason = |dtype, shape| refusal(&mut graph(dtype, shape), op, gemm).unwrap();
+        assert!(reason("f32", (3, 1, 1, 2)).contains("without groups"));
+        assert!(reason("f64", (3, 1, 1, 1)).contains("operands of f32 or of bf16"));
+        let other = gemm.replace("stages = 3", "stages = 2");
+        assert_eq!(fits(op, &other).unwrap(), "kernels for f32 have no such tile");
+        let split = fits(op, &gemm.replace("splits = 1", "splits = 8"));
+        match op {
+            "conv_backward_weight" => assert_eq!(split, None),
+            _ => assert_eq!(split.unwrap(), "only gradients of weights are summed in parts"),
+        }
+    }
+    let many = gemm.replace("splits = 1", "splits = 65536");
+    assert!(
+        fits("conv_backward_weight", &many)
+            .unwrap()
+            .contains("bytes of results")
+    );
+    assert_eq!(fits("matmul", gemm).unwrap(), "its channels are no multiple of 4");
+    let narrow = print(&graph("f32", (3, 1, 1, 1))).replace("[batch, 16, 8, 8]", "[batch, 6, 8, 8]");
+    let mut narrow = parse(&narrow.replace("[16, 16, 3, 3]", "[6, 6, 3, 3]")).unwrap();
+    assert_eq!(
+        refusal(&mut narrow, "conv", gemm).unwrap(),
+        "its channels are no multiple of 4"
+    );
 }
 
 /// What the verifier says of a schedule on a convolution of 8x8 elements in this direction, with other strides, and with
@@ -269,7 +302,7 @@ fn workspaces_follow_from_schedule_and_types() {
         graph.set_schedule(id, Some(schedule.parse().unwrap()));
         graph.workspace_bytes(id, 32)
     };
-    let [general, direct, _, _, winograd, _, product] = ALL;
+    let [general, direct, _, _, winograd, _, product, _] = ALL;
     // The three padded rows that one row of results reads.
     let rows = 3 * 10 * 16 * 4;
     assert_eq!(bytes("conv", general), 0);

@@ -22,6 +22,7 @@ use crate::error::LowerError;
 use crate::host::{Call, CallKey, Functions, Parameter, Sources, check};
 use crate::ops;
 use crate::ops::kernel::{Kernel, elem};
+use crate::ops::target::Target;
 use crate::program::{KernelSource, Program};
 use schedules::Cpu;
 
@@ -103,12 +104,13 @@ impl<'c> Lowering<'c> {
         let &[context, n, total, thread, threads] = rest else {
             unreachable!("these are the last parameters");
         };
+        let how = (self.vector_bytes, Cpu.manner());
         let kernel = Kernel {
             schedule: call.schedule,
             workspace: workspaces.first().copied(),
             own_workspace: workspaces.last().copied(),
             partials: partials.first().copied(),
-            ..Kernel::new(call.types, call.operands, tensors, [n, total], self.vector_bytes)
+            ..Kernel::new(call.types, call.operands, tensors, [n, total], how)
         };
         let e = Emitter::new(self.functions.context, location, block);
         e.set_team(Team {
@@ -116,7 +118,7 @@ impl<'c> Lowering<'c> {
             thread,
             threads,
         });
-        for (i, stage) in ops::stages(call.op, &Cpu, &(operands, results).into())?
+        for (i, stage) in ops::stages(call.op, &Cpu, &(operands, results, call.schedule).into())?
             .iter()
             .enumerate()
         {

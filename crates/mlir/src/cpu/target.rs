@@ -4,9 +4,20 @@ use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 
 use super::schedules::Cpu;
 use crate::ops::stage::Stage;
-use crate::ops::target::{Stages, Target, Types};
+use crate::ops::target::{Borders, Channels, Lanes, Manner, Quotients, Stages, Sums, Target, Types};
 
 impl Target for Cpu {
+    fn manner(&self) -> Manner {
+        Manner {
+            channels: Channels::BeforeLoops,
+            sums: Sums::InLoops,
+            lanes: Lanes::OfRegisters,
+            borders: Borders::LeftOut,
+            quotients: Quotients::Divided,
+            joins_axes: true,
+        }
+    }
+
     fn conv<'a>(&self, op: &'a Conv, _: &Types) -> Stages<'a> {
         Ok(vec![Stage::fallible(|k, e| Cpu.conv(op, k, e))])
     }

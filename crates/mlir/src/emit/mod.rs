@@ -129,18 +129,18 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    /// Whether this is a GPU's kernel.
-    pub fn is_device(&self) -> bool {
+    /// Whether this is a GPU's kernel, which is the emitter's own matter.
+    fn is_device(&self) -> bool {
         self.device.is_some()
     }
 
     /// The state of a GPU's kernel.
-    pub fn device(&self) -> Option<Ref<'_, Device<'c>>> {
+    fn device(&self) -> Option<Ref<'_, Device<'c>>> {
         self.device.as_ref().map(RefCell::borrow)
     }
 
     /// The state of a GPU's kernel, to be changed.
-    pub fn device_mut(&self) -> Option<RefMut<'_, Device<'c>>> {
+    fn device_mut(&self) -> Option<RefMut<'_, Device<'c>>> {
         self.device.as_ref().map(RefCell::borrow_mut)
     }
 

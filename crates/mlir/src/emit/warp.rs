@@ -13,7 +13,7 @@ use crate::handle;
 pub const SHARED_MEMORY: &str = "shared_memory";
 
 /// Bytes of an asynchronous copy.
-pub const COPY_BYTES: i64 = 16;
+pub const COPY_BYTES: i64 = syncbn_ir::schedule::COPY_BYTES as i64;
 
 impl<'c> Emitter<'c> {
     /// A special register.

@@ -1,5 +1,5 @@
-//! Convolution in its three directions: on tensor cores where [`Shape::of_conv`] says so, else in the plain form that
-//! takes every attribute, where a thread takes one element or neighbouring channels.
+//! Convolution in its three directions: on tensor cores where its schedule says so, else in the plain form that takes every
+//! attribute, where a thread takes one element or neighbouring channels.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use syncbn_ir::TensorType;
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, Window};
 
 use super::implicit_gemm::{Epilogue, Problem, Shape};
-use super::machine::Gpu;
+use super::machine::{Gpu, UNFIT};
 use crate::emit::{Buffer, Emitter, Extent, Index, Inner, Share, Val, in_place};
 use crate::ops::convolution::{Geometry, extents, in_group};
 use crate::ops::kernel::{Kernel, Tensor, elem, strides};
@@ -84,23 +84,24 @@ fn weight<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>, is_copied: bool) ->
     }
 }
 
-/// The convolution from x to y with weights w, if it is for tensor cores.
+/// The convolution from x to y with weights w, if its schedule is for tensor cores.
 fn on_tensor_cores(
     gpu: &Gpu,
     types: &Types,
     window: &Window,
     groups: usize,
     tensors: [&TensorType; 3],
-) -> Option<Problem> {
-    let mut operands = types.operands.iter().take(2);
-    if operands.any(|operand| operand.dtype != gpu.products.operand()) {
-        return None;
-    }
-    Some(Problem {
-        shape: Shape::of_conv(gpu.products, window, groups, tensors)?,
+) -> Result<Option<Problem>, String> {
+    let Some(schedule) = gpu.schedule(types)? else {
+        return Ok(None);
+    };
+    let shape = Shape::of_conv(gpu.products, window, groups, tensors);
+    Ok(Some(Problem {
+        shape: shape.ok_or(UNFIT)?,
         gpu: *gpu,
+        schedule,
         result: elem(types.results[0].dtype),
-    })
+    }))
 }
 
 /// `y[n, k, o] = act(residual[n, k, o] + bias[k] + sum over c, t of x[n, c, o*stride + t*dilation - pad] * w[k, c, t])`,
@@ -108,10 +109,11 @@ fn on_tensor_cores(
 pub fn forward<'a>(op: &'a Conv, gpu: &Gpu, types: &Types) -> Stages<'a> {
     let (x, w, y) = (types.operands[0], types.operands[1], types.results[0]);
     let window = op.window(w)?;
-    // The epilogue reads a residual where it writes the result.
-    let residual_lies_alike = types.operands.get(3).is_none_or(|&residual| residual == y);
-    let problem = on_tensor_cores(gpu, types, &window, op.groups, [x, w, y]);
-    if let Some(problem) = problem.filter(|_| residual_lies_alike) {
+    if let Some(problem) = on_tensor_cores(gpu, types, &window, op.groups, [x, w, y])? {
+        // The epilogue reads a residual where it writes the result.
+        if types.operands.get(3).is_some_and(|&residual| residual != y) {
+            return Err(UNFIT.to_string());
+        }
         return Ok(problem.forward(&Epilogue {
             bias: types.operands.len() > 2,
             residual: types.operands.len() > 3,
@@ -181,7 +183,7 @@ fn plain_forward<'c>(op: &Conv, k: &Kernel<'c>, (g, is_copied): (&Geometry, bool
 pub fn backward_data<'a>(op: &'a ConvBackwardData, gpu: &Gpu, types: &Types) -> Stages<'a> {
     let (dy, w, dx) = (types.operands[0], types.operands[1], types.results[0]);
     let window = op.window(w)?;
-    if let Some(problem) = on_tensor_cores(gpu, types, &window, op.groups, [dx, w, dy]) {
+    if let Some(problem) = on_tensor_cores(gpu, types, &window, op.groups, [dx, w, dy])? {
         return Ok(problem.backward_data());
     }
     let g = Rc::new(Geometry::new(window, op.groups, dx, dy));
@@ -228,7 +230,7 @@ fn plain_backward_data<'c>(k: &Kernel<'c>, (g, is_copied): (&Geometry, bool), e:
 /// `dw[k, c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, k, o]`
 pub fn backward_weight<'a>(op: &'a ConvBackwardWeight, gpu: &Gpu, types: &Types) -> Stages<'a> {
     let (x, dy, dw) = (types.operands[0], types.operands[1], types.results[0]);
-    if let Some(problem) = on_tensor_cores(gpu, types, &op.window(), op.groups, [x, dw, dy]) {
+    if let Some(problem) = on_tensor_cores(gpu, types, &op.window(), op.groups, [x, dw, dy])? {
         return Ok(problem.backward_weight([0, 1]));
     }
     let g = Geometry::new(op.window(), op.groups, x, dy);

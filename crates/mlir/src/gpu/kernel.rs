@@ -14,6 +14,7 @@ use crate::host::{Call, Parameter};
 use crate::ops;
 use crate::ops::kernel::Kernel;
 use crate::ops::stage::{Plan, Stage};
+use crate::ops::target::Target;
 
 /// All that decides the code of a planned kernel.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,14 @@ impl<'c> Lowering<'c> {
         Ok(launches)
     }
 
+    /// What operators ask.
+    fn target(&self) -> Gpu {
+        Gpu {
+            products: self.products,
+            batch_bound: self.batch_bound,
+        }
+    }
+
     /// Makes the kernels for an operator on these types, unless they were made before.
     pub(super) fn make_kernels(&mut self, call: &Call) -> Result<(), LowerError> {
         let key = call.key();
@@ -85,16 +94,14 @@ impl<'c> Lowering<'c> {
         }
         self.check_size(call)?;
         let number = self.launches.len();
-        let target = Gpu {
-            products: self.products,
-            batch_bound: self.batch_bound,
-        };
+        let target = self.target();
+        let (operands, results) = call.split();
         let mut names = (0..).map(|made| match made {
             0 => format!("{}_{number}", call.op.name()),
             _ => format!("{}_{number}_{made}", call.op.name()),
         });
         let mut launches = Vec::new();
-        for stage in ops::stages(call.op, &target, &call.split().into())? {
+        for stage in ops::stages(call.op, &target, &(operands, results, call.schedule).into())? {
             let first = self.build(names.by_ref(), &stage, false, call)?;
             let leaves_parts = first.leaves_parts;
             launches.extend(self.launch_of(first, call));
@@ -222,7 +229,7 @@ impl<'c> Lowering<'c> {
             call.operands,
             tensors,
             [n, total],
-            COPY_BYTES as usize,
+            (COPY_BYTES as usize, self.target().manner()),
         );
         let device = Device::new(self.batch_bound, n, scratch, merges);
         let e = Emitter::of_device(self.functions.context, location, block, device);

@@ -1,31 +1,33 @@
-//! Matrix product: on tensor cores where it is a linear layer that fits them, else in its plain form, one thread an element, or a sum in two stages where the samples are summed.
+//! Matrix product: on tensor cores where its schedule says so, else in its plain form, one thread an element, or a sum in two stages where the samples are summed.
 
 use syncbn_ir::Dim;
 use syncbn_ir::ops::MatMul;
 
 use super::implicit_gemm::{Epilogue, Linear, Problem, of_matmul};
-use super::machine::Gpu;
+use super::machine::{Gpu, UNFIT};
 use crate::emit::{Emitter, Index, Inner, Val};
 use crate::ops::kernel::{Kernel, elem, matrix};
 use crate::ops::stage::Stage;
-use crate::ops::target::Types;
+use crate::ops::target::{Stages, Types};
 
 /// `y[m, n] = sum over k of a[m, k] * b[k, n]`
-pub fn lower<'a>(op: &'a MatMul, gpu: &Gpu, types: &Types) -> Vec<Stage<'a>> {
+pub fn lower<'a>(op: &'a MatMul, gpu: &Gpu, types: &Types) -> Stages<'a> {
     let [a, b] = [types.operands[0], types.operands[1]];
-    let Some((direction, shape)) = of_matmul(gpu.products, op, [a, b]) else {
-        return vec![Stage::new(|k, e| plain(op, k, e))];
+    let Some(schedule) = gpu.schedule(types)? else {
+        return Ok(vec![Stage::new(|k, e| plain(op, k, e))]);
     };
+    let (direction, shape) = of_matmul(gpu.products, op, [a, b]).ok_or(UNFIT)?;
     let problem = Problem {
         shape,
         gpu: *gpu,
+        schedule,
         result: elem(types.results[0].dtype),
     };
-    match direction {
+    Ok(match direction {
         Linear::Forward => problem.forward(&Epilogue::default()),
         Linear::BackwardData => problem.backward_data(),
         Linear::BackwardWeight => problem.backward_weight([1, 0]),
-    }
+    })
 }
 
 /// [`lower`] for all matrices.

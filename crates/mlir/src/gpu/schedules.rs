@@ -4,9 +4,20 @@ use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 
 use super::machine::Gpu;
 use super::{conv, matmul};
-use crate::ops::target::{Stages, Target, Types};
+use crate::ops::target::{Borders, Channels, Lanes, Manner, Quotients, Stages, Sums, Target, Types};
 
 impl Target for Gpu {
+    fn manner(&self) -> Manner {
+        Manner {
+            channels: Channels::ByThreads,
+            sums: Sums::InThreads,
+            lanes: Lanes::OfAccesses,
+            borders: Borders::Masked,
+            quotients: Quotients::Multiplied,
+            joins_axes: false,
+        }
+    }
+
     fn conv<'a>(&self, op: &'a Conv, types: &Types) -> Stages<'a> {
         conv::forward(op, self, types)
     }
@@ -20,6 +31,6 @@ impl Target for Gpu {
     }
 
     fn matmul<'a>(&self, op: &'a MatMul, types: &Types) -> Stages<'a> {
-        Ok(matmul::lower(op, self, types))
+        matmul::lower(op, self, types)
     }
 }

@@ -102,6 +102,7 @@ pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &Emitter<'c>) {
     };
     let width = k.width(x.elem());
     per_channel(
+        k,
         e,
         image,
         width,
@@ -140,7 +141,7 @@ pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &Emitter<'c>) {
             bias: Some(bias),
         }
     };
-    per_channel(e, image, k.width(elem), &prepare, &|e, channel, at| {
+    per_channel(k, e, image, k.width(elem), &prepare, &|e, channel, at| {
         let v = e.load_stream(&xb, at);
         let z = channel.affine(e, channel.deviation(e, v), None);
         e.store(&yb, at, z);

@@ -6,6 +6,7 @@ use super::batch_norm::{Channel, Statistics};
 use super::channels::{channel_sums, per_channel, width_of_sums};
 use super::kernel::{Kernel, Tensor};
 use super::rows::Constants;
+use super::target::Quotients;
 use crate::emit::{Buffer, Elem, Emitter, Index, Val};
 
 /// Operands of the backward kernels: `x`, `dy` and what recomputes `z` before the activation.
@@ -84,7 +85,7 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
         k,
         e,
         image,
-        (&[Elem::F64, elem], width_of_sums(k, e, image, elem)),
+        (&[Elem::F64, elem], width_of_sums(k, image, elem)),
         &|e, c| backward.statistics.channel(e, c),
         &|e, channel, at, sums| {
             let (d, dz) = backward.at(e, channel, at);
@@ -115,11 +116,10 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
     let result = k.results[0].image();
     let n = e.load(&count, &[Index::constant(0)], None);
     let inner = if image.positions == 1 { Elem::F64 } else { elem };
-    // On a GPU divisions in f64 would be most of what a thread does.
-    let inverse = e.is_device().then(|| {
-        let one = e.float(Elem::F64, 1.0);
-        e.div(one, n)
-    });
+    let inverse = match k.manner.quotients {
+        Quotients::Divided => None,
+        Quotients::Multiplied => Some(e.div(e.float(Elem::F64, 1.0), n)),
+    };
     let per_element = |e: &Emitter<'c>, sum: Val<'c>| match inverse {
         Some(inverse) => e.mul(sum, inverse),
         None => e.div(sum, n),
@@ -138,7 +138,7 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
             channel,
         }
     };
-    per_channel(e, image, k.width(elem), &prepare, &|e, slope, at| {
+    per_channel(k, e, image, k.width(elem), &prepare, &|e, slope, at| {
         let (d, dz) = backward.at(e, &slope.channel, at);
         let [d, dz, factor] = [d, dz, slope.channel.factor].map(|v| e.convert(v, inner));
         let centred = e.sub(dz, slope.mean);

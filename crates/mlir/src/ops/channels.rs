@@ -3,6 +3,7 @@
 use super::kernel::{Image, Kernel, VECTORS};
 use super::parts::Partials;
 use super::rows::{self, Constants, Kept, Row, Run, Totals};
+use super::target::{Channels, Sums};
 use crate::emit::{Elem, Emitter, Extent, Index, Inner, Val};
 
 /// Adds what stands at an index to the sums of its channel.
@@ -13,6 +14,7 @@ pub type Store<'c, 'b, P> = &'b dyn Fn(&Emitter<'c>, Index<'c>, &P, &[Val<'c>]);
 /// Runs `body` over `[n, channels, positions]` with what `channel` prepares once a channel. Lanes run over
 /// positions, or over channels where they are innermost.
 pub fn per_channel<'c, P: Constants<'c>>(
+    k: &Kernel<'c>,
     e: &Emitter<'c>,
     image: Image<'c>,
     width: usize,
@@ -24,13 +26,14 @@ pub fn per_channel<'c, P: Constants<'c>>(
         Extent::Fixed(image.channels),
         Extent::Fixed(image.positions),
     ];
-    if e.is_device() && image.has_channels_innermost() {
+    let by_threads = k.manner.channels == Channels::ByThreads;
+    if by_threads && image.has_channels_innermost() {
         let rows = [axes[0], axes[2]];
         return e.map_rows(&rows, image.channels, channel, &|e, prepared, at| {
             body(e, prepared, &[at[0], at[2], at[1]]);
         });
     }
-    if e.is_device() {
+    if by_threads {
         return e.map_along(&axes, &image.strides, width, &|e, at| {
             let prepared = channel(e, at[1]);
             body(e, &prepared, at);
@@ -63,8 +66,8 @@ pub fn per_channel<'c, P: Constants<'c>>(
 
 /// Lanes of a sum: those of f64, or where rows of channels are added up, those of several vectors of `elem`, since
 /// one sum waits for its last addition.
-pub fn width_of_sums<'c>(k: &Kernel<'c>, e: &Emitter<'c>, image: Image<'c>, elem: Elem) -> usize {
-    match image.has_channels_innermost() && !e.is_device() {
+pub fn width_of_sums<'c>(k: &Kernel<'c>, image: Image<'c>, elem: Elem) -> usize {
+    match image.has_channels_innermost() && k.manner.sums == Sums::InLoops {
         true => VECTORS * k.width(elem),
         false => k.width(Elem::F64),
     }
@@ -77,7 +80,7 @@ pub fn partials<'c>(k: &Kernel<'c>, sums: usize, image: Image<'c>) -> Option<Par
 }
 
 /// Sums over samples and positions of every channel, in f64; `store` gets the channel and its sums. Where channels are
-/// innermost on the CPU, `body` adds up the rows of a run in `elems`, one for each sum.
+/// innermost and loops take sums, `body` adds up the rows of a run in `elems`, one for each sum.
 pub fn channel_sums<'c, P: Constants<'c>>(
     k: &Kernel<'c>,
     e: &Emitter<'c>,
@@ -88,7 +91,7 @@ pub fn channel_sums<'c, P: Constants<'c>>(
     store: Store<'c, '_, P>,
 ) {
     let exact = vec![Elem::F64; elems.len()];
-    if e.is_device() {
+    if k.manner.sums == Sums::InThreads {
         let kept = [Extent::Fixed(image.channels)];
         let summed = [image.n, Extent::Fixed(image.positions)];
         let inner = if image.has_channels_innermost() {

@@ -95,7 +95,7 @@ fn strided<'c>(
     let widest = buffers.iter().map(|b| b.elem.bytes()).max().unwrap_or(8);
     let width = (k.vector_bytes as i64 / widest) as usize;
     if let [x] = operands
-        && let Some(tiles) = Tiles::of(e, &extents, x, result, width)
+        && let Some(tiles) = Tiles::of(&extents, x, result, (k.manner.lanes, width))
     {
         let copied = |e: &Emitter<'c>, v: Val<'c>| e.convert(f(e, &[v]), result.elem);
         return tiles.copy(e, &extents, [x, result], width, &copied);
@@ -242,7 +242,7 @@ pub fn pad<'c>(op: &Pad, k: &Kernel<'c>, e: &Emitter<'c>) {
         read[along] = source;
         (read, e.both(exact, Some(below)))
     };
-    if e.is_device() || x.ty.layout != Layout::Plain || y.ty.layout != Layout::Plain {
+    if !k.manner.joins_axes || x.ty.layout != Layout::Plain || y.ty.layout != Layout::Plain {
         let (xb, yb) = (x.buffer(), y.buffer());
         return k.each(e, y, k.width(y.elem()), &|e, at| {
             let (read, guard) = source(e, at, axis);

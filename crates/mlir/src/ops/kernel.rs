@@ -2,6 +2,7 @@
 
 use syncbn_ir::{DType, Dim, Layout, Schedule, TensorType};
 
+use super::target::{Lanes, Manner};
 use crate::emit::{Buffer, Each, Elem, Emitter, Extent, Val};
 
 /// Vectors of channels that are taken at once: what belongs to them stays in registers, and sums do not wait for each
@@ -37,6 +38,8 @@ pub struct Kernel<'c> {
     pub partials: Option<Val<'c>>,
     /// Bytes of a vector register.
     pub vector_bytes: usize,
+    /// How its loops run.
+    pub manner: Manner,
 }
 
 /// Element type in memory.
@@ -164,7 +167,7 @@ impl<'c> Kernel<'c> {
         operands: usize,
         pointers: &[Val<'c>],
         [n, total]: [Val<'c>; 2],
-        vector_bytes: usize,
+        (vector_bytes, manner): (usize, Manner),
     ) -> Kernel<'c> {
         let tensor = |(&ty, &pointer): (&&TensorType, &Val<'c>)| Tensor {
             ty: ty.clone(),
@@ -181,6 +184,7 @@ impl<'c> Kernel<'c> {
             own_workspace: None,
             partials: None,
             vector_bytes,
+            manner,
         }
     }
 
@@ -214,11 +218,11 @@ impl<'c> Kernel<'c> {
         }
     }
 
-    /// Lanes for a loop over a tensor: on the CPU several vectors of channels where they are innermost, so that what is
+    /// Lanes for a loop over a tensor: several vector registers of channels where they are innermost, so that what is
     /// computed for a position is for all of them, else vectors of indices.
-    pub fn width_along(&self, e: &Emitter<'c>, tensor: &Tensor<'c>) -> usize {
-        match tensor.ty.layout {
-            Layout::Nhwc if !e.is_device() => VECTORS * self.width(tensor.elem()),
+    pub fn width_along(&self, tensor: &Tensor<'c>) -> usize {
+        match (tensor.ty.layout, self.manner.lanes) {
+            (Layout::Nhwc, Lanes::OfRegisters) => VECTORS * self.width(tensor.elem()),
             _ => self.width(Elem::I64),
         }
     }

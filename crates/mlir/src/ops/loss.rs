@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, Tensor, VECTORS, fixed};
 use super::parts::sum_in_parts;
+use super::target::{Lanes, Sums};
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Inner, Val};
 
 /// `(classes, positions)` of logits `[n, classes, d...]`.
@@ -12,21 +13,21 @@ fn sizes(k: &Kernel) -> (i64, i64) {
 
 /// How the pixels of a loss are walked through.
 #[derive(Clone, Copy, PartialEq)]
-enum Lanes {
+enum Walk {
     /// A pixel at a time, with lanes along its classes.
     Classes,
     /// Lanes along pixels.
     Pixels,
 }
 
-impl Lanes {
-    /// On the CPU a row of classes that fills a vector is one where classes are neighbours.
-    fn of(k: &Kernel, e: &Emitter) -> Lanes {
+impl Walk {
+    /// Classes that are neighbours and fill a vector register are taken together.
+    fn of(k: &Kernel) -> Walk {
         let (image, width) = (k.image(&k.operands[0].ty), k.width(Elem::F64) as i64);
         let fills = image.channels >= width || image.positions < width;
-        match !e.is_device() && image.has_channels_innermost() && fills {
-            true => Lanes::Classes,
-            false => Lanes::Pixels,
+        match k.manner.lanes == Lanes::OfRegisters && image.has_channels_innermost() && fills {
+            true => Walk::Classes,
+            false => Walk::Pixels,
         }
     }
 }
@@ -35,13 +36,13 @@ impl Lanes {
 fn largest_and_sum<'c>(
     k: &Kernel<'c>,
     e: &Emitter<'c>,
-    lanes: Lanes,
+    walk: Walk,
     logits: &Buffer<'c>,
     [n, s]: [Index<'c>; 2],
 ) -> (Val<'c>, Val<'c>) {
     let classes = sizes(k).0;
     let logit = |e: &Emitter<'c>, c: Index<'c>| e.convert(e.load(logits, &[n, c, s], None), Elem::F64);
-    if lanes == Lanes::Classes {
+    if walk == Walk::Classes {
         let width = k.width(Elem::F64);
         let largest = e.largest_over(classes, width, Elem::F64, &|e, c| logit(e, c));
         let sums = e.sum_over(&[], classes, width, &[Elem::F64], &mut |e, at, sum| {
@@ -70,9 +71,9 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> 
     let target = k.operands[1].view(&[positions, 1]);
     let batch = k.extent(k.operands[0].ty.shape.0[0]);
     let axes = [batch, Extent::Fixed(positions)];
-    let lanes = Lanes::of(k, e);
+    let walk = Walk::of(k);
     let mut add = |e: &Emitter<'c>, at: &[Index<'c>], sum: &[Val<'c>]| {
-        let (largest, total) = largest_and_sum(k, e, lanes, &logits, [at[0], at[1]]);
+        let (largest, total) = largest_and_sum(k, e, walk, &logits, [at[0], at[1]]);
         let lse = e.add(largest, e.log(total));
         let label = e.convert(e.load(&target, at, None), e.index_elem);
         let logit = e.load(&logits, &[at[0], Index::uniform(label), at[1]], None);
@@ -80,7 +81,7 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> 
         vec![e.add(sum[0], loss)]
     };
     let store = |e: &Emitter<'c>, sum: Val<'c>| share_of_loss(k, e, positions, sum);
-    if e.is_device() {
+    if k.manner.sums == Sums::InThreads {
         e.sum_in_threads(
             &[],
             &axes,
@@ -91,9 +92,9 @@ pub fn cross_entropy<'c>(k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> 
         );
         return Ok(());
     }
-    let width = match lanes {
-        Lanes::Classes => 1,
-        Lanes::Pixels => k.width(Elem::F64),
+    let width = match walk {
+        Walk::Classes => 1,
+        Walk::Pixels => k.width(Elem::F64),
     };
     let memory = k
         .partials
@@ -118,9 +119,9 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let one = e.float(Elem::F64, 1.0);
     let share = e.div(one, k.divisor(e, positions));
     let axes = [k.extent(k.operands[0].ty.shape.0[0]), Extent::Fixed(positions)];
-    let lanes = Lanes::of(k, e);
+    let walk = Walk::of(k);
     let pixel = |e: &Emitter<'c>, at: &[Index<'c>]| {
-        let (largest, total) = largest_and_sum(k, e, lanes, &logits, [at[0], at[1]]);
+        let (largest, total) = largest_and_sum(k, e, walk, &logits, [at[0], at[1]]);
         let label = e.convert(e.load(&target, at, None), e.index_elem);
         let inverse = e.div(one, total);
         let class = |e: &Emitter<'c>, c: Index<'c>| {
@@ -130,17 +131,16 @@ pub fn cross_entropy_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
             let d = e.mul(e.sub(p, hit), share);
             e.store(&result, &[at[0], c, at[1]], e.convert(d, result.elem));
         };
-        match lanes {
-            Lanes::Classes => e.map(&[Extent::Fixed(classes)], k.width(Elem::F64), &|e, c| {
+        match walk {
+            Walk::Classes => e.map(&[Extent::Fixed(classes)], k.width(Elem::F64), &|e, c| {
                 class(e, c[0])
             }),
-            Lanes::Pixels => e.for_each(Extent::Fixed(classes), class),
+            Walk::Pixels => e.for_each(Extent::Fixed(classes), class),
         }
     };
-    let width = if e.is_device() || lanes == Lanes::Classes {
-        1
-    } else {
-        k.width(Elem::F64)
+    let width = match (walk, k.manner.lanes) {
+        (Walk::Pixels, Lanes::OfRegisters) => k.width(Elem::F64),
+        (Walk::Classes, _) | (_, Lanes::OfAccesses) => 1,
     };
     e.map_costly(&axes, width, classes.max(16), &pixel);
 }
@@ -161,7 +161,7 @@ fn lie_alike(k: &Kernel) -> bool {
 pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let count = per_sample(k);
     let dims = &k.operands[0].ty.shape.0;
-    let is_flat = !e.is_device() && lie_alike(k);
+    let is_flat = k.manner.joins_axes && lie_alike(k);
     let view = |t: &Tensor<'c>| match is_flat {
         true => t.view(&[count, 1]),
         false => t.buffer(),
@@ -173,7 +173,7 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
         vec![e.fma(d, d, sum[0])]
     };
     let axes: Vec<Extent<'c>> = dims.iter().map(|&d| k.extent(d)).collect();
-    if e.is_device() {
+    if k.manner.sums == Sums::InThreads {
         return e.sum_in_threads(
             &[],
             &axes,
@@ -200,7 +200,7 @@ pub fn squared_error<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
 /// `2 (prediction - target) / (total * elements of a sample)`
 pub fn squared_error_backward<'c>(k: &Kernel<'c>, e: &Emitter<'c>) {
     let count = per_sample(k);
-    let is_flat = !e.is_device() && lie_alike(k);
+    let is_flat = k.manner.joins_axes && lie_alike(k);
     let tensors = [&k.operands[0], &k.operands[1], &k.results[0]];
     let [p, t, result] = tensors.map(|t| match is_flat {
         true => t.view(&[count, 1]),

@@ -6,6 +6,7 @@ use super::channels::{Store, channel_sums, partials, width_of_sums};
 use super::kernel::{Image, Kernel, Tensor};
 use super::parts::Partials;
 use super::rows::{self, Constants, Run, Totals};
+use super::target::Sums;
 use crate::emit::{Buffer, Compare, Elem, Emitter, Extent, Index, Val};
 
 /// Moments `[m, m*mean, M2 + m*mean^2]`. Deviations are summed about the channel's first value, in f64, so
@@ -20,7 +21,7 @@ pub fn moments<'c>(k: &Kernel<'c>, x: &Tensor<'c>, out: &Tensor<'c>, e: &Emitter
         let first = e.load(&xb, &[Index::constant(0), c, Index::constant(0)], None);
         Pivot(e.convert(first, Elem::F64))
     };
-    if !e.is_device() && image.has_channels_innermost() {
+    if k.manner.sums == Sums::InLoops && image.has_channels_innermost() {
         return moments_of_rows(k, e, image, &x.image(), &pivot, &store);
     }
     channel_sums(
@@ -161,7 +162,7 @@ fn moments_of_rows<'c>(
     pivot: &dyn Fn(&Emitter<'c>, Index<'c>) -> Pivot<'c>,
     store: Store<'c, '_, Pivot<'c>>,
 ) {
-    let width = width_of_sums(k, e, image, x.elem);
+    let width = width_of_sums(k, image, x.elem);
     e.blocks(image.channels, rows::MOST_CHANNELS, &|e, first, count| {
         let add = |e: &Emitter<'c>, run: &Run<'c>, totals: &Totals<'c>| {
             let (row, length) = (run.first(e), run.length(e));

@@ -25,19 +25,24 @@ pub fn max_forward<'c>(op: &MaxPool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb, cb) = (x.buffer(), y.buffer(), code.buffer());
     let elem = x.elem();
-    k.each(e, y, k.width_along(e, y), &|e, at| {
+    k.each(e, y, k.width_along(y), &|e, at| {
         let lowest = e.float(elem, f64::NEG_INFINITY);
         let none = e.zero(CODE);
         let start = [e.splat(lowest, e.lanes()), e.splat(none, e.lanes())];
-        let best = slide.fold_read(e, at, &start, &mut |e, xi, tap, guard, best| {
-            let v = e.load(&xb, xi, guard);
-            let larger = e.compare(Compare::Gt, v, best[0]);
-            let nan = e.compare(Compare::Ne, v, v);
-            let better = e.or(larger, nan);
-            let better = e.both(Some(better), guard).unwrap_or(better);
-            let here = position(e, &slide.window, tap);
-            vec![e.select(better, v, best[0]), e.select(better, here, best[1])]
-        });
+        let best = slide.fold_read(
+            (e, k.manner.borders),
+            at,
+            &start,
+            &mut |e, xi, tap, guard, best| {
+                let v = e.load(&xb, xi, guard);
+                let larger = e.compare(Compare::Gt, v, best[0]);
+                let nan = e.compare(Compare::Ne, v, v);
+                let better = e.or(larger, nan);
+                let better = e.both(Some(better), guard).unwrap_or(better);
+                let here = position(e, &slide.window, tap);
+                vec![e.select(better, v, best[0]), e.select(better, here, best[1])]
+            },
+        );
         e.store(&yb, at, best[0]);
         let code = e.convert(best[1], cb.elem);
         e.store(&cb, at, code);
@@ -50,17 +55,22 @@ pub fn max_backward<'c>(op: &MaxPoolBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, cb, dxb) = (dy.buffer(), code.buffer(), dx.buffer());
     let elem = dx.elem();
-    k.each(e, dx, k.width_along(e, dx), &|e, at| {
+    k.each(e, dx, k.width_along(dx), &|e, at| {
         let start = [e.splat(e.zero(elem), e.lanes())];
-        let sum = slide.fold_written(e, at, &start, &mut |e, oi, tap, guard, sum| {
-            let v = e.load(&dyb, oi, guard);
-            let winner = e.load(&cb, oi, guard);
-            let winner = e.convert(winner, CODE);
-            let here = position(e, &slide.window, tap);
-            let wins = e.compare(Compare::Eq, winner, here);
-            let v = e.select(wins, v, e.zero(elem));
-            vec![e.add(sum[0], v)]
-        });
+        let sum = slide.fold_written(
+            (e, k.manner.borders),
+            at,
+            &start,
+            &mut |e, oi, tap, guard, sum| {
+                let v = e.load(&dyb, oi, guard);
+                let winner = e.load(&cb, oi, guard);
+                let winner = e.convert(winner, CODE);
+                let here = position(e, &slide.window, tap);
+                let wins = e.compare(Compare::Eq, winner, here);
+                let v = e.select(wins, v, e.zero(elem));
+                vec![e.add(sum[0], v)]
+            },
+        );
         e.store(&dxb, at, sum[0]);
     });
 }
@@ -98,9 +108,9 @@ pub fn average_forward<'c>(op: &AveragePool, k: &Kernel<'c>, e: &Emitter<'c>) {
     let slide = Sliding::new(op.window(), &x.ty, &y.ty);
     let (xb, yb) = (x.buffer(), y.buffer());
     let elem = x.elem();
-    k.each(e, y, k.width_along(e, y), &|e, at| {
+    k.each(e, y, k.width_along(y), &|e, at| {
         let start = [e.splat(e.zero(elem), e.lanes())];
-        let sum = slide.fold_read(e, at, &start, &mut |e, xi, _, guard, sum| {
+        let sum = slide.fold_read((e, k.manner.borders), at, &start, &mut |e, xi, _, guard, sum| {
             vec![e.add(sum[0], e.load(&xb, xi, guard))]
         });
         let share = share(e, &slide, elem, op.count_include_pad, &at[2..]);
@@ -114,9 +124,9 @@ pub fn average_backward<'c>(op: &AveragePoolBackward, k: &Kernel<'c>, e: &Emitte
     let slide = Sliding::new(op.window(), &dx.ty, &dy.ty);
     let (dyb, dxb) = (dy.buffer(), dx.buffer());
     let elem = dx.elem();
-    k.each(e, dx, k.width_along(e, dx), &|e, at| {
+    k.each(e, dx, k.width_along(dx), &|e, at| {
         let start = [e.splat(e.zero(elem), e.lanes())];
-        let sum = slide.fold_written(e, at, &start, &mut |e, oi, _, guard, sum| {
+        let sum = slide.fold_written((e, k.manner.borders), at, &start, &mut |e, oi, _, guard, sum| {
             let v = e.load(&dyb, oi, guard);
             let share = share(e, &slide, elem, op.count_include_pad, &oi[2..]);
             vec![e.fma(v, share, sum[0])]

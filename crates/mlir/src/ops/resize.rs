@@ -28,7 +28,7 @@ pub fn forward<'c>(op: &Resize, k: &Kernel<'c>, e: &Emitter<'c>) {
     let (x, y) = (&k.operands[0], &k.results[0]);
     let axes = op.coordinates(&spatial(x));
     let (xb, yb, elem) = (x.buffer(), y.buffer(), x.elem());
-    k.each(e, y, k.width_along(e, y), &|e, at| {
+    k.each(e, y, k.width_along(y), &|e, at| {
         // Index and weight of what is read, for every combination of neighbours so far.
         let mut reads: Vec<(Vec<Index<'c>>, Option<Val<'c>>)> = vec![(at[..2].to_vec(), None)];
         for (&c, &out) in axes.iter().zip(&at[2..]) {
@@ -161,7 +161,7 @@ pub fn backward<'c>(op: &ResizeBackward, k: &Kernel<'c>, e: &Emitter<'c>) {
     let axes = op.coordinates(&spatial(dy));
     let (dyb, dxb, elem) = (dy.buffer(), dx.buffer(), dx.elem());
     let window: Vec<Extent<'c>> = axes.iter().map(|&c| Extent::Fixed(taps(c, op.mode))).collect();
-    k.each(e, dx, k.width_along(e, dx), &|e, at| {
+    k.each(e, dx, k.width_along(dx), &|e, at| {
         let mut firsts = Vec::new();
         for (&c, &i) in axes.iter().zip(&at[2..]) {
             firsts.push(first_output(e, c, op.mode, i));

@@ -1,4 +1,4 @@
-//! Walking through rows of channels on the CPU: memory is read in order, and what belongs to a channel stands in arrays
+//! Walking through rows of channels in loops: memory is read in order, and what belongs to a channel stands in arrays
 //! that stay in the cache. Those are the function's own, but for the sums of parts, which the rank's threads share.
 
 use std::cell::RefCell;

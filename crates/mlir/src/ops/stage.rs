@@ -7,7 +7,7 @@ use crate::error::LowerError;
 /// What a stage emits, given a kernel's tensors.
 type Emit<'a> = Box<dyn for<'c> Fn(&Kernel<'c>, &Emitter<'c>) -> Result<(), String> + 'a>;
 
-/// A stage of an operator. Most operators have one. On a GPU an operator may need several, each a kernel of its own,
+/// A stage of an operator. Most operators have one. Where each stage is a kernel of its own an operator may need several,
 /// because nothing but the end of a kernel orders the writes of one block before the reads of another; a stage whose
 /// threads share a sum is two kernels ([`Emitter::sum_in_threads`]).
 pub struct Stage<'a> {

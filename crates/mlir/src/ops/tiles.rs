@@ -1,6 +1,7 @@
-//! Copies that change which axis is innermost, on the CPU: square tiles are read along one axis, turned in registers and
+//! Copies that change which axis is innermost, where there are vector registers: square tiles are read along one axis, turned in registers and
 //! written along the other, so that every line of memory is touched once.
 
+use super::target::Lanes;
 use crate::emit::{Buffer, Emitter, Extent, Index, Val};
 
 /// Where a copy turns tiles: the axis that is innermost in the operand, and the sizes of that one and of the last.
@@ -13,18 +14,17 @@ pub struct Tiles {
 impl Tiles {
     /// Whether a copy to `y`, whose last axis is innermost, is one from `x` with another axis innermost.
     pub fn of<'c>(
-        e: &Emitter<'c>,
         extents: &[Extent<'c>],
         x: &Buffer<'c>,
         y: &Buffer<'c>,
-        width: usize,
+        (lanes, width): (Lanes, usize),
     ) -> Option<Tiles> {
         let (last, rest) = extents.split_last()?;
         let turned = y.strides.last() == Some(&1) && x.strides.last() != Some(&1);
         let axis = (0..rest.len()).find(|&i| x.strides[i] == 1)?;
         match (rest[axis], *last) {
             (Extent::Fixed(along), Extent::Fixed(across))
-                if turned && !e.is_device() && width > 1 && along >= width as i64 =>
+                if turned && lanes == Lanes::OfRegisters && width > 1 && along >= width as i64 =>
             {
                 Some(Tiles { axis, along, across })
             }

@@ -4,6 +4,7 @@ use syncbn_ir::TensorType;
 use syncbn_ir::ops::Window;
 
 use super::kernel::fixed;
+use super::target::Borders;
 use crate::emit::{Accumulate, Emitter, Extent, Index, Val};
 
 /// Spatial sizes of a type of rank 2 or more.
@@ -122,13 +123,13 @@ impl Sliding {
     /// it may not exist, its guard.
     pub fn fold_read<'c>(
         &self,
-        e: &Emitter<'c>,
+        (e, borders): (&Emitter<'c>, Borders),
         at: &[Index<'c>],
         start: &[Val<'c>],
         body: Tap<'c, '_>,
     ) -> Vec<Val<'c>> {
         let axis = |e: &Emitter<'c>, i: usize| {
-            let some = walks(e, at[2 + i]) && !self.is_inside(i, 0, self.input[i]);
+            let some = walks(borders, at[2 + i]) && !self.is_inside(i, 0, self.input[i]);
             some.then(|| self.taps_inside(e, i, at[2 + i]))
         };
         self.fold_axes(e, &axis, &[], start, &mut |e, taps, values| {
@@ -136,7 +137,7 @@ impl Sliding {
             for (i, &tap) in taps.iter().enumerate() {
                 let (along, inside) = self.input_index(e, i, at[2 + i], tap);
                 index.push(along);
-                guard = e.both(guard, inside.filter(|_| !walks(e, at[2 + i])));
+                guard = e.both(guard, inside.filter(|_| !walks(borders, at[2 + i])));
             }
             body(e, &index, taps, guard, values)
         })
@@ -146,18 +147,18 @@ impl Sliding {
     /// and, where there may be none, its guard.
     pub fn fold_written<'c>(
         &self,
-        e: &Emitter<'c>,
+        (e, borders): (&Emitter<'c>, Borders),
         at: &[Index<'c>],
         start: &[Val<'c>],
         body: Tap<'c, '_>,
     ) -> Vec<Val<'c>> {
-        let walks_windows = |e: &Emitter<'c>, i: usize| walks(e, at[2 + i]) && self.window.dilations[i] == 1;
-        let axis = |e: &Emitter<'c>, i: usize| walks_windows(e, i).then(|| self.windows_at(e, i, at[2 + i]));
+        let walks_windows = |i: usize| walks(borders, at[2 + i]) && self.window.dilations[i] == 1;
+        let axis = |e: &Emitter<'c>, i: usize| walks_windows(i).then(|| self.windows_at(e, i, at[2 + i]));
         self.fold_axes(e, &axis, &[], start, &mut |e, turns, values| {
             let (mut index, mut taps, mut guard) = (at[..2].to_vec(), Vec::new(), None);
             for (i, &turn) in turns.iter().enumerate() {
                 let input = at[2 + i];
-                if walks_windows(e, i) {
+                if walks_windows(i) {
                     let begin = e.index_scale(turn, -(self.window.strides[i] as i64));
                     let tap = e.index_offset(e.index_add(input, begin), self.window.pad_begin(i) as i64);
                     index.push(turn);
@@ -230,7 +231,7 @@ impl Sliding {
     }
 }
 
-/// Whether a loop along an axis can be over what exists: on the CPU, where all lanes are at the same index.
-fn walks<'c>(e: &Emitter<'c>, at: Index<'c>) -> bool {
-    !e.is_device() && at.is_uniform()
+/// Whether a loop along an axis is over what exists: where all lanes are at the same index.
+fn walks(borders: Borders, at: Index) -> bool {
+    borders == Borders::LeftOut && at.is_uniform()
 }

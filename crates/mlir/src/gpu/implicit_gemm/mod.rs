@@ -14,6 +14,8 @@
 //! it, and a second kernel adds these in order. Moments of a forward pass's result are taken as it is stored
 //! ([`statistics`]). Offsets are i32 elements.
 //!
+//! How blocks and warps divide a product, the node's schedule says; nothing here chooses.
+//!
 //! Sizes are open numbers of a plan ([`crate::emit::Numbers`]), so that layers of many shapes share a kernel: its code
 //! depends on the tile, on what borders there are, and on what is made of the result.
 //!
@@ -40,13 +42,16 @@ mod weights;
 pub use epilogue::Epilogue;
 pub use shape::{Linear, Shape, of_matmul};
 
+use syncbn_ir::schedule::ImplicitGemm;
+
 use super::machine::Gpu;
 use crate::emit::{Blocks, Cost, Elem, Footprint, Key, Numbers, Work, ceil};
+use crate::ops::kernel::elem;
 use crate::ops::stage::{self, Stage};
 use axis::Axis;
 use epilogue::Finish;
 use gather::{Arguments, Plan};
-use tile::{Size, Tile, Tiling};
+use tile::Tile;
 
 /// What the three directions have in common.
 #[derive(Clone, Copy)]
@@ -55,23 +60,24 @@ pub struct Problem {
     pub shape: Shape,
     /// The GPU.
     pub gpu: Gpu,
+    /// How the product is divided.
+    pub schedule: ImplicitGemm,
     /// Element type in memory of what the first two directions make.
     pub result: Elem,
 }
 
 impl Problem {
+    fn tile(&self) -> Tile {
+        Tile::new(&self.schedule, elem(self.gpu.products.operand()))
+    }
+
     /// The forward pass: operands 0 and 1, the input and the weights, to result 0, and to its moments, which are result 1
     /// and take a second stage.
     pub fn forward<'a>(&self, epilogue: &Epilogue) -> Vec<Stage<'a>> {
-        let (Shape { c, k, .. }, epilogue) = (self.shape, *epilogue);
-        let size = Size {
-            rows: self.gpu.batch_bound * self.shape.positions(),
-            columns: k,
-            reduced: self.shape.taps() * c,
-        };
-        let Tiling { tile, .. } = Tiling::choose(&size, self.gpu.products, false);
+        let (k, epilogue) = (self.shape.k, *epilogue);
+        let (tile, rows) = (self.tile(), self.gpu.batch_bound * self.shape.positions());
         let workspace = match epilogue.moments {
-            true => statistics::workspace_elements(&tile, size.rows, k),
+            true => statistics::workspace_elements(&tile, rows, k),
             false => 0,
         };
         let mut numbers = Numbers::default();
@@ -80,7 +86,7 @@ impl Problem {
             key: Key::new((plan.clone(), epilogue)),
             numbers,
             footprint: Footprint {
-                cost: self.cost_of_forward(&tile, size.rows, epilogue.moments),
+                cost: self.cost_of_forward(&tile, rows, epilogue.moments),
                 scratch_bytes: workspace * Elem::F32.bytes(),
                 ..gather_footprint(&tile, self.shape.positions(), k, 1)
             },
@@ -99,18 +105,11 @@ impl Problem {
 
     /// The gradient for the input: operands 0 and 1, the gradient of the result and the weights, to result 0.
     pub fn backward_data<'a>(&self) -> Vec<Stage<'a>> {
-        let Shape { c, k, .. } = self.shape;
+        let (tile, c) = (self.tile(), self.shape.c);
         let phases = self.shape.backward();
-        let counts = |of: fn(&[Axis; 2]) -> i64| phases.iter().map(of);
-        let size = Size {
-            rows: self.gpu.batch_bound * counts(taken).sum::<i64>(),
-            columns: c,
-            reduced: counts(taps).max().unwrap_or(1) * k,
-        };
-        let Tiling { tile, .. } = Tiling::choose(&size, self.gpu.products, false);
         let mut numbers = Numbers::default();
         let plan = Plan::backward(&self.shape, (tile, self.gpu.products, self.result), &mut numbers);
-        let most = counts(taken).max().unwrap_or(0);
+        let most = phases.iter().map(taken).max().unwrap_or(0);
         let planned = stage::Plan {
             key: Key::new(plan.clone()),
             numbers,
@@ -128,11 +127,6 @@ impl Problem {
 /// Outputs of a sample in one phase.
 fn taken([h, w]: &[Axis; 2]) -> i64 {
     h.count * w.count
-}
-
-/// Taps of one phase.
-fn taps([h, w]: &[Axis; 2]) -> i64 {
-    h.taps * w.taps
 }
 
 /// What a gather needs that makes `outputs` pixels of `columns` channels of each sample in each plane.

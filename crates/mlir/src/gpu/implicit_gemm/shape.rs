@@ -104,7 +104,9 @@ pub fn of_matmul(products: Products, op: &MatMul, [a, b]: [&TensorType; 2]) -> O
     };
     let fits = products != Products::Exact
         && [a, b].iter().all(|ty| ty.dtype == products.operand())
-        && [c, k].iter().all(|n| n % products.copied() == 0);
+        && [c, k]
+            .iter()
+            .all(|n| *n % products.channels_at_once() as i64 == 0);
     let slide = Slide {
         input: 1,
         output: 1,

@@ -6,7 +6,7 @@ use super::images::{Gradient, Patches};
 use super::main_loop::{Lane, product};
 use super::shape::Shape;
 use super::spatial::Spatial;
-use super::tile::{Size, Tile, Tiling};
+use super::tile::Tile;
 use super::{Problem, footprint};
 use crate::emit::{
     Buffer, Compare, Divisor, Elem, Emitter, Extent, Footprint, Index, Key, Number, Numbers, Val, Work, ceil,
@@ -20,15 +20,9 @@ impl Problem {
     /// Needs two stages where the outputs are summed in parts.
     pub fn backward_weight<'a>(&self, slots: [usize; 2]) -> Vec<Stage<'a>> {
         let Shape { c, k, .. } = self.shape;
-        let columns = self.shape.taps() * c;
-        let size = Size {
-            rows: k,
-            columns,
-            reduced: self.gpu.batch_bound * self.shape.positions(),
-        };
-        let Tiling { tile, splits } = Tiling::choose(&size, self.gpu.products, true);
-        let parts = [splits, k * columns];
-        let (plan, planned) = self.partial_weights(&tile, splits, &size);
+        let (splits, elements) = (self.schedule.splits as i64, k * self.shape.taps() * c);
+        let parts = [splits, elements];
+        let (plan, planned) = self.partial_weights(splits);
         let mut stages = vec![Stage::planned(planned, move |k, e| {
             let [x, dy] = slots.map(|slot| k.operands[slot].pointer);
             plan.emit(e, k.n, [x, dy, partial(k, e, parts)]);
@@ -40,41 +34,43 @@ impl Problem {
     }
 
     /// The sums over one part of the outputs in each plane.
-    fn partial_weights(&self, tile: &Tile, splits: i64, size: &Size) -> (Plan, stage::Plan) {
-        let across = ceil(size.columns, tile.columns);
+    fn partial_weights(&self, splits: i64) -> (Plan, stage::Plan) {
+        let (tile, rows, columns) = (self.tile(), self.shape.k, self.shape.taps() * self.shape.c);
+        let reduced = self.gpu.batch_bound * self.shape.positions();
+        let across = ceil(columns, tile.columns);
         let work = Work {
-            fixed: size.rows,
+            fixed: rows,
             per_sample: 0,
         };
-        let steps = ceil(ceil(size.reduced, tile.depth), splits).max(1);
-        let elements = size.rows * size.columns;
+        let steps = ceil(ceil(reduced, tile.depth), splits).max(1);
+        let elements = rows * columns;
         let mut numbers = Numbers::default();
         let plan = Plan {
-            tile: *tile,
+            tile,
             products: self.gpu.products,
             axes: self
                 .shape
                 .slides
                 .map(|slide| Spatial::forward(&slide, false, &mut numbers)),
             channels: numbers.open_divisor(self.shape.c),
-            rows: numbers.open(size.rows),
-            columns: numbers.open(size.columns),
+            rows: numbers.open(rows),
+            columns: numbers.open(columns),
             positions: numbers.open(self.shape.positions()),
             across: numbers.open_divisor(across),
             split: numbers.open(steps),
             has_planes: splits > 1,
-            whole: [size.rows % tile.rows == 0, size.columns % tile.columns == 0],
+            whole: [rows % tile.rows == 0, columns % tile.columns == 0],
         };
         let planned = stage::Plan {
             key: Key::new(plan),
             numbers,
             footprint: Footprint {
-                cost: self.cost_of_backward_weight(tile, steps, [splits, elements]),
+                cost: self.cost_of_backward_weight(&tile, steps, [splits, elements]),
                 scratch_bytes: match splits {
                     1 => 0,
                     _ => splits * elements * Elem::F32.bytes(),
                 },
-                ..footprint(tile, work, across, splits)
+                ..footprint(&tile, work, across, splits)
             },
         };
         (plan, planned)
