@@ -32,7 +32,9 @@ mod winograd;
 use syncbn_ir::schedule::{Convolution, product_sizes};
 use syncbn_ir::{DType, Dim, Graph, NodeId, Op, Schedule};
 
+use crate::analysis::any_depends_on_batch;
 use crate::error::PassError;
+use crate::options::{Mode, Options};
 use crate::pass::{Changes, Pass, PassContext};
 
 pub use cost::Cost;
@@ -62,7 +64,7 @@ impl Pass for ChooseSchedules {
             if graph.schedule(id).is_some() {
                 continue;
             }
-            let Some(node) = Problem::of(graph, id, machine, cx.batch_bound()) else {
+            let Some(node) = Problem::of(graph, id, machine, &cx.options) else {
                 continue;
             };
             if let Some((schedule, _)) = node.best(cx.options.winograd) {
@@ -135,11 +137,14 @@ pub struct Problem {
     pub samples: usize,
     /// The machine.
     pub machine: Machine,
+    /// Whether it is a convolution whose weights are there before the step, as in inference.
+    pub constant_weights: bool,
 }
 
 impl Problem {
     /// The problem that a node is; None where only the general form is possible.
-    pub fn of(graph: &Graph, id: NodeId, machine: Machine, batch_bound: usize) -> Option<Problem> {
+    pub fn of(graph: &Graph, id: NodeId, machine: Machine, options: &Options) -> Option<Problem> {
+        let batch_bound = options.batch_bound;
         let (operands, results) = graph.types(id);
         let dtype = operands.first()?.dtype;
         if !matches!(dtype, DType::F32 | DType::F64) {
@@ -159,11 +164,15 @@ impl Problem {
                 (Work::Convolution(conv), samples)
             }
         };
+        let weights = graph.operand(id, 1);
         Some(Problem {
             work,
             dtype,
             samples,
             machine,
+            constant_weights: options.mode == Mode::Infer
+                && matches!(graph.op(id), Op::Conv(_))
+                && weights.is_some_and(|w| !any_depends_on_batch(graph, &[w])),
         })
     }
 

@@ -108,7 +108,7 @@ fn tile(
     machine: &Machine,
     (all, in_cache): (usize, usize),
     (columns, narrow): (usize, usize),
-    chunked: bool,
+    many: bool,
 ) -> Tile {
     let most = power_of_two(machine.accumulators() / narrow);
     let square = Tile::new(most.min(all.next_power_of_two()), narrow);
@@ -117,7 +117,7 @@ fn tile(
         let at_once = at_once(all, in_cache, tile.pixels);
         tile.row_cycles(machine, all.next_multiple_of(at_once), columns)
     };
-    let stay = !chunked || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
+    let stay = !many || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
     match stay && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
         true => wide,
         false => square,
@@ -125,8 +125,22 @@ fn tile(
 }
 
 impl Algorithm {
-    /// The blocking for a convolution.
+    /// The blocking for a convolution: where its weights are there before the step, with those transformed then or in the
+    /// step, whichever costs less.
     pub fn blocking(&self, problem: &Problem, conv: &Convolution) -> Blocking {
+        let in_step = self.blocking_of(problem, conv, false);
+        if !problem.constant_weights {
+            return in_step;
+        }
+        let prepared = self.blocking_of(problem, conv, true);
+        let cycles = |s: &Blocking| self.cost(problem, conv, s).cycles;
+        match cycles(&prepared) < cycles(&in_step) {
+            true => prepared,
+            false => in_step,
+        }
+    }
+
+    fn blocking_of(&self, problem: &Problem, conv: &Convolution, prepared: bool) -> Blocking {
         let (machine, lanes) = (&problem.machine, problem.lanes());
         let all = (tiles(conv) * problem.samples).max(1);
         let reduced = match conv.direction {
@@ -135,9 +149,9 @@ impl Algorithm {
         };
         let bytes = self.values * reduced * conv.dtype.bytes() as usize;
         let weights = 36 * conv.c * conv.k * conv.dtype.bytes() as usize;
-        // Where transformed weights are many, each is made, used for all tiles that there are or fit, and left.
-        let chunked = weights > 3 * machine.l2;
-        let in_cache = match chunked {
+        // Where transformed weights are many, each is made or read, used for all tiles that there are or fit, and left.
+        let many = weights > 3 * machine.l2;
+        let in_cache = match many {
             true => MOST_TILES,
             false => (machine.l2 / 6 / bytes.max(1)).clamp(LEAST_TILES, MOST_TILES / 2),
         };
@@ -146,7 +160,7 @@ impl Algorithm {
             Direction::BackwardWeight => Tile::for_channels(machine, conv.c, narrow),
             Direction::Forward | Direction::BackwardData => {
                 let columns = lane_channels(conv).div_ceil(lanes);
-                tile(machine, (all, in_cache), (columns, narrow), chunked)
+                tile(machine, (all, in_cache), (columns, narrow), many)
             }
         };
         let step = match conv.direction {
@@ -158,7 +172,8 @@ impl Algorithm {
             pixels,
             vectors,
             tiles: at_once(all, in_cache, step),
-            chunked,
+            chunked: many && !prepared,
+            prepared,
         }
     }
 
@@ -179,16 +194,23 @@ impl Algorithm {
         let each = tile.cycles_per_product(machine) / EFFICIENCY;
         let products = self.values as f64 * all * input as f64 * of(output) * waste(s.tiles, s.pixels);
         let transforms = all * (of(input) * self.input + of(output) * self.output);
-        let times = if s.chunked { blocks } else { 1.0 };
+        let times = match (s.prepared, s.chunked) {
+            (true, _) => 0.0,
+            (false, true) => blocks,
+            (false, false) => 1.0,
+        };
         let weights = times * input as f64 * of(output) * self.weight;
-        // Transformed weights that are not used at once are written, and read for every block of tiles.
+        // Transformed weights that are not used at once are written, and read for every block of tiles. Those that were made
+        // before the step come from memory first, since all other weights are read between.
         let transformed = self.values as f64 * (conv.c * conv.k) as f64 * conv.dtype.bytes() as f64;
-        let stored = match s.chunked {
-            true => 0.0,
-            false => (1.0 + blocks) * transformed,
+        let (near, far) = (machine.l3_bytes_per_cycle, machine.memory_bytes_per_cycle);
+        let moved = match (s.prepared, s.chunked) {
+            (true, _) => transformed / far + (blocks - 1.0) * transformed / near,
+            (false, true) => 0.0,
+            (false, false) => (1.0 + blocks) * transformed / near,
         };
         // They are read in order, so that most of the time is that of the products.
-        let waiting = stored / machine.l3_bytes_per_cycle * READ_AHEAD;
+        let waiting = moved * READ_AHEAD;
         Cost {
             cycles: products * each + transforms + weights + waiting,
             bytes: tensor_bytes(conv, problem.samples),

@@ -17,6 +17,7 @@ pub use workspace::{gap, packed_channels};
 
 use crate::attributes::{Attribute, AttributeValue};
 use crate::ops::take_attribute;
+use crate::types::Layout;
 
 /// Defines the blocking of a schedule: numbers and truth values with names, and their text form.
 macro_rules! blocking {
@@ -89,6 +90,16 @@ blocking! {
         /// Whether the weights of `vectors` vectors of output channels are transformed at a time and used at once, so that
         /// the transforms never leave the cache.
         chunked: bool,
+        /// Whether weights come transformed ([`crate::Layout::is_transformed`]), as they do where they are there before the
+        /// step.
+        prepared: bool,
+    }
+}
+
+impl Winograd {
+    /// Output channels that are computed at a time.
+    pub fn chunk(&self) -> usize {
+        self.vectors * self.lanes
     }
 }
 
@@ -194,6 +205,15 @@ impl Schedule {
                 true
             }
             Schedule::General | Schedule::Depthwise(_) | Schedule::Product(_) => false,
+        }
+    }
+
+    /// The layout of the transformed weights that it reads; None where it reads weights as they are.
+    pub fn transformed_filter(&self) -> Option<Layout> {
+        match self {
+            Schedule::Winograd(s) if s.prepared => Some(Layout::Winograd(s.chunk())),
+            Schedule::Polyphase(s) if s.prepared => Some(Layout::Polyphase(s.chunk())),
+            _ => None,
         }
     }
 }
