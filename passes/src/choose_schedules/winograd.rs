@@ -125,22 +125,8 @@ fn tile(
 }
 
 impl Algorithm {
-    /// The blocking for a convolution: where its weights are there before the step, with those transformed then or in the
-    /// step, whichever costs less.
+    /// The blocking for a convolution.
     pub fn blocking(&self, problem: &Problem, conv: &Convolution) -> Blocking {
-        let in_step = self.blocking_of(problem, conv, false);
-        if !problem.constant_weights {
-            return in_step;
-        }
-        let prepared = self.blocking_of(problem, conv, true);
-        let cycles = |s: &Blocking| self.cost(problem, conv, s).cycles;
-        match cycles(&prepared) < cycles(&in_step) {
-            true => prepared,
-            false => in_step,
-        }
-    }
-
-    fn blocking_of(&self, problem: &Problem, conv: &Convolution, prepared: bool) -> Blocking {
         let (machine, lanes) = (&problem.machine, problem.lanes());
         let all = (tiles(conv) * problem.samples).max(1);
         let reduced = match conv.direction {
@@ -149,7 +135,8 @@ impl Algorithm {
         };
         let bytes = self.values * reduced * conv.dtype.bytes() as usize;
         let weights = 36 * conv.c * conv.k * conv.dtype.bytes() as usize;
-        // Where transformed weights are many, each is made or read, used for all tiles that there are or fit, and left.
+        // Where transformed weights are many, each is made, used for all tiles that there are or fit, and left: to read four
+        // times as much as the weights themselves takes longer than to make it, and would be most of the memory of inference.
         let many = weights > 3 * machine.l2;
         let in_cache = match many {
             true => MOST_TILES,
@@ -172,8 +159,8 @@ impl Algorithm {
             pixels,
             vectors,
             tiles: at_once(all, in_cache, step),
-            chunked: many && !prepared,
-            prepared,
+            chunked: many,
+            prepared: problem.constant_weights && !many,
         }
     }
 
@@ -200,17 +187,15 @@ impl Algorithm {
             (false, false) => 1.0,
         };
         let weights = times * input as f64 * of(output) * self.weight;
-        // Transformed weights that are not used at once are written, and read for every block of tiles. Those that were made
-        // before the step come from memory first, since all other weights are read between.
+        // Transformed weights that are not used at once are written, unless they are there, and read for every block of tiles.
         let transformed = self.values as f64 * (conv.c * conv.k) as f64 * conv.dtype.bytes() as f64;
-        let (near, far) = (machine.l3_bytes_per_cycle, machine.memory_bytes_per_cycle);
         let moved = match (s.prepared, s.chunked) {
-            (true, _) => transformed / far + (blocks - 1.0) * transformed / near,
+            (true, _) => blocks * transformed,
             (false, true) => 0.0,
-            (false, false) => (1.0 + blocks) * transformed / near,
+            (false, false) => (1.0 + blocks) * transformed,
         };
         // They are read in order, so that most of the time is that of the products.
-        let waiting = moved * READ_AHEAD;
+        let waiting = moved / machine.l3_bytes_per_cycle * READ_AHEAD;
         Cost {
             cycles: products * each + transforms + weights + waiting,
             bytes: tensor_bytes(conv, problem.samples),
