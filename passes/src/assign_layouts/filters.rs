@@ -1,7 +1,8 @@
 //! Weights in blocks of a vector of output channels, for the schedules that read them so.
 //!
 //! A value is stored as [`Layout::Filter`] where all that read it are weight slots of such convolutions, or elementwise
-//! nodes, as `fold-batch-norm` makes them, whose results are. A parameter that another graph of the network already has a
+//! nodes, as `fold-batch-norm` makes them, whose results are. Where a schedule reads transformed weights, a copy of such a
+//! value holds them. A parameter that another graph of the network already has a
 //! layout for keeps that. A convolution that would read its weights in another layout reads a copy; the gradient of
 //! weights is computed in blocks, and copied where its parameter is plain. So the lowering may rely on it: weights and
 //! gradients of a convolution whose schedule reads blocks are blocks of its `lanes`.

@@ -12,7 +12,7 @@
 //! Each of [`CANDIDATES`] says whether it takes a node, with which blocking, and what that costs on the machine; the one
 //! with the least predicted time is chosen, of equals the earlier; one that rounds more than the others only where it is
 //! so many times as fast as the best of them ([`Candidate::least_gain`]). The choice depends on the node's types, the largest
-//! batch and the machine alone, so that training and inference, and all ranks, agree.
+//! batch and the machine alone, so that all ranks agree, and on whether weights are there before the step, as in inference.
 //!
 //! It leaves alone other operators, convolutions of something without a batch, element types other than f32 and f64, nodes that have a schedule already (an edited text
 //! keeps its own), and everything where no [`Machine`] is given, as for GPUs. [`crate::Options::schedules`] overrides the
