@@ -94,6 +94,18 @@ pub fn target(graph: &Graph, loss: Loss) -> Result<Target, Error> {
     }
 }
 
+/// The order of a tensor in memory.
+fn order(layout: Layout) -> Result<Order, Error> {
+    match layout {
+        Layout::Plain => Ok(Order::Plain),
+        Layout::Nhwc => Ok(Order::ChannelsLast),
+        Layout::Filter(block) => Ok(Order::Filter { block: block as u64 }),
+        Layout::Winograd(_) | Layout::Polyphase(_) => {
+            Err(Error::internal(format!("a parameter has layout {layout}")))
+        }
+    }
+}
+
 /// A tensor of the plan; its values, if it has some, go to `data`.
 pub fn parameter(tensor: &syncbn_passes::Tensor, seed: u64, data: &mut Bytes) -> Result<Parameter, Error> {
     let initial = match &tensor.data {
@@ -115,11 +127,7 @@ pub fn parameter(tensor: &syncbn_passes::Tensor, seed: u64, data: &mut Bytes) ->
         name: tensor.name.clone(),
         shape: fixed_sizes(&tensor.ty),
         offset: tensor.offset,
-        order: match tensor.ty.layout {
-            Layout::Plain => Order::Plain,
-            Layout::Nhwc => Order::ChannelsLast,
-            Layout::Filter(block) => Order::Filter { block: block as u64 },
-        },
+        order: order(tensor.ty.layout)?,
         trained: tensor.trained,
         initial,
     })

@@ -17,6 +17,7 @@ mod hostile;
 mod modes;
 mod networks;
 mod per_layer;
+mod prepared;
 mod random;
 mod recipes;
 mod repeated;

@@ -138,6 +138,7 @@ fn layers() -> Vec<Timed> {
                 vectors: 2,
                 tiles: 64,
                 chunked: false,
+                prepared: false,
             });
             all.extend(all_directions(samples, &shape, winograd));
         }

@@ -165,7 +165,7 @@ impl fmt::Display for Shape {
 
 /// How the elements of a tensor lie in memory. Operators see logical indices only; a layout maps them to
 /// offsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Layout {
     /// Row-major in logical order: NCHW for images.
     #[default]
@@ -175,7 +175,31 @@ pub enum Layout {
     /// Weights of a convolution, `[K/V][spatial...][C/groups][V]`: output channels (axis 0) in blocks of V, a block
     /// innermost and input channels before it; the last block is padded with zeros.
     Filter(usize),
+    /// Weights of a 3x3 convolution as Winograd's algorithm for stride 1 multiplies them, `[K/V][6][6][C][V]`: each filter
+    /// as its transform. Only the copy that makes it and convolutions with such a schedule know it.
+    Winograd(usize),
+    /// The same for stride 2.
+    Polyphase(usize),
 }
+
+impl Layout {
+    /// Output channels of a block, of layouts that have blocks.
+    pub fn block(self) -> Option<usize> {
+        match self {
+            Layout::Plain | Layout::Nhwc => None,
+            Layout::Filter(v) | Layout::Winograd(v) | Layout::Polyphase(v) => Some(v),
+        }
+    }
+
+    /// Whether memory holds transforms of filters.
+    pub fn is_transformed(self) -> bool {
+        matches!(self, Layout::Winograd(_) | Layout::Polyphase(_))
+    }
+}
+
+/// Taps of a filter that has a transform, and values of its transform, along an axis.
+const TAPS: usize = 3;
+const POINTS: usize = 6;
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,6 +207,8 @@ impl fmt::Display for Layout {
             Layout::Plain => f.write_str("plain"),
             Layout::Nhwc => f.write_str("nhwc"),
             Layout::Filter(v) => write!(f, "filter{v}"),
+            Layout::Winograd(v) => write!(f, "winograd{v}"),
+            Layout::Polyphase(v) => write!(f, "polyphase{v}"),
         }
     }
 }
@@ -228,13 +254,26 @@ impl TensorType {
             .filter(|&b| b <= i64::MAX as u64)
     }
 
-    /// Elements in memory of one sample, the padding of [`Layout::Filter`] included.
+    /// Elements in memory of one sample: with the padding of blocks, and with the points of transforms instead of taps.
     pub fn stored_elements_per_sample(&self) -> Option<usize> {
-        let mut padded = self.shape.clone();
-        if let (Layout::Filter(v), Some(Dim::Fixed(k))) = (self.layout, self.shape.0.first()) {
-            padded.0[0] = Dim::Fixed(k.checked_next_multiple_of(v)?);
+        let mut stored = self.shape.clone();
+        if let (Some(v), Some(Dim::Fixed(k))) = (self.layout.block(), self.shape.0.first()) {
+            stored.0[0] = Dim::Fixed(k.checked_next_multiple_of(v)?);
         }
-        padded.elements_per_sample()
+        if self.layout.is_transformed() {
+            stored
+                .0
+                .iter_mut()
+                .skip(2)
+                .for_each(|dim| *dim = Dim::Fixed(POINTS));
+        }
+        stored.elements_per_sample()
+    }
+
+    /// Whether it is the type of weights whose filters have transforms.
+    pub fn has_transform(&self) -> bool {
+        let spatial = self.shape.0.get(2..).unwrap_or_default();
+        !self.shape.has_batch() && spatial == [Dim::Fixed(TAPS); 2]
     }
 }
 

@@ -1,7 +1,8 @@
 //! Weights in blocks of a vector of output channels, for the schedules that read them so.
 //!
 //! A value is stored as [`Layout::Filter`] where all that read it are weight slots of such convolutions, or elementwise
-//! nodes, as `fold-batch-norm` makes them, whose results are. A parameter that another graph of the network already has a
+//! nodes, as `fold-batch-norm` makes them, whose results are. Where a schedule reads transformed weights, a copy of such a
+//! value holds them. A parameter that another graph of the network already has a
 //! layout for keeps that. A convolution that would read its weights in another layout reads a copy; the gradient of
 //! weights is computed in blocks, and copied where its parameter is plain. So the lowering may rely on it: weights and
 //! gradients of a convolution whose schedule reads blocks are blocks of its `lanes`.
@@ -19,14 +20,16 @@ use crate::plan_memory;
 pub fn assign(graph: &mut Graph, fixed: Option<&plan_memory::Layout>) -> Result<Changes, PassError> {
     let mut changes = weights(graph, fixed)?;
     changes += copy_weights(graph)?;
+    changes += transform_weights(graph)?;
     changes += Gradients::default().assign(graph)?;
     Ok(changes)
 }
 
-/// The slot in which a convolution reads weights in blocks, and the size of these.
+/// The slot in which a convolution reads weights in blocks, and the size of these. What is transformed already is not.
 fn block_of(graph: &Graph, id: NodeId) -> Option<(usize, usize)> {
     let schedule = graph.schedule(id).filter(|schedule| schedule.blocks_filters())?;
     match graph.op(id) {
+        Op::Conv(_) if graph.ty(graph.operands(id)[1]).layout.is_transformed() => None,
         Op::Conv(_) | Op::ConvBackwardData(_) => Some((1, schedule.lanes()?)),
         _ => None,
     }
@@ -93,6 +96,26 @@ fn copy_weights(graph: &mut Graph) -> Result<Changes, PassError> {
             None => copy(graph, value, id, Layout::Filter(block))?,
         };
         copies.insert((value, block), copied);
+        redirect(graph, (id, slot), copied)?;
+    }
+    Ok(copies.len())
+}
+
+/// Lets convolutions read copies of weights that are transformed as their schedules read them. The copies that they are
+/// made of are in blocks.
+fn transform_weights(graph: &mut Graph) -> Result<Changes, PassError> {
+    let mut copies: BTreeMap<(Value, Layout), Value> = BTreeMap::new();
+    for id in graph.topological()? {
+        let transformed = graph.schedule(id).and_then(|s| s.transformed_filter());
+        let (Some(layout), Some((slot, _))) = (transformed, block_of(graph, id)) else {
+            continue;
+        };
+        let value = graph.operands(id)[slot];
+        let copied = match copies.get(&(value, layout)) {
+            Some(&copied) => copied,
+            None => copy(graph, value, id, layout)?,
+        };
+        copies.insert((value, layout), copied);
         redirect(graph, (id, slot), copied)?;
     }
     Ok(copies.len())

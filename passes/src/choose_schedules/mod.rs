@@ -12,7 +12,7 @@
 //! Each of [`CANDIDATES`] says whether it takes a node, with which blocking, and what that costs on the machine; the one
 //! with the least predicted time is chosen, of equals the earlier; one that rounds more than the others only where it is
 //! so many times as fast as the best of them ([`Candidate::least_gain`]). The choice depends on the node's types, the largest
-//! batch and the machine alone, so that training and inference, and all ranks, agree.
+//! batch and the machine alone, so that all ranks agree, and on whether weights are there before the step, as in inference.
 //!
 //! On a [`Gpu`] a node is computed on tensor cores where they take it (`implicit_gemm`), in the tile with the least predicted
 //! time; images that the layouts leave in another order than channels innermost are not worth a copy.
@@ -38,7 +38,9 @@ mod winograd;
 use syncbn_ir::schedule::{Convolution, product_sizes};
 use syncbn_ir::{DType, Dim, Graph, NodeId, Op, Schedule};
 
+use crate::analysis::any_depends_on_batch;
 use crate::error::PassError;
+use crate::options::{Mode, Options};
 use crate::pass::{Changes, Pass, PassContext};
 
 pub use cost::Cost;
@@ -63,7 +65,7 @@ impl Pass for ChooseSchedules {
         let (target, winograd, batch_bound) = (cx.options.target, cx.options.winograd, cx.batch_bound());
         let best = |graph: &Graph, id: NodeId| match (target.machine, target.gpu) {
             (Some(machine), _) => {
-                let problem = Problem::of(graph, id, machine, batch_bound)?;
+                let problem = Problem::of(graph, id, machine, &cx.options)?;
                 Some(problem.best(winograd)?.0)
             }
             (None, Some(gpu)) => gpu.best(graph, id, batch_bound),
@@ -148,11 +150,14 @@ pub struct Problem {
     pub samples: usize,
     /// The machine.
     pub machine: Machine,
+    /// Whether it is a convolution whose weights are there before the step, as in inference.
+    pub constant_weights: bool,
 }
 
 impl Problem {
     /// The problem that a node is; None where only the general form is possible.
-    pub fn of(graph: &Graph, id: NodeId, machine: Machine, batch_bound: usize) -> Option<Problem> {
+    pub fn of(graph: &Graph, id: NodeId, machine: Machine, options: &Options) -> Option<Problem> {
+        let batch_bound = options.batch_bound;
         let (operands, results) = graph.types(id);
         let dtype = operands.first()?.dtype;
         if !matches!(dtype, DType::F32 | DType::F64) {
@@ -172,11 +177,15 @@ impl Problem {
                 (Work::Convolution(conv), samples)
             }
         };
+        let weights = graph.operand(id, 1);
         Some(Problem {
             work,
             dtype,
             samples,
             machine,
+            constant_weights: options.mode == Mode::Infer
+                && matches!(graph.op(id), Op::Conv(_))
+                && weights.is_some_and(|w| !any_depends_on_batch(graph, &[w])),
         })
     }
 

@@ -84,7 +84,7 @@ pub fn schedule_report(graph: &Graph, options: &Options) -> Result<String, Graph
     };
     let mut total = 0.0;
     for id in graph.topological()? {
-        let Some(problem) = Problem::of(graph, id, machine, options.batch_bound) else {
+        let Some(problem) = Problem::of(graph, id, machine, options) else {
             continue;
         };
         let node = graph.node(id);

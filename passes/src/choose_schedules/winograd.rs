@@ -108,7 +108,7 @@ fn tile(
     machine: &Machine,
     (all, in_cache): (usize, usize),
     (columns, narrow): (usize, usize),
-    chunked: bool,
+    many: bool,
 ) -> Tile {
     let most = power_of_two(machine.accumulators() / narrow);
     let square = Tile::new(most.min(all.next_power_of_two()), narrow);
@@ -117,7 +117,7 @@ fn tile(
         let at_once = at_once(all, in_cache, tile.pixels);
         tile.row_cycles(machine, all.next_multiple_of(at_once), columns)
     };
-    let stay = !chunked || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
+    let stay = !many || at_once(all, in_cache, wide.pixels) >= MANY_TILES;
     match stay && columns.is_multiple_of(MOST_VECTORS) && cycles(&wide) < cycles(&square) {
         true => wide,
         false => square,
@@ -135,9 +135,10 @@ impl Algorithm {
         };
         let bytes = self.values * reduced * conv.dtype.bytes() as usize;
         let weights = 36 * conv.c * conv.k * conv.dtype.bytes() as usize;
-        // Where transformed weights are many, each is made, used for all tiles that there are or fit, and left.
-        let chunked = weights > 3 * machine.l2;
-        let in_cache = match chunked {
+        // Where transformed weights are many, each is made, used for all tiles that there are or fit, and left: to read four
+        // times as much as the weights themselves takes longer than to make it, and would be most of the memory of inference.
+        let many = weights > 3 * machine.l2;
+        let in_cache = match many {
             true => MOST_TILES,
             false => (machine.l2 / 6 / bytes.max(1)).clamp(LEAST_TILES, MOST_TILES / 2),
         };
@@ -146,7 +147,7 @@ impl Algorithm {
             Direction::BackwardWeight => Tile::for_channels(machine, conv.c, narrow),
             Direction::Forward | Direction::BackwardData => {
                 let columns = lane_channels(conv).div_ceil(lanes);
-                tile(machine, (all, in_cache), (columns, narrow), chunked)
+                tile(machine, (all, in_cache), (columns, narrow), many)
             }
         };
         let step = match conv.direction {
@@ -158,7 +159,8 @@ impl Algorithm {
             pixels,
             vectors,
             tiles: at_once(all, in_cache, step),
-            chunked,
+            chunked: many,
+            prepared: problem.constant_weights && !many,
         }
     }
 
@@ -179,16 +181,21 @@ impl Algorithm {
         let each = tile.cycles_per_product(machine) / EFFICIENCY;
         let products = self.values as f64 * all * input as f64 * of(output) * waste(s.tiles, s.pixels);
         let transforms = all * (of(input) * self.input + of(output) * self.output);
-        let times = if s.chunked { blocks } else { 1.0 };
+        let times = match (s.prepared, s.chunked) {
+            (true, _) => 0.0,
+            (false, true) => blocks,
+            (false, false) => 1.0,
+        };
         let weights = times * input as f64 * of(output) * self.weight;
-        // Transformed weights that are not used at once are written, and read for every block of tiles.
+        // Transformed weights that are not used at once are written, unless they are there, and read for every block of tiles.
         let transformed = self.values as f64 * (conv.c * conv.k) as f64 * conv.dtype.bytes() as f64;
-        let stored = match s.chunked {
-            true => 0.0,
-            false => (1.0 + blocks) * transformed,
+        let moved = match (s.prepared, s.chunked) {
+            (true, _) => blocks * transformed,
+            (false, true) => 0.0,
+            (false, false) => (1.0 + blocks) * transformed,
         };
         // They are read in order, so that most of the time is that of the products.
-        let waiting = stored / machine.l3_bytes_per_cycle * READ_AHEAD;
+        let waiting = moved / machine.l3_bytes_per_cycle * READ_AHEAD;
         Cost {
             cycles: products * each + transforms + weights + waiting,
             bytes: tensor_bytes(conv, problem.samples),

@@ -207,6 +207,14 @@ fn compare(cases: &[Case], b: &Build, library: &Library, n: usize) {
         let start = step.address().wrapping_add(offset);
         check(&case.name, "workspace", start, workspace, workspace);
     }
+    for &id in &b.copies {
+        let output = &b.graph.node(id).outputs[0];
+        let start = step
+            .address()
+            .wrapping_add(output.location.unwrap().offset as usize);
+        let bytes = output.ty.bytes(n).unwrap();
+        check("one of the cases", "transformed weights", start, bytes, bytes);
+    }
     for ((case, ty), &start) in b.results.iter().zip(&output_table) {
         let [written, most] = [n, BOUND].map(|n| ty.bytes(n).unwrap());
         check(&cases[*case].name, "result", start, written, most);

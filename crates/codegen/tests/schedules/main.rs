@@ -16,6 +16,20 @@ use std::collections::BTreeSet;
 
 use syncbn_ir::{DType, Schedule};
 
+/// What comes transformed has cases under every schedule that reads it.
+#[test]
+fn transformed_weights_have_cases() {
+    for cases in [winograd::winograd, winograd::polyphase] {
+        let cases = cases(DType::F32, 16);
+        let names = |transformed: bool| -> BTreeSet<&str> {
+            let of = |case: &&Schedule| case.transformed_filter().is_some() == transformed;
+            let schedules = cases.iter().map(|case| &case.schedule).filter(of);
+            schedules.map(Schedule::name).collect()
+        };
+        assert_eq!(names(true), names(false));
+    }
+}
+
 /// Every schedule has a case in each direction that it is for.
 #[test]
 fn every_schedule_has_cases() {

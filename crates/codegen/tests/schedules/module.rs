@@ -5,7 +5,7 @@ use std::ptr::null_mut;
 use libloading::{Library, Symbol};
 use syncbn_abi::{StepArguments, symbols};
 use syncbn_codegen::{Cpu, CpuFlag, Emit, generate};
-use syncbn_ir::ops::{Input, Parameter, ParameterData, Role};
+use syncbn_ir::ops::{Identity, Input, Parameter, ParameterData, Role};
 use syncbn_ir::{
     Arena, DType, Dim, Graph, Layout, Location, NodeId, Op, Output, OutputKind, Schedule, Shape, TensorType,
     Value,
@@ -73,6 +73,8 @@ pub struct Weights {
 pub struct Build {
     pub graph: Graph,
     pub steps: Vec<NodeId>,
+    /// Copies of weights that cases read transformed.
+    pub copies: Vec<NodeId>,
     pub inputs: Vec<(String, TensorType)>,
     pub parameters: Vec<Weights>,
     /// Results of all cases, with the number of the case that each is of.
@@ -83,6 +85,20 @@ pub struct Build {
 }
 
 impl Build {
+    /// A copy of weights in this layout.
+    fn transformed(&mut self, w: Value, layout: Layout) -> Value {
+        let copy = self.graph.add_value(Identity {}, "transformed", &[w]).unwrap();
+        let output = &mut self.graph.node_mut(copy.node).outputs[0];
+        output.ty.layout = layout;
+        output.location = Some(Location {
+            arena: Arena::Step,
+            offset: self.step_bytes,
+        });
+        self.step_bytes += guarded(output.ty.bytes(0).unwrap());
+        self.copies.push(copy.node);
+        copy
+    }
+
     /// Bytes for the parts of sums of any case.
     pub fn partial_bytes(&self) -> u64 {
         let of_steps = self
@@ -98,6 +114,7 @@ pub fn build(cases: &[Case], bound: usize) -> Build {
     let mut b = Build {
         graph: Graph::new("schedules"),
         steps: Vec::new(),
+        copies: Vec::new(),
         inputs: Vec::new(),
         parameters: Vec::new(),
         results: Vec::new(),
@@ -151,6 +168,9 @@ pub fn build(cases: &[Case], bound: usize) -> Build {
             b.graph.node_mut(id).outputs[0].location = Some(location);
             operands.push(Value::from(id));
         }
+        if let Some(layout) = case.schedule.transformed_filter() {
+            operands[1] = b.transformed(operands[1], layout);
+        }
         let id = b
             .graph
             .add(case.op.clone(), &format!("node{i}"), &operands)
@@ -201,12 +221,13 @@ int syncbn_team_barrier(void *context) {
 /// The code of a graph, in this process.
 pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
     let cpu = &Cpu::new(CpuFlag::Native);
+    let nodes = [b.copies.as_slice(), &b.steps].concat();
     let program = Program {
         train: None,
         infer: Some(Part {
             graph: &b.graph,
             prepare: &[],
-            step: &b.steps,
+            step: &nodes,
             step_bytes: b.step_bytes,
         }),
         dtype,

@@ -85,6 +85,7 @@ fn schedules(r: &mut Random, lanes: usize) -> Vec<Schedule> {
         vectors,
         tiles,
         chunked,
+        prepared: false,
     };
     let direct = Direct {
         lanes,

@@ -1,7 +1,7 @@
 //! Winograd's algorithm for strides 1 and 2: cases by hand.
 
 use syncbn_ir::schedule::Winograd;
-use syncbn_ir::{DType, Schedule};
+use syncbn_ir::{DType, Op, Schedule};
 
 use crate::convolutions::{Shape, directions};
 use crate::harness::run_in_all_widths;
@@ -17,18 +17,26 @@ const TILES: [[usize; 3]; 6] = [
     [3, 1, 24],
 ];
 
-/// The blockings of the `i`th shape: two of those that there are, one of them in chunks.
-fn blockings(lanes: usize, i: usize) -> [Winograd; 2] {
-    [false, true].map(|chunked| {
-        let [pixels, vectors, tiles] = TILES[(2 * i + i / 3 + usize::from(chunked)) % TILES.len()];
+/// The blockings of the `i`th shape: three of those that there are, one of them in chunks, one for weights that come
+/// transformed.
+fn blockings(lanes: usize, i: usize) -> [Winograd; 3] {
+    [(false, false), (true, false), (false, true)].map(|(chunked, prepared)| {
+        let other = usize::from(chunked) + 3 * usize::from(prepared);
+        let [pixels, vectors, tiles] = TILES[(2 * i + i / 3 + other) % TILES.len()];
         Winograd {
             lanes,
             pixels,
             vectors,
             tiles,
             chunked,
+            prepared,
         }
     })
+}
+
+/// The directions that a schedule is for.
+fn wanted(case: &Case) -> bool {
+    case.schedule.transformed_filter().is_none() || matches!(case.op, Op::Conv(_))
 }
 
 /// Stride 1.
@@ -49,7 +57,8 @@ pub fn winograd(dtype: DType, lanes: usize) -> Vec<Case> {
     for (i, shape) in shapes.iter().enumerate() {
         for blocking in blockings(lanes, i) {
             let schedule = Schedule::Winograd(blocking);
-            cases.extend(directions(shape, dtype, schedule, false, tolerance));
+            let all = directions(shape, dtype, schedule, false, tolerance);
+            cases.extend(all.into_iter().filter(wanted));
         }
     }
     cases
@@ -68,7 +77,8 @@ pub fn polyphase(dtype: DType, lanes: usize) -> Vec<Case> {
     for (i, shape) in shapes.iter().enumerate() {
         for blocking in blockings(lanes, i) {
             let schedule = Schedule::Polyphase(blocking);
-            cases.extend(directions(shape, dtype, schedule, false, tolerance));
+            let all = directions(shape, dtype, schedule, false, tolerance);
+            cases.extend(all.into_iter().filter(wanted));
         }
     }
     cases

@@ -143,6 +143,13 @@ fn check_winograd(conv: &Convolution, s: &Winograd, stride: usize) -> Result<(),
         },
     )?;
     check(conv.dtype == DType::F32, "its rounding is for f32")?;
+    if s.prepared {
+        check(
+            conv.direction == Direction::Forward,
+            "it is prepared for results only",
+        )?;
+        check(!s.chunked, "weights that are prepared are not chunked")?;
+    }
     match conv.direction {
         Direction::BackwardWeight => check(s.tiles.is_multiple_of(4), "its tiles are no multiple of 4")?,
         Direction::Forward | Direction::BackwardData => {

@@ -22,6 +22,7 @@ pub use workspace::{gap, packed_channels};
 
 use crate::attributes::{Attribute, AttributeValue};
 use crate::ops::take_attribute;
+use crate::types::Layout;
 
 /// Defines the blocking of a schedule: numbers and truth values with names, and their text form.
 macro_rules! blocking {
@@ -94,6 +95,16 @@ blocking! {
         /// Whether the weights of `vectors` vectors of output channels are transformed at a time and used at once, so that
         /// the transforms never leave the cache.
         chunked: bool,
+        /// Whether weights come transformed ([`crate::Layout::is_transformed`]), as they do where they are there before the
+        /// step.
+        prepared: bool,
+    }
+}
+
+impl Winograd {
+    /// Output channels that are computed at a time.
+    pub fn chunk(&self) -> usize {
+        self.vectors * self.lanes
     }
 }
 
@@ -240,6 +251,15 @@ impl Schedule {
             | Schedule::Winograd(_)
             | Schedule::Polyphase(_)
             | Schedule::Product(_) => Some(false),
+        }
+    }
+
+    /// The layout of the transformed weights that it reads; None where it reads weights as they are.
+    pub fn transformed_filter(&self) -> Option<Layout> {
+        match self {
+            Schedule::Winograd(s) if s.prepared => Some(Layout::Winograd(s.chunk())),
+            Schedule::Polyphase(s) if s.prepared => Some(Layout::Polyphase(s.chunk())),
+            _ => None,
         }
     }
 }

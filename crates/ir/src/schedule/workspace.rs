@@ -131,7 +131,7 @@ pub fn gap(lanes: usize) -> usize {
 }
 
 /// A row of zeros, a square of weights, transformed inputs and products of the tiles that are treated at a time, and
-/// transformed weights: all of them, or those of a chunk.
+/// transformed weights: all of them, those of a chunk, or none where they come transformed.
 fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
     let stride = conv.window.strides.first().copied().unwrap_or(1);
     let (weights, taps) = (36, 9);
@@ -142,8 +142,12 @@ fn winograd(s: &Winograd, conv: &Convolution, bytes: u64) -> u64 {
         Direction::Forward | Direction::BackwardWeight => (conv.c, conv.k),
         Direction::BackwardData => (conv.k, conv.c),
     };
-    let chunk = s.vectors * s.lanes;
-    let chunks = if s.chunked { 1 } else { made.div_ceil(chunk) };
+    let chunk = s.chunk();
+    let chunks = match (s.prepared, s.chunked) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => made.div_ceil(chunk),
+    };
     let between = gap(s.lanes) as u64;
     let values = |elements: u64| elements.saturating_mul(rows).saturating_add(matrices * between);
     let matrix = |elements: u64| elements.saturating_add(between).saturating_mul(weights);

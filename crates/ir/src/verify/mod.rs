@@ -6,7 +6,7 @@ mod attributes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::graph::{Arena, Graph, Location, NodeId, Output, OutputKind};
+use crate::graph::{Arena, Graph, Location, NodeId, Output, OutputKind, Value};
 use crate::ops::Op;
 use crate::types::{DType, Dim, Layout, TensorType};
 
@@ -105,6 +105,7 @@ impl<'a> Verifier<'a> {
             Ok(inferred) => {
                 self.results(id, &inferred);
                 self.schedule(id);
+                self.transforms(id);
             }
         }
     }
@@ -143,6 +144,31 @@ impl<'a> Verifier<'a> {
             // Its size follows from the batch bound, which the graph does not know.
             if let Err(message) = check_place(location, Some(0)) {
                 self.error(id, format!("workspace {message}"));
+            }
+        }
+    }
+
+    /// Transformed weights are made by a copy, and known to convolutions whose schedule reads them.
+    fn transforms(&mut self, id: NodeId) {
+        let graph = self.graph;
+        for (slot, output) in graph.node(id).outputs.iter().enumerate() {
+            let layout = output.ty.layout;
+            if !layout.is_transformed() {
+                continue;
+            }
+            let value = Value { node: id, slot };
+            let reads = |&(user, slot): &(NodeId, usize)| {
+                let schedule = graph.schedule(user).and_then(|s| s.transformed_filter());
+                matches!(graph.op(user), Op::Conv(_)) && slot == 1 && schedule == Some(layout)
+            };
+            let is_output = graph.outputs.iter().any(|o| o.value == value);
+            if !matches!(graph.op(id), Op::Identity(_)) || is_output || !graph.users(value).iter().all(reads)
+            {
+                let message = "is for a copy that convolutions with such a schedule read";
+                self.error(
+                    id,
+                    format!("result {slot} has type {}, whose layout {message}", output.ty),
+                );
             }
         }
     }
@@ -202,9 +228,14 @@ fn check_type(ty: &TensorType) -> Result<(), String> {
         Layout::Plain => true,
         Layout::Nhwc => channels(1).is_some(),
         Layout::Filter(v) => v > 0 && channels(0).and(channels(1)).is_some(),
+        Layout::Winograd(v) | Layout::Polyphase(v) => v > 0 && ty.has_transform() && ty.dtype.is_float(),
     };
     if !fits {
-        return Err(format!("has type {ty}, whose layout needs a channel axis"));
+        let needed = match ty.layout.is_transformed() {
+            true => "is for weights of 3x3 convolutions",
+            false => "needs a channel axis",
+        };
+        return Err(format!("has type {ty}, whose layout {needed}"));
     }
     match ty.bytes(1) {
         Some(_) => Ok(()),

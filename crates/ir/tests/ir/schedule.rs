@@ -9,8 +9,8 @@ const ALL: [&str; 8] = [
     "direct(lanes = 16, pixels = 14, vectors = 2, rows = 1)",
     "pointwise(lanes = 8, pixels = 6, vectors = 2, rows = 4)",
     "depthwise(lanes = 4, pixels = 8)",
-    "winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 16, chunked = true)",
-    "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 12, chunked = false)",
+    "winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 16, chunked = true, prepared = false)",
+    "polyphase(lanes = 8, pixels = 6, vectors = 2, tiles = 12, chunked = false, prepared = false)",
     "product(lanes = 16, pixels = 6, vectors = 4, depth = 256)",
     "implicit_gemm(rows = 64, columns = 32, depth = 32, warp_rows = 32, warp_columns = 16, stages = 3, resident = 4, splits = 1)",
 ];
@@ -203,6 +203,59 @@ fn tensor_cores_take_tiles_that_there_are() {
     );
 }
 
+#[test]
+fn weights_are_transformed_for_results_only_and_not_in_chunks() {
+    let [.., winograd, polyphase, _, _] = ALL;
+    for (schedule, stride) in [(winograd, 1), (polyphase, 2)] {
+        let prepared = schedule.replace("prepared = false", "prepared = true");
+        let whole = prepared.replace("chunked = true", "chunked = false");
+        let fits = |op: &str, schedule: &str| refusal(&mut graph("f32", (3, stride, 1, 1)), op, schedule);
+        assert_eq!(fits("conv", &whole), None);
+        for op in ["conv_backward_data", "conv_backward_weight"] {
+            assert_eq!(fits(op, &whole).unwrap(), "it is prepared for results only");
+        }
+        let chunked = whole.replace("chunked = false", "chunked = true");
+        assert_eq!(
+            fits("conv", &chunked).unwrap(),
+            "weights that are prepared are not chunked"
+        );
+    }
+}
+
+/// What the verifier says of a convolution that reads a copy of its weights in a layout.
+fn refusal_of_copy(change: impl Fn(&str) -> String) -> Vec<String> {
+    let text = "graph \"g\" {
+  %x = input \"x\" data : f32[batch, 16, 8, 8]
+  %w = parameter \"w\" trained fill(1) : f32[40, 16, 3, 3]:filter16
+  %u = identity(%w) : f32[40, 16, 3, 3]:winograd32
+  %y = conv(%x, %u) {strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], groups = 1, schedule = winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 8, chunked = false, prepared = true)} : f32[batch, 40, 8, 8]
+  return output \"y\" %y
+}";
+    let graph = parse(&change(text)).unwrap();
+    let errors = verify(&graph).err().unwrap_or_default();
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn transformed_weights_are_for_what_reads_them() {
+    assert_eq!(refusal_of_copy(str::to_string), [""; 0]);
+    for (from, to) in [
+        ("vectors = 2", "vectors = 4"),
+        ("winograd32", "polyphase32"),
+        ("prepared = true", "prepared = false"),
+        ("identity(%w)", "unary(%w) {function = relu}"),
+        ("return", "return output \"u\" %u,"),
+    ] {
+        let errors = refusal_of_copy(|text| text.replace(from, to));
+        assert_eq!(errors.len(), 1, "{from} as {to}: {errors:?}");
+        let expected = "whose layout is for a copy that convolutions with such a schedule read";
+        assert!(errors[0].ends_with(expected), "{}", errors[0]);
+    }
+    let larger = refusal_of_copy(|text| text.replace("3, 3]", "5, 5]").replace("1, 1, 1, 1", "2, 2, 2, 2"));
+    let expected = "whose layout is for weights of 3x3 convolutions";
+    assert!(larger.iter().any(|error| error.ends_with(expected)), "{larger:?}");
+}
+
 /// What the verifier says of a schedule on a convolution of 8x8 elements in this direction, with other strides, and with
 /// dilations that padding makes up for.
 fn refusal_of_window(
@@ -316,6 +369,11 @@ fn workspaces_follow_from_schedule_and_types() {
     let matrices = (16 * 16 + 16) + (16 * 32 + 16) + (16 * 32 + 16);
     let winograd_bytes = (6 * 16 + 16 + 9 * 16 * 16 + 36 * matrices) * 4;
     assert_eq!(bytes("conv", winograd), winograd_bytes);
+    let prepared = winograd.replace(
+        "chunked = true, prepared = false",
+        "chunked = false, prepared = true",
+    );
+    assert_eq!(bytes("conv", &prepared), winograd_bytes - 36 * (16 * 32 + 16) * 4);
     // A panel of four vectors of columns, for all twenty terms.
     assert_eq!(bytes("matmul", product), 20 * 4 * 16 * 4);
 }
@@ -329,6 +387,12 @@ fn filters_are_padded_to_whole_blocks() {
     assert_eq!(filter(&[20, 3, 5, 5], 16).bytes(1), Some(32 * 75 * 4));
     assert_eq!(filter(&[32, 3, 5], 16).bytes(1), Some(32 * 15 * 4));
     assert_eq!(filter(&[20, 3], 8).to_string(), "f32[20, 3]:filter8");
+    let transformed = TensorType {
+        layout: Layout::Winograd(32),
+        ..filter(&[40, 3, 3, 3], 16)
+    };
+    assert_eq!(transformed.bytes(1), Some(64 * 3 * 36 * 4));
+    assert_eq!(transformed.to_string(), "f32[40, 3, 3, 3]:winograd32");
 }
 
 #[test]

@@ -44,13 +44,14 @@ impl<'c> Lowering<'c> {
         program: &Program,
     ) -> Result<Vec<KernelSource>, LowerError> {
         use Parameter::{Shared, Size};
+        let width = update_width(program.vector_bytes, program.dtype);
         check(
             program,
-            &[
-                Layout::Plain,
-                Layout::Nhwc,
-                Layout::Filter(update_width(program.vector_bytes, program.dtype)),
-            ],
+            &|layout| match layout {
+                Layout::Plain | Layout::Nhwc => true,
+                Layout::Filter(block) => block == width,
+                Layout::Winograd(block) | Layout::Polyphase(block) => block.is_multiple_of(width),
+            },
             &[DType::F32, DType::F64, DType::I64, DType::U8],
         )?;
         let mut lowering = Lowering {

@@ -81,6 +81,22 @@ impl Cpu {
         }
     }
 
+    /// The copy of weights that Winograd's algorithms read.
+    pub fn transform_filter<'c>(&self, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
+        let (w, to) = (&k.operands[0], &k.results[0]);
+        match (w.ty.layout, to.ty.layout) {
+            (Layout::Filter(lanes), Layout::Winograd(block)) if block.is_multiple_of(lanes) => {
+                winograd::weights::prepare([w, to], winograd::single(), [lanes, block], e);
+                Ok(())
+            }
+            (Layout::Filter(lanes), Layout::Polyphase(block)) if block.is_multiple_of(lanes) => {
+                winograd::weights::prepare([w, to], winograd::phases(), [lanes, block], e);
+                Ok(())
+            }
+            (from, to) => Err(format!("weights in {from} are not transformed to {to}")),
+        }
+    }
+
     /// The product of two matrices.
     pub fn matmul<'c>(&self, op: &MatMul, k: &Kernel<'c>, e: &Emitter<'c>) -> Result<(), String> {
         match k.schedule.unwrap_or(Schedule::General) {
@@ -98,8 +114,9 @@ fn check_layouts(k: &Kernel, weights: &Tensor, images: &[Option<&Tensor>]) -> Re
     let Some(schedule) = k.schedule.filter(|s| *s != Schedule::General) else {
         return Ok(());
     };
-    let wanted = match schedule.lanes() {
-        Some(lanes) if schedule.blocks_filters() => Layout::Filter(lanes),
+    let wanted = match (schedule.transformed_filter(), schedule.lanes()) {
+        (Some(transformed), _) => transformed,
+        (None, Some(lanes)) if schedule.blocks_filters() => Layout::Filter(lanes),
         _ => Layout::Plain,
     };
     let copied = matches!(schedule, Schedule::Direct(_) | Schedule::Depthwise(_));
@@ -136,6 +153,7 @@ fn tiled<'c>(s: Winograd, k: &Kernel<'c>) -> Result<winograd::Blocking<'c>, Stri
         vectors: s.vectors as i64,
         tiles: s.tiles as i64,
         chunked: s.chunked,
+        prepared: s.prepared,
         workspace: workspace(k)?,
         own: own_workspace(k)?,
     })

@@ -3,6 +3,7 @@
 use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 
 use super::schedules::Cpu;
+use crate::ops::elementwise;
 use crate::ops::stage::Stage;
 use crate::ops::target::{Borders, Channels, Lanes, Manner, Quotients, Stages, Sums, Target, Types};
 
@@ -32,5 +33,12 @@ impl Target for Cpu {
 
     fn matmul<'a>(&self, op: &'a MatMul, _: &Types) -> Stages<'a> {
         Ok(vec![Stage::fallible(|k, e| Cpu.matmul(op, k, e))])
+    }
+
+    fn identity<'a>(&self, types: &Types) -> Stages<'a> {
+        Ok(match types.results[0].layout.is_transformed() {
+            true => vec![Stage::fallible(|k, e| Cpu.transform_filter(k, e))],
+            false => vec![Stage::new(elementwise::reshape)],
+        })
     }
 }

@@ -83,7 +83,7 @@ impl<'c> Lowering<'c> {
         use Parameter::{Shared, Size};
         check(
             program,
-            &[Layout::Plain, Layout::Nhwc],
+            &|layout| matches!(layout, Layout::Plain | Layout::Nhwc),
             &[F32, F64, BF16, I64, U8],
         )?;
         let functions = Functions::new(context, module);

@@ -6,9 +6,12 @@ use syncbn_ir::{DType, Graph, Layout, NodeId, TensorType};
 use crate::error::{LowerError, Unsupported};
 use crate::program::{Part, Program};
 
+/// Which layouts a target knows.
+pub type Known<'a> = &'a dyn Fn(Layout) -> bool;
+
 /// Refuses a program that has nodes without a lowering, or in other layouts or element types than these, and names all
 /// of them.
-pub fn check(program: &Program, layouts: &[Layout], dtypes: &[DType]) -> Result<(), LowerError> {
+pub fn check(program: &Program, layouts: Known, dtypes: &[DType]) -> Result<(), LowerError> {
     let mut list: Vec<Unsupported> = Vec::new();
     for Part {
         graph, prepare, step, ..
@@ -38,7 +41,7 @@ pub fn check(program: &Program, layouts: &[Layout], dtypes: &[DType]) -> Result<
 }
 
 /// Why a node cannot be lowered, and what to do.
-fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) -> Vec<(String, &'static str)> {
+fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (Known, &[DType])) -> Vec<(String, &'static str)> {
     let node = graph.node(id);
     let mut reasons = Vec::new();
     let whole = match &node.op {
@@ -59,7 +62,7 @@ fn reasons(graph: &Graph, id: NodeId, (known, dtypes): (&[Layout], &[DType])) ->
     let mut layouts: Vec<Layout> = types
         .iter()
         .map(|ty| ty.layout)
-        .filter(|layout| !known.contains(layout))
+        .filter(|&layout| !known(layout))
         .collect();
     layouts.dedup();
     reasons.extend(layouts.iter().map(|layout| {

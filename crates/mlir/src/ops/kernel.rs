@@ -70,7 +70,7 @@ pub fn strides_of(layout: Layout, sizes: &[i64]) -> Vec<i64> {
     let (order, innermost): (Vec<usize>, i64) = match layout {
         Layout::Nhwc if rank < 3 => ((0..rank).collect(), 1),
         Layout::Nhwc => ([0].into_iter().chain(2..rank).chain([1]).collect(), 1),
-        Layout::Filter(lanes) => {
+        Layout::Filter(lanes) | Layout::Winograd(lanes) | Layout::Polyphase(lanes) => {
             let order = [0].into_iter().chain(2..rank).chain((rank > 1).then_some(1));
             (order.collect(), lanes as i64)
         }
@@ -109,12 +109,8 @@ impl<'c> Tensor<'c> {
 
     /// A view with other strides.
     pub fn view(&self, strides: &[i64]) -> Buffer<'c> {
-        let block = match self.ty.layout {
-            Layout::Filter(lanes) => Some(lanes as i64),
-            Layout::Plain | Layout::Nhwc => None,
-        };
         Buffer {
-            block,
+            block: self.ty.layout.block().map(|block| block as i64),
             ..Buffer::new(self.pointer, self.memory_elem(), strides)
         }
     }

@@ -4,6 +4,7 @@ use syncbn_ir::ops::{Conv, ConvBackwardData, ConvBackwardWeight, MatMul};
 
 use syncbn_ir::{Schedule, TensorType};
 
+use super::elementwise;
 use super::stage::Stage;
 
 /// Types of an operator's operands and results, and its schedule.
@@ -110,4 +111,9 @@ pub trait Target {
 
     /// The product of two matrices.
     fn matmul<'a>(&self, op: &'a MatMul, types: &Types) -> Stages<'a>;
+
+    /// A copy, which may have another layout.
+    fn identity<'a>(&self, _: &Types) -> Stages<'a> {
+        Ok(vec![Stage::new(elementwise::reshape)])
+    }
 }

@@ -199,11 +199,13 @@ impl Parser {
     fn layout(&mut self) -> Parsed<Layout> {
         let at = self.next;
         let word = self.word("a layout")?;
-        let block = word.strip_prefix("filter").and_then(|v| v.parse::<u32>().ok());
-        match (word.as_str(), block) {
-            ("nhwc", _) => Ok(Layout::Nhwc),
-            ("plain", _) => Ok(Layout::Plain),
-            (_, Some(v)) if v > 0 => Ok(Layout::Filter(v as usize)),
+        let (name, block) = word.split_at(word.find(|c: char| c.is_ascii_digit()).unwrap_or(word.len()));
+        match (name, block.parse::<u32>()) {
+            ("nhwc", _) if block.is_empty() => Ok(Layout::Nhwc),
+            ("plain", _) if block.is_empty() => Ok(Layout::Plain),
+            ("filter", Ok(v)) if v > 0 => Ok(Layout::Filter(v as usize)),
+            ("winograd", Ok(v)) if v > 0 => Ok(Layout::Winograd(v as usize)),
+            ("polyphase", Ok(v)) if v > 0 => Ok(Layout::Polyphase(v as usize)),
             _ => self.error_at(at, format!("unknown layout `{word}`")),
         }
     }

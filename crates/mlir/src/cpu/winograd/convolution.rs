@@ -101,17 +101,25 @@ impl<'c> Convolution<'c> {
     }
 
     /// The parts of a workspace that begins here. What all blocks of tiles use is made once for all threads, in the common
-    /// one.
+    /// one, unless it is there already.
     fn workspace(&self, e: &Emitter<'c>) -> Workspace<'c> {
         let b = &self.blocking;
         let own = self.parts(e, b.own);
-        let weights = match b.chunked {
-            true => own.weights,
-            false => self.parts(e, b.workspace).weights,
+        let weights = match (b.prepared, b.chunked) {
+            (true, _) => self.prepared(),
+            (false, true) => own.weights,
+            (false, false) => self.parts(e, b.workspace).weights,
         };
         let row = self.row();
         zeros(e, own.zeros, row, b.lanes);
         Workspace { weights, ..own }
+    }
+
+    /// Weights that come transformed.
+    fn prepared(&self) -> Chunk<'c> {
+        let b = &self.blocking;
+        let sizes = [self.source.channels, b.vectors];
+        Chunk::dense(self.filter.pointer, self.algorithm.filter, sizes, b.lanes)
     }
 
     /// Elements of a row of a tile, and a vector more.
@@ -144,7 +152,7 @@ impl<'c> Convolution<'c> {
         let work = self.workspace(e);
         let made = self.target.channels;
         let per_block = (made + b.chunk() - 1) / b.chunk();
-        if !b.chunked {
+        if !b.chunked && !b.prepared {
             let own = e.team().map(|_| e.slice_of(per_block));
             chunks(e, (made, own), b.chunk(), &|e, i, channels| {
                 self.transform_weights(e, &work, &work.weights.number(e, i), (i, channels));

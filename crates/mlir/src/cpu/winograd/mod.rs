@@ -86,6 +86,8 @@ pub struct Blocking<'c> {
     pub tiles: i64,
     /// Whether weights are transformed chunk by chunk, and used at once.
     pub chunked: bool,
+    /// Whether weights come transformed.
+    pub prepared: bool,
     /// Address of the node's workspace, which all threads share.
     pub workspace: Val<'c>,
     /// Address of this thread's own.

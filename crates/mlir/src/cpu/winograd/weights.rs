@@ -3,10 +3,12 @@
 
 use syncbn_ir::schedule::gap;
 
+use super::Algorithm;
 use super::tiles::WEIGHTS;
 use super::transform::{POINTS, TAPS, Transform, both_axes};
 use crate::cpu::conv::filter::{Filter, ragged, read_square, turned};
 use crate::emit::{Emitter, Pointer, Val};
+use crate::ops::kernel::Tensor;
 
 /// Transformed weights of one chunk.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,15 @@ impl<'c> Chunk<'c> {
             point: reduced * row + gap(lanes) as i64,
             row,
             filter,
+        }
+    }
+
+    /// The same without room between points, as in [`syncbn_ir::Layout::Winograd`].
+    pub fn dense(pointer: Pointer<'c>, filter: Transform<'c>, sizes: [i64; 2], lanes: usize) -> Chunk<'c> {
+        let chunk = Chunk::new(pointer, filter, sizes, lanes);
+        Chunk {
+            point: sizes[0] * chunk.row,
+            ..chunk
         }
     }
 
@@ -113,6 +124,29 @@ impl<'c> Chunk<'c> {
             });
         });
     }
+}
+
+/// Transforms weights `[outputs / lanes][3][3][inputs][lanes]` to `[outputs / block][6][6][inputs][block]`. Threads divide the
+/// vectors of output channels; what is behind the last of them is left as it is.
+pub fn prepare<'c>(
+    [w, to]: [&Tensor<'c>; 2],
+    algorithm: Algorithm<'c>,
+    [lanes, block]: [usize; 2],
+    e: &Emitter<'c>,
+) {
+    let w = Filter::of(w, lanes, [1, TAPS as i64, TAPS as i64]);
+    let to = Pointer::new(to.pointer, to.memory_elem());
+    let vectors = (block / lanes) as i64;
+    let first = Chunk::dense(to, algorithm.filter, [w.inputs, vectors], lanes);
+    let [low, high] = e.slice_of(w.vectors());
+    e.undivided(|e| {
+        e.each_in(low, high, |e, v| {
+            let (chunk, within) = (e.div(v, e.index(vectors)), e.rem(v, e.index(vectors)));
+            let chunk = first.number(e, chunk);
+            let pointer = e.advance(chunk.pointer, within, lanes as i64);
+            Chunk { pointer, ..chunk }.forward(e, &w, v, 1);
+        });
+    });
 }
 
 fn square<'c>(tap: impl Fn(usize, usize) -> Val<'c>) -> Vec<Vec<Val<'c>>> {
