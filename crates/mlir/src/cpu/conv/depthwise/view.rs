@@ -72,6 +72,8 @@ impl<'c> View<'c> {
             ..
         } = phase[axis];
         let size = self.sizes[axis];
+        // The distance of a single tap from others means nothing.
+        let in_tap = if taps > 1 { in_tap } else { 1 };
         if self.copied.is_some() {
             return Along {
                 start: in_start - self.least[axis],
