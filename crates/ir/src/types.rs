@@ -195,6 +195,14 @@ impl Layout {
     pub fn is_transformed(self) -> bool {
         matches!(self, Layout::Winograd(_) | Layout::Polyphase(_))
     }
+
+    /// What memory holds of an axis of a window with so many taps.
+    pub fn stored_taps(self, taps: usize) -> usize {
+        match self.is_transformed() {
+            true => POINTS,
+            false => taps,
+        }
+    }
 }
 
 /// Taps of a filter that has a transform, and values of its transform, along an axis.
@@ -260,12 +268,10 @@ impl TensorType {
         if let (Some(v), Some(Dim::Fixed(k))) = (self.layout.block(), self.shape.0.first()) {
             stored.0[0] = Dim::Fixed(k.checked_next_multiple_of(v)?);
         }
-        if self.layout.is_transformed() {
-            stored
-                .0
-                .iter_mut()
-                .skip(2)
-                .for_each(|dim| *dim = Dim::Fixed(POINTS));
+        for dim in stored.0.iter_mut().skip(2) {
+            *dim = dim
+                .fixed()
+                .map_or(*dim, |taps| Dim::Fixed(self.layout.stored_taps(taps)));
         }
         stored.elements_per_sample()
     }

@@ -108,9 +108,9 @@ pub fn rows(problem: &Problem, conv: &Convolution, copies: &Copies) -> usize {
         Direction::BackwardWeight => {
             // Every block reads and writes all sums, so that it should have many terms.
             let terms = LEAST_TERMS.div_ceil(width.max(1));
-            let gradients = [width, conv.dtype.bytes() as usize];
-            let gradients = gradients.iter().fold(conv.k, |n, &size| n.saturating_mul(size));
-            let rows = (l2 / 4 / row_bytes.saturating_add(gradients).max(1)).max(terms);
+            let bytes = conv.dtype.bytes() as usize;
+            let gradient_bytes = conv.k.saturating_mul(width).saturating_mul(bytes);
+            let rows = (l2 / 4 / row_bytes.saturating_add(gradient_bytes).max(1)).max(terms);
             // Blocks of volumes are of one slice.
             let most = if conv.output.len() > 2 {
                 1

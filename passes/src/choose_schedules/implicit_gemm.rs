@@ -1,7 +1,7 @@
 //! Implicit matrix product: tiles of a product on tensor cores, whose operands are gathered from images.
 //!
 //! It takes what [`Gemm::of`] takes, in each of the tiles that there are, and sums gradients of weights in parts where the
-//! reduced index is long. It leaves alone nothing.
+//! reduced index is long. What else has the plain form, `Gpu::product` says.
 
 use syncbn_ir::schedule::{Direction, Gemm, ImplicitGemm, MOST_PARTIAL_BYTES, Products};
 

@@ -6,7 +6,7 @@
 //! ```
 //! After:
 //! ```text
-//! %y = conv(%x, %w) {..., groups = 1, schedule = winograd(lanes = 16, pixels = 8, vectors = 2, tiles = 56, chunked = false)}
+//! %y = conv(%x, %w) {..., groups = 1, schedule = direct(lanes = 16, pixels = 14, vectors = 2, rows = 8)}
 //! ```
 //!
 //! Each of [`CANDIDATES`] says whether it takes a node, with which blocking, and what that costs on the machine; the one

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use syncbn_ir::schedule::ImplicitGemm;
-use syncbn_ir::{Graph, GraphError, NodeId, Schedule};
+use syncbn_ir::schedule::{Convolution, ImplicitGemm};
+use syncbn_ir::{Graph, GraphError, NodeId, Op, Schedule};
 
 use super::gpu::Gpu;
 use super::{Problem, implicit_gemm};
@@ -31,11 +31,17 @@ fn on_gpu(graph: &Graph, options: &Options, gpu: &Gpu) -> Result<String, GraphEr
     );
     let mut total = 0.0;
     for id in graph.topological()? {
-        let Some(gemm) = gpu.product(graph, id, options.batch_bound) else {
+        let (operands, results) = graph.types(id);
+        let op = graph.op(id);
+        if Convolution::of(op, &operands, &results).is_none() && !matches!(op, Op::MatMul(_)) {
             continue;
-        };
+        }
         text += &heading(graph, id);
         let chosen = graph.schedule(id).unwrap_or(Schedule::General);
+        let Some(gemm) = gpu.product(graph, id, options.batch_bound) else {
+            let _ = writeln!(text, "  *  not predicted  {chosen}");
+            continue;
+        };
         let mut best: Vec<(ImplicitGemm, f64)> = Vec::new();
         for (schedule, cycles) in implicit_gemm::candidates(gpu, &gemm) {
             let is_of_tile = |s: &ImplicitGemm| {

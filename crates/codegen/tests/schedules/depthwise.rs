@@ -38,6 +38,16 @@ fn shapes() -> Vec<Shape> {
         dilations: vec![2, 2],
         ..shape(19, &[12, 12], 3, 3, 2)
     });
+    // Rows, columns and tiles that are padding alone, and strides that skip most of what there is.
+    all.push(shape(24, &[6, 7], 1, 1, 2));
+    all.push(Shape {
+        dilations: vec![12, 12],
+        ..shape(16, &[9, 30], 3, 1, 12)
+    });
+    all.push(Shape {
+        strides: vec![1, 40],
+        ..shape(16, &[3, 170], 2, 1, 1)
+    });
     all.push(Shape {
         kernel: vec![3, 11],
         pads: vec![0, 5, 2, 4],

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::axis::{Axis, Phase};
 use crate::types::Layout;
 
-/// The most tiles of a row that are written out because of the padding.
-const MOST_AT_BORDERS: i64 = 8;
+/// The most tiles of a row that are written out because of the padding, in all phases.
+const MOST_AT_BORDERS: i64 = 16;
 /// The most taps of a row of the window that these are written out for.
 pub const MOST_TAPS: i64 = 8;
 
@@ -45,8 +45,9 @@ pub fn reads_image(layout: Layout, phases: &[Phase], width: i64, pixels: i64) ->
         let inner = inner_tiles(&phase[2], width, pixels);
         phase[2].outputs / pixels - (inner.end - inner.start)
     };
-    let is_short = |phase: &Phase| phase[2].taps <= MOST_TAPS && at_borders(phase) <= MOST_AT_BORDERS;
-    layout == Layout::Nhwc && phases.iter().all(is_short)
+    let is_short = |phase: &Phase| phase[2].taps <= MOST_TAPS;
+    let few = phases.iter().map(at_borders).sum::<i64>() <= MOST_AT_BORDERS;
+    layout == Layout::Nhwc && few && phases.iter().all(is_short)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use crate::types::{DType, Dim, TensorType};
 
 /// Bytes that the partial results of all parts of a split have at most.
 pub const MOST_PARTIAL_BYTES: i64 = 64 << 20;
+/// Blocks that a grid has along its last axis, at most.
+const MOST_SPLITS: usize = 0xffff;
 /// Bytes of a sum.
 const SUM_BYTES: i64 = 4;
 /// What coordinates and products of them stay below, so that kernels can compute in i32.
@@ -83,6 +85,9 @@ impl ImplicitGemm {
         }
         if gemm.direction != Direction::BackwardWeight {
             return Err("only gradients of weights are summed in parts".to_string());
+        }
+        if self.splits > MOST_SPLITS {
+            return Err(format!("a grid has at most {MOST_SPLITS} parts"));
         }
         match gemm.partial_bytes(self.splits as i64) <= MOST_PARTIAL_BYTES {
             true => Ok(()),

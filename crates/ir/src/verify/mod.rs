@@ -162,8 +162,18 @@ impl<'a> Verifier<'a> {
                 matches!(graph.op(user), Op::Conv(_)) && slot == 1 && schedule == Some(layout)
             };
             let is_output = graph.outputs.iter().any(|o| o.value == value);
-            if !matches!(graph.op(id), Op::Identity(_)) || is_output || !graph.users(value).iter().all(reads)
-            {
+            // Whole vectors of a block are transformed at a time.
+            let is_filter = |v: Value| {
+                let of = match graph.ty(v).layout {
+                    Layout::Filter(v) => Some(v),
+                    _ => None,
+                };
+                of.zip(layout.block())
+                    .is_some_and(|(v, block)| block.is_multiple_of(v))
+            };
+            let is_copy =
+                matches!(graph.op(id), Op::Identity(_)) && graph.operand(id, 0).is_some_and(is_filter);
+            if !is_copy || is_output || !graph.users(value).iter().all(reads) {
                 let message = "is for a copy that convolutions with such a schedule read";
                 self.error(
                     id,
@@ -228,7 +238,7 @@ fn check_type(ty: &TensorType) -> Result<(), String> {
         Layout::Plain => true,
         Layout::Nhwc => channels(1).is_some(),
         Layout::Filter(v) => v > 0 && channels(0).and(channels(1)).is_some(),
-        Layout::Winograd(v) | Layout::Polyphase(v) => v > 0 && ty.has_transform() && ty.dtype.is_float(),
+        Layout::Winograd(v) | Layout::Polyphase(v) => v > 0 && ty.has_transform() && ty.dtype == DType::F32,
     };
     if !fits {
         let needed = match ty.layout.is_transformed() {

@@ -188,12 +188,14 @@ fn tensor_cores_take_tiles_that_there_are() {
             _ => assert_eq!(split.unwrap(), "only gradients of weights are summed in parts"),
         }
     }
-    let many = gemm.replace("splits = 1", "splits = 65536");
-    assert!(
-        fits("conv_backward_weight", &many)
-            .unwrap()
-            .contains("bytes of results")
-    );
+    for (splits, reason) in [
+        ("32768", "bytes of results"),
+        ("65536", "a grid has at most 65535 parts"),
+    ] {
+        let many = gemm.replace("splits = 1", &format!("splits = {splits}"));
+        let refused = fits("conv_backward_weight", &many).unwrap();
+        assert!(refused.contains(reason), "{refused}");
+    }
     assert_eq!(fits("matmul", gemm).unwrap(), "its channels are no multiple of 4");
     let narrow = print(&graph("f32", (3, 1, 1, 1))).replace("[batch, 16, 8, 8]", "[batch, 6, 8, 8]");
     let mut narrow = parse(&narrow.replace("[16, 16, 3, 3]", "[6, 6, 3, 3]")).unwrap();
@@ -245,6 +247,8 @@ fn transformed_weights_are_for_what_reads_them() {
         ("prepared = true", "prepared = false"),
         ("identity(%w)", "unary(%w) {function = relu}"),
         ("return", "return output \"u\" %u,"),
+        (":filter16", ""),
+        (":filter16", ":filter24"),
     ] {
         let errors = refusal_of_copy(|text| text.replace(from, to));
         assert_eq!(errors.len(), 1, "{from} as {to}: {errors:?}");

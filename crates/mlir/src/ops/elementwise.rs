@@ -79,9 +79,7 @@ fn strided<'c>(
     f: &dyn Fn(&Emitter<'c>, &[Val<'c>]) -> Val<'c>,
 ) {
     let strides: Vec<Vec<i64>> = tensors.iter().map(|(_, s, _)| s.clone()).collect();
-    let blocked = tensors
-        .iter()
-        .any(|(t, ..)| matches!(t.ty.layout, Layout::Filter(_)));
+    let blocked = tensors.iter().any(|(t, ..)| t.ty.layout.block().is_some());
     let (extents, merged) = merge(k, shape, &strides, blocked);
     let mut buffers: Vec<Buffer<'c>> = Vec::new();
     for ((tensor, _, offset), strides) in tensors.iter().zip(&merged) {

@@ -80,7 +80,10 @@ pub fn strides_of(layout: Layout, sizes: &[i64]) -> Vec<i64> {
     let mut product = innermost;
     for &axis in order.iter().rev() {
         strides[axis] = product;
-        product *= sizes[axis];
+        product *= match axis {
+            2.. => layout.stored_taps(sizes[axis] as usize) as i64,
+            _ => sizes[axis],
+        };
     }
     strides
 }

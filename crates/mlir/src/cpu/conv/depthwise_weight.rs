@@ -16,7 +16,7 @@ use crate::ops::window::spatial;
 const TAPS: i64 = 10;
 /// Pixels that are written out, at most: they share what they read.
 const PIXELS: i64 = 4;
-/// Pixels that are summed for one vector of channels at least, if there are as many in a block.
+/// Pixels that are summed for one vector of channels before the next one's, at most, but a whole row.
 const POSITIONS: i64 = 56;
 
 /// `dw[c, t] = sum over n, o of x[n, c, o*stride + t*dilation - pad] * dy[n, c, o]`

@@ -36,7 +36,7 @@ pub fn forward<'c>(
     let window = op.window(&w.ty)?;
     let outputs = spatial(&y.ty);
     let phases = [phase_of(&window, &outputs)];
-    let mut sum = Sum::new(s, phases.to_vec(), (x, w), y, workspace);
+    let mut sum = Sum::new(e, s, phases.to_vec(), (x, w), (y, workspace));
     sum.epilogue = Epilogue::new(op, k);
     if op.moments && leaves_moments(&phases, sum.rows) {
         sum.moments = Some(Sums::new(k, &phases, sum.rows)?);
@@ -64,7 +64,7 @@ pub fn backward_data<'c>(
     let (dy, w, dx) = (&k.operands[0], &k.operands[1], &k.results[0]);
     let window = op.window(&w.ty)?;
     let inputs = spatial(&dx.ty);
-    let sum = Sum::new(s, phases_of(&window, &inputs), (dy, w), dx, workspace);
+    let sum = Sum::new(e, s, phases_of(&window, &inputs), (dy, w), (dx, workspace));
     sum.emit(e, k.n, w);
     Ok(())
 }
@@ -130,11 +130,11 @@ enum First<'c> {
 
 impl<'a, 'c> Sum<'a, 'c> {
     fn new(
+        e: &Emitter<'c>,
         s: Depthwise,
         phases: Vec<Phase>,
         (source, w): (&Tensor<'c>, &Tensor<'c>),
-        target: &'a Tensor<'c>,
-        workspace: Val<'c>,
+        (target, workspace): (&'a Tensor<'c>, Val<'c>),
     ) -> Sum<'a, 'c> {
         let source = Source::new(source, three(&spatial(&source.ty)));
         let rows = rows_of_copy(&phases, source.channels, source.pointer.elem.bytes());
@@ -147,7 +147,10 @@ impl<'a, 'c> Sum<'a, 'c> {
             phases,
             window: three(&spatial(&w.ty)),
             rows,
-            weights: Pointer::new(workspace, w.memory_elem()),
+            weights: match &copy {
+                Some(copy) => e.shift(copy.pointer, copy.panel.elements()),
+                None => Pointer::new(workspace, w.memory_elem()),
+            },
             source,
             copy,
             target,
@@ -157,11 +160,8 @@ impl<'a, 'c> Sum<'a, 'c> {
         }
     }
 
-    fn emit(mut self, e: &Emitter<'c>, n: Val<'c>, w: &Tensor<'c>) {
+    fn emit(&self, e: &Emitter<'c>, n: Val<'c>, w: &Tensor<'c>) {
         let taps = self.window.iter().product();
-        if let Some(copy) = self.copy {
-            self.weights = e.shift(self.weights, copy.panel.elements());
-        }
         let from = Pointer::new(w.pointer, w.memory_elem());
         let all = [0, taps].map(|i| e.index(i));
         exchange(e, from, self.weights, [self.channels, taps], all);

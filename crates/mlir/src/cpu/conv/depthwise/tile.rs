@@ -41,7 +41,7 @@ impl<'c> Sum<'_, 'c> {
         };
         let start = e.add(e.add(row.to, tile.channel), first);
         let to = e.advance(target, start, 1);
-        self.fetch(e, view, phase, (row, tile), (to, offset));
+        self.fetch(e, (view, phase), (row, tile), (to, offset));
         for (p, &sum) in sums.iter().enumerate() {
             let at = offset + p as i64 * ax.out_step * self.channels;
             let value = self
@@ -55,8 +55,7 @@ impl<'c> Sum<'_, 'c> {
     fn fetch(
         &self,
         e: &Emitter<'c>,
-        view: &View<'c>,
-        phase: &Phase,
+        (view, phase): (&View<'c>, &Phase),
         (row, tile): (&Row<'c>, &Tile<'c>),
         (to, offset): (Pointer<'c>, i64),
     ) {
@@ -70,9 +69,14 @@ impl<'c> Sum<'_, 'c> {
         };
         let at = e.add(view.row(e, [z, y]), e.mul(base, e.index(view.column)));
         let from = e.advance(view.pointer, e.add(at, tile.channel), 1);
-        let first = column + (tile.pixels - 1) * lx.step + (lx.taps - 1).max(0) * lx.tap + 1;
-        for i in 0..tile.pixels * lx.step {
-            e.prefetch(from, (first + i) * view.column, false);
+        if phase.iter().all(|axis| axis.taps > 0) {
+            // Of each output as many columns as its taps read that no output before it does.
+            let new = lx.step.min(lx.taps);
+            for (p, tap) in
+                (tile.pixels..2 * tile.pixels).flat_map(|p| (1..=new).map(move |i| (p, lx.taps - i)))
+            {
+                e.prefetch(from, (column + p * lx.step + tap * lx.tap) * view.column, false);
+            }
         }
         for p in tile.pixels..2 * tile.pixels {
             e.prefetch(to, offset + p * phase[2].out_step * self.channels, true);

@@ -12,7 +12,7 @@ use crate::emit::{Emitter, Pointer, Val};
 /// Where and how far apart the elements are that taps read.
 #[derive(Clone, Copy)]
 pub struct View<'c> {
-    /// The first element of all.
+    /// The first element of the image or of the copy.
     pub pointer: Pointer<'c>,
     /// Depth, height, width.
     sizes: [i64; 3],
