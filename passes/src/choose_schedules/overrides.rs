@@ -104,7 +104,8 @@ pub fn apply(graph: &mut Graph, options: &Options) -> Result<Changes, PassError>
 pub fn check_none(options: &Options) -> Result<(), PassError> {
     let mut faults = Faults::default();
     for wanted in &options.schedules {
-        let fault = Fault::user("schedules are for a processor's or GPU's code, and neither is given");
+        let fault =
+            Fault::user("schedules are for a processor's or GPU's code, and no processor or GPU is given");
         faults.push(
             fault
                 .at(place(wanted))
