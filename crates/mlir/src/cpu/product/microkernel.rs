@@ -4,7 +4,7 @@
 //! Convolutions in all directions, the products of Winograd's algorithm and matrix products differ in the addresses
 //! alone.
 
-use crate::emit::{Emitter, Extent, LINE, Pointer, Val};
+use crate::emit::{Compare, Emitter, Extent, LINE, Pointer, Val};
 
 /// A loop of a reduction.
 #[derive(Debug, Clone, Copy)]
@@ -161,8 +161,8 @@ impl<'c> Tile<'c> {
                 tile.fetch(e, next, i);
             }
             tile.ahead.fetch_later(e);
-            for &results in &self.ahead.results {
-                self.fetch_results(e, results, i, whole / UNROLL);
+            if !self.ahead.results.is_empty() {
+                self.fetch_results(e, i, whole / UNROLL);
             }
             several(e, &tile, UNROLL, sums)
         });
@@ -181,16 +181,24 @@ impl<'c> Tile<'c> {
         (0..some).for_each(|r| e.prefetch(first, r * row, false));
     }
 
-    /// Fetches some of the rows of results in each of the written-out turns, the one of step `i` here: all at once they would
-    /// wait for each other.
-    fn fetch_results(&self, e: &Emitter<'c>, results: Results<'c>, i: Val<'c>, turns: i64) {
+    /// Fetches some of the rows of results in each of the first written-out turns, the one of step `i` here: all at once they
+    /// would wait for each other, and again in later turns they would take what weights come through.
+    fn fetch_results(&self, e: &Emitter<'c>, i: Val<'c>, turns: i64) {
         let rows = self.rows.len() as i64;
-        let parts = 1 << rows.min(turns).max(1).ilog2();
+        let parts = rows.min(turns).max(1);
         let some = (rows + parts - 1) / parts;
-        let part = e.rem(e.div(i, e.index(UNROLL)), e.index(parts));
-        let first = e.advance(results.first, part, some * results.row);
-        let results = Results { first, ..results };
-        (0..some).for_each(|row| self.fetch_result(e, results, row));
+        let fetch = |e: &Emitter<'c>| {
+            let part = e.div(i, e.index(UNROLL));
+            for &results in &self.ahead.results {
+                let first = e.advance(results.first, part, some * results.row);
+                let results = Results { first, ..results };
+                (0..some).for_each(|row| self.fetch_result(e, results, row));
+            }
+        };
+        match parts < turns {
+            true => e.when(e.compare(Compare::Below, i, e.index(parts * UNROLL)), fetch),
+            false => fetch(e),
+        }
     }
 
     fn fetch_result(&self, e: &Emitter<'c>, results: Results<'c>, row: i64) {
