@@ -10,7 +10,7 @@ use super::{Algorithm, Blocking, chunks, phases, phases_backward, single, zeros}
 use crate::cpu::conv::epilogue::Epilogue;
 use crate::cpu::conv::filter::{Filter, ragged};
 use crate::cpu::conv::items::Items;
-use crate::cpu::product::microkernel::{Ahead, Tile, Turns};
+use crate::cpu::product::microkernel::{Ahead, Next, Tile, Turns};
 use crate::emit::{Emitter, Pointer, Val};
 use crate::ops::kernel::{Kernel, Tensor};
 
@@ -207,6 +207,9 @@ impl<'c> Convolution<'c> {
                     .map(|&row| e.advance(row, block, lanes as i64))
                     .collect();
                 let d = read_tile(e, &at, &columns, source.channels, (lanes, active));
+                if self.blocking.chunked {
+                    work.inputs.fetch(e, [block, t], self.algorithm.values, true);
+                }
                 work.inputs
                     .write(e, block, t, &both_axes(e, self.algorithm.input, &d));
             });
@@ -241,7 +244,13 @@ impl<'c> Convolution<'c> {
                         vectors: (0..vectors).map(|v| v * lanes).collect(),
                         lanes: b.lanes,
                         last: b.lanes,
-                        ahead: Ahead::default(),
+                        ahead: Ahead {
+                            next: Some(Next {
+                                distance: b.pixels * lanes,
+                                row: lanes,
+                            }),
+                            ..Ahead::default()
+                        },
                     };
                     let mut sums = tile.zeros(e);
                     if whole > 0 {
@@ -289,6 +298,9 @@ impl<'c> Convolution<'c> {
             let start = target.start_of(e, &place);
             ragged(e, channels, b.lanes as i64, &|e, v, active| {
                 let m = work.products.read(e, v, t, self.algorithm.values);
+                if b.chunked {
+                    work.products.fetch(e, [v, t], self.algorithm.values, false);
+                }
                 let at = e.add(channel, e.mul(v, e.index(b.lanes as i64)));
                 let start = e.add(start, at);
                 let to = e.advance(target.pointer, start, 1);

@@ -224,6 +224,14 @@ impl<'c> Points<'c> {
         }
     }
 
+    /// Asks for the values of the tile behind this one, which lie in as many places as there are matrices.
+    pub fn fetch(&self, e: &Emitter<'c>, [block, tile]: [Val<'c>; 2], values: usize, written: bool) {
+        let next = e.add(tile, e.index(1));
+        for (pointer, at) in self.addresses(e, block, next, values).into_iter().flatten() {
+            e.prefetch(pointer, at, written);
+        }
+    }
+
     /// Reads all values of a tile of a block.
     pub fn read(&self, e: &Emitter<'c>, block: Val<'c>, tile: Val<'c>, values: usize) -> Vec<Vec<Val<'c>>> {
         let read = |(pointer, at): (Pointer<'c>, i64)| e.read(pointer, at, self.lanes as usize);

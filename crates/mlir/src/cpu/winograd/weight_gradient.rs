@@ -165,6 +165,9 @@ impl<'c> Gradient<'c> {
                     .map(|&row| e.advance(row, block, lanes as i64))
                     .collect();
                 let d = read_tile(e, &at, &columns, image.channels, (lanes, active));
+                if self.blocking.chunked {
+                    points.fetch(e, [block, t], self.algorithm.values, true);
+                }
                 points.write(e, block, t, &both_axes(e, transform, &d));
             });
         });
