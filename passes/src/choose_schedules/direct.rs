@@ -98,7 +98,10 @@ pub fn rows(problem: &Problem, conv: &Convolution, copies: &Copies) -> usize {
             let rows = l2 / 4 / row_bytes.max(1);
             // Weights that come from beyond the second cache for every block should be used for several images.
             let image = usize::try_from(copies.bytes(height as i64)).unwrap_or(usize::MAX);
-            let images = l2 / 2 / image.max(1);
+            let images = match weights >= (2 * l2) as f64 {
+                true => (l2 / 2 / image.max(1)).max(LEAST_IMAGES),
+                false => l2 / 2 / image.max(1),
+            };
             let images = images.min(problem.samples);
             match conv.output.len() {
                 1 | 2 if images > 1 && weights >= (l2 / 2) as f64 => images * height,
@@ -126,6 +129,9 @@ pub fn rows(problem: &Problem, conv: &Convolution, copies: &Copies) -> usize {
         }
     }
 }
+
+/// Images that weights are read for where they are twice as large as the second cache, although those leave it for each other.
+const LEAST_IMAGES: usize = 4;
 
 /// Positions that a block of backward weights should have.
 const LEAST_TERMS: usize = 256;
