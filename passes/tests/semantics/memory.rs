@@ -7,8 +7,8 @@ use syncbn_ir::ops::StepInfo;
 use syncbn_ir::schedule::Products;
 use syncbn_ir::{Arena, Array, DType, Graph, Location, Named, Op, OutputKind, State, Value, initial_state};
 use syncbn_passes::{
-    BatchNormMode, Gpu, Mode, Options, Order, PassContext, Plan, Report, Selection, Target, inference_graph, run_passes,
-    training_graph,
+    BatchNormMode, Gpu, Mode, Options, Order, PassContext, Plan, Report, Selection, Target, inference_graph,
+    run_passes, training_graph,
 };
 
 use crate::networks::NETWORKS;
@@ -72,7 +72,13 @@ fn place(graph: &Graph, v: Value) -> Location {
 }
 
 /// Runs a planned graph on one rank and returns its memory.
-fn execute(graph: &Graph, plan: &Plan, (data, state): (&Named, &State), n: usize, options: &Options) -> Memory {
+fn execute(
+    graph: &Graph,
+    plan: &Plan,
+    (data, state): (&Named, &State),
+    n: usize,
+    options: &Options,
+) -> Memory {
     let mut memory = Memory::default();
     for id in graph.nodes() {
         let array = match graph.op(id) {
@@ -183,7 +189,13 @@ fn a_workspace_is_added_at_most_once() {
             target: Target::default(),
             ..options.clone()
         });
-        run_passes(&mut without, &Selection::of(&["plan-memory"]), &mut cx, &mut |_, _| {}).unwrap();
+        run_passes(
+            &mut without,
+            &Selection::of(&["plan-memory"]),
+            &mut cx,
+            &mut |_, _| {},
+        )
+        .unwrap();
         let (now, values) = (report.plan.unwrap().step_bytes, cx.plan.unwrap().step_bytes);
         assert!(now <= values + largest, "{name}: {now}, {values} and {largest}");
         hidden += usize::from(now < values + largest);
@@ -209,7 +221,12 @@ fn training_in_flat_memory() {
                     ..options()
                 };
                 let (graph, report) = training_graph(&network, &options).unwrap();
-                check_memory(&format!("{name} {batch_norm:?}"), (&graph, &report), &state, &options);
+                check_memory(
+                    &format!("{name} {batch_norm:?}"),
+                    (&graph, &report),
+                    &state,
+                    &options,
+                );
             }
         }
     }

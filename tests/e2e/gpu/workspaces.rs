@@ -18,13 +18,20 @@ const ALIGNMENT: f64 = 256.0;
 /// The graphs of training and of inference that a network's GPU part is made of.
 fn graphs(model: &Path, flags: &str) -> Vec<(Mode, Graph)> {
     let text = emit(model, "", &format!("--target cuda --emit graph-opt {flags}")).ok();
-    let texts = text.text().split("\ngraph ").map(|text| match text.starts_with("graph ") {
-        true => text.to_string(),
-        false => format!("graph {text}"),
-    });
+    let texts = text
+        .text()
+        .split("\ngraph ")
+        .map(|text| match text.starts_with("graph ") {
+            true => text.to_string(),
+            false => format!("graph {text}"),
+        });
     let graphs = texts.map(|text| {
         let graph = parse(&text).unwrap();
-        let mode = if graph.name.ends_with(".train") { Mode::Train } else { Mode::Infer };
+        let mode = if graph.name.ends_with(".train") {
+            Mode::Train
+        } else {
+            Mode::Infer
+        };
         (mode, graph)
     });
     graphs.collect()
@@ -99,7 +106,13 @@ fn plan(graph: &Graph, mode: Mode, batch: usize) -> Plan {
         ..Options::default()
     };
     let mut cx = PassContext::new(options);
-    run_passes(&mut graph, &Selection::of(&["plan-memory"]), &mut cx, &mut |_, _| {}).unwrap();
+    run_passes(
+        &mut graph,
+        &Selection::of(&["plan-memory"]),
+        &mut cx,
+        &mut |_, _| {},
+    )
+    .unwrap();
     cx.plan.unwrap()
 }
 
@@ -107,7 +120,9 @@ fn plan(graph: &Graph, mode: Mode, batch: usize) -> Plan {
 fn extent(graph: &Graph, batch: usize) -> u64 {
     let end = |location: Option<Location>, bytes: u64| {
         let in_step = location.filter(|location| location.arena == Arena::Step);
-        in_step.map_or(0, |location| location.offset + bytes).next_multiple_of(64)
+        in_step
+            .map_or(0, |location| location.offset + bytes)
+            .next_multiple_of(64)
     };
     let of_node = |id| {
         let node = graph.node(id);

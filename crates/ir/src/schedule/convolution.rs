@@ -123,7 +123,10 @@ impl Convolution {
             Direction::BackwardData => (c, k) == (1, 1),
             Direction::BackwardWeight => false,
         };
-        has_neighbours && results.first().is_some_and(|result| has_channels_innermost(result))
+        has_neighbours
+            && results
+                .first()
+                .is_some_and(|result| has_channels_innermost(result))
     }
 
     /// Positions of `y`.

@@ -79,9 +79,7 @@ impl ImplicitGemm {
             return 0;
         };
         let bytes = match op {
-            Op::Conv(conv) if conv.moments => {
-                self.moments(gemm.rows, gemm.columns).saturating_mul(SUM_BYTES)
-            }
+            Op::Conv(conv) if conv.moments => self.moments(gemm.rows, gemm.columns).saturating_mul(SUM_BYTES),
             _ if self.splits > 1 => gemm.partial_bytes(self.splits as i64),
             _ => 0,
         };

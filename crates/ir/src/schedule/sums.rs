@@ -61,7 +61,9 @@ impl ThreadSums {
             Op::SoftmaxCrossEntropy(_) | Op::MeanSquaredError(_) => {
                 let dims = &operands.first()?.shape.0;
                 let is_term = |axis: usize| axis != 1 || matches!(op, Op::MeanSquaredError(_));
-                let terms = (0..dims.len()).filter(|&axis| is_term(axis)).map(|axis| dims[axis]);
+                let terms = (0..dims.len())
+                    .filter(|&axis| is_term(axis))
+                    .map(|axis| dims[axis]);
                 Some(ThreadSums {
                     results: 1,
                     terms: sizes.product(terms),
@@ -104,7 +106,9 @@ pub fn partials_begin(used: u64) -> u64 {
 /// The most neighbours that a thread takes of rows of `size` elements, where accesses of so many are `possible`; the widest
 /// element that is accessed has `widest` bytes.
 fn lanes(size: i64, widest: u64, possible: impl Fn(i64) -> bool) -> i64 {
-    let most = LANES.into_iter().find(|&lanes| size % lanes == 0 && possible(lanes));
+    let most = LANES
+        .into_iter()
+        .find(|&lanes| size % lanes == 0 && possible(lanes));
     most.map_or(1, |lanes| lanes.min((ACCESS / widest.max(1)) as i64).max(1))
 }
 

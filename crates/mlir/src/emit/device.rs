@@ -53,11 +53,7 @@ pub struct Device<'c> {
 impl<'c> Device<'c> {
     /// For a kernel with these arguments that takes a sum in so many parts, or adds what another one left of it if it
     /// `merges`.
-    pub fn new(
-        batch_bound: i64,
-        [n, workspace]: [Val<'c>; 2],
-        (parts, merges): (i64, bool),
-    ) -> Device<'c> {
+    pub fn new(batch_bound: i64, [n, workspace]: [Val<'c>; 2], (parts, merges): (i64, bool)) -> Device<'c> {
         Device {
             batch_bound,
             n,

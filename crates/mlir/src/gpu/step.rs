@@ -157,7 +157,12 @@ impl<'c> Lowering<'c> {
         let tensors: Vec<Val<'c>> = locations.map(|&location| step.pointer(location)).collect();
         let workspace = step.graph.node(id).workspace;
         let workspace = workspace.map_or(queue.nowhere, |location| step.pointer(location));
-        self.launch(step, queue, &Call::new(step.graph, id, &places), (&tensors, workspace))
+        self.launch(
+            step,
+            queue,
+            &Call::new(step.graph, id, &places),
+            (&tensors, workspace),
+        )
     }
 
     /// Launches the kernels of an operator on tensors, with a workspace.
@@ -183,12 +188,7 @@ impl<'c> Lowering<'c> {
         let from = step.loss()?;
         let ty = loss_type();
         let tensors = [from, step.frame.loss];
-        self.launch(
-            step,
-            queue,
-            &copy_of_loss(&[&ty, &ty]),
-            (&tensors, queue.nowhere),
-        )
+        self.launch(step, queue, &copy_of_loss(&[&ty, &ty]), (&tensors, queue.nowhere))
     }
 }
 
