@@ -193,7 +193,6 @@ fn steps(planned: &Option<Planned>) -> Result<Option<Part<'_>>, Error> {
         graph,
         prepare: &plan.prepare,
         step: &plan.step,
-        step_bytes: plan.step_bytes,
     }))
 }
 

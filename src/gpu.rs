@@ -27,9 +27,6 @@ pub fn part(
 ) -> Result<CompiledPart, Error> {
     let targets = wanted(options);
     let code = generate_gpu(program, cpu, targets, &mut worker::note_kernels)?;
-    let scratch = code.kernels.scratch;
-    model.arenas.train_step += scratch;
-    model.arenas.infer_step += scratch;
     (model.arenas.scratch, model.arenas.partials, model.threads) = (0, 0, false);
     model.cpu = processor(&cpu.host());
     model.gpu = Some(Gpu {

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use syncbn_ir::ops::RunningVar;
+use syncbn_ir::{Graph, NodeId};
 
 use crate::choose_schedules::{Gpu, Machine, Override};
 
@@ -119,6 +120,16 @@ impl Default for Target {
             storage: Storage::Full,
             machine: None,
             gpu: None,
+        }
+    }
+}
+
+impl Target {
+    /// Bytes of memory that a node needs while it is computed, for batches up to `batch_bound`.
+    pub fn workspace_bytes(&self, graph: &Graph, id: NodeId, batch_bound: usize) -> u64 {
+        match (self.machine, self.gpu) {
+            (None, Some(_)) => graph.gpu_workspace_bytes(id, batch_bound),
+            _ => graph.workspace_bytes(id, batch_bound),
         }
     }
 }

@@ -13,8 +13,6 @@ pub struct Part<'g> {
     pub prepare: &'g [NodeId],
     /// Nodes of a step, in order.
     pub step: &'g [NodeId],
-    /// Size of the step arena.
-    pub step_bytes: u64,
 }
 
 /// What to lower.

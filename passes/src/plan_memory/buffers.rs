@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use syncbn_ir::ops::Role;
 use syncbn_ir::{Arena, Graph, Layout as ValueLayout, Location, NodeId, Op, OutputKind, Value};
 
-use super::fit::{Buffer, first_fit};
+use super::fit::{Buffer, fit};
 use super::layout::Layout;
 use super::workspace::Workspaces;
 use super::{align, at, is_source, results, too_large};
 use crate::analysis::depends_on_batch;
 use crate::error::PassError;
-use crate::options::Mode;
+use crate::options::{Mode, Options};
 
 /// Groups of values that share one place (a union-find), with what is known of each group's place.
 pub struct Buffers {
@@ -103,8 +103,9 @@ impl Buffers {
         graph: &Graph,
         order: &[NodeId],
         layout: &Layout,
-        batch_bound: usize,
+        options: &Options,
     ) -> Result<Assigned, PassError> {
+        let batch_bound = options.batch_bound;
         self.claim_sources(graph, layout);
         let of_batch = depends_on_batch(graph)?;
         let early = |v: Value| self.mode == Mode::Infer && !of_batch.contains(&v.node);
@@ -139,10 +140,10 @@ impl Buffers {
             }
         }
         let runs_early = |id: NodeId| early.get(&self.root(id.into())).copied().unwrap_or(false);
-        let workspaces = Workspaces::of(graph, order, runs_early, batch_bound)?;
+        let workspaces = Workspaces::of(graph, order, runs_early, options)?;
         let of_nodes = workspaces.step.iter().map(|&(_, buffer)| buffer);
         let all: Vec<Buffer> = step.iter().map(|&(_, buffer)| buffer).chain(of_nodes).collect();
-        let (offsets, step_bytes) = first_fit(&all)?;
+        let (offsets, step_bytes) = fit(&all, step.len())?;
         for (&(root, _), &offset) in step.iter().zip(&offsets) {
             places.insert(root, at(Arena::Step, offset));
         }

@@ -20,10 +20,22 @@ impl Buffer {
     }
 }
 
-/// The offset of every buffer, and the size of the arena. The order of equals is that of the slice.
-pub fn first_fit(buffers: &[Buffer]) -> Result<(Vec<u64>, u64), PassError> {
+/// The offset of every buffer, and the size of the arena. Those behind the first so many are workspaces, which are placed
+/// among the others by size or, where that takes less, after all of them: then the arena is at most the largest workspace
+/// larger than without any.
+pub fn fit(buffers: &[Buffer], values: usize) -> Result<(Vec<u64>, u64), PassError> {
+    let among = first_fit(buffers, |_| false)?;
+    if values == buffers.len() {
+        return Ok(among);
+    }
+    let after = first_fit(buffers, |i| i >= values)?;
+    Ok(if after.1 < among.1 { after } else { among })
+}
+
+/// Places what is not `late` before what is. The order of equals is that of the slice.
+fn first_fit(buffers: &[Buffer], late: impl Fn(usize) -> bool) -> Result<(Vec<u64>, u64), PassError> {
     let mut order: Vec<usize> = (0..buffers.len()).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].size), buffers[i].begin));
+    order.sort_by_key(|&i| (late(i), std::cmp::Reverse(buffers[i].size), buffers[i].begin));
     let mut offsets = vec![0u64; buffers.len()];
     // By offset, so that the search ends at the first gap.
     let mut placed: Vec<(u64, usize)> = Vec::new();
@@ -50,12 +62,32 @@ pub fn first_fit(buffers: &[Buffer]) -> Result<(Vec<u64>, u64), PassError> {
 mod tests {
     use super::*;
 
+    fn buffers<const N: usize>(all: [(usize, usize, u64); N]) -> [Buffer; N] {
+        all.map(|(begin, end, size)| Buffer { begin, end, size })
+    }
+
     #[test]
     fn buffers_that_never_meet_share_an_offset() {
-        let buffers = [(0, 1, 64), (1, 2, 128), (2, 3, 64), (3, 4, 192)];
-        let buffers = buffers.map(|(begin, end, size)| Buffer { begin, end, size });
-        let (offsets, total) = first_fit(&buffers).unwrap();
+        let buffers = buffers([(0, 1, 64), (1, 2, 128), (2, 3, 64), (3, 4, 192)]);
+        let (offsets, total) = fit(&buffers, 4).unwrap();
         assert_eq!(offsets, [128, 0, 192, 0]);
         assert_eq!(total, 256);
+    }
+
+    #[test]
+    fn a_workspace_takes_a_hole() {
+        let buffers = buffers([(0, 1, 64), (1, 2, 128), (2, 3, 64), (3, 4, 192), (4, 4, 64)]);
+        let (offsets, total) = fit(&buffers, 4).unwrap();
+        assert_eq!(offsets, [128, 0, 192, 0, 192]);
+        assert_eq!(total, 256);
+    }
+
+    /// By size the workspace comes first, and then the values that live on either side of it do not fit below each other.
+    #[test]
+    fn a_workspace_never_adds_more_than_itself() {
+        let buffers = buffers([(0, 2, 128), (2, 4, 64), (0, 0, 64), (1, 3, 192)]);
+        let without = fit(&buffers[..3], 3).unwrap().1;
+        let (_, total) = fit(&buffers, 3).unwrap();
+        assert!(total <= without + 192, "{total}, {without}");
     }
 }

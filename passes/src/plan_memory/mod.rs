@@ -22,8 +22,10 @@
 //! - Everything else shares the step arena by liveness, for the largest batch. An elementwise operator works in
 //!   place where its operand dies, an all-reduce always, and a reshape is an alias. Results `count`, `mean` and
 //!   `inv_std` of a BatchNorm keep their place to themselves: they stay valid until the next step.
-//! - What a schedule needs while its node is computed is a buffer that lives for this node, among all others. Nodes that
-//!   run before the first step share one such buffer behind the prepared values.
+//! - What a node needs while it is computed, by its schedule or by its general form on a GPU, is a buffer that lives for
+//!   this node, among all others. Nodes that run before the first step share one such buffer behind the prepared values.
+//!   Beside kernels only sums over ranks run on a stream of their own: they have no workspace, and what they sum keeps its
+//!   place until a node that reads it has waited for them, or the step ends.
 //!
 //! Where a value would have to be in two places (one value that is two outputs, an output that is a parameter,
 //! an all-reduced value that is also read before the sum) a copy (`identity`) is inserted; values that fit
@@ -97,7 +99,7 @@ impl Pass for PlanMemory {
             copies::claim_places(graph, &mut buffers, &layout)?;
         }
         let order = graph.topological()?;
-        let assigned = buffers.place(graph, &order, &layout, cx.batch_bound())?;
+        let assigned = buffers.place(graph, &order, &layout, &cx.options)?;
         let mut changes = inserted;
         for (value, location) in assigned.locations {
             let old = &mut graph.node_mut(value.node).outputs[value.slot].location;

@@ -7,6 +7,7 @@ use syncbn_ir::{Arena, Graph, Location, NodeId};
 use super::fit::Buffer;
 use super::{align, at};
 use crate::error::PassError;
+use crate::options::Options;
 
 /// The workspaces of all nodes.
 #[derive(Debug, Default)]
@@ -26,11 +27,11 @@ impl Workspaces {
         graph: &Graph,
         order: &[NodeId],
         runs_early: impl Fn(NodeId) -> bool,
-        batch_bound: usize,
+        options: &Options,
     ) -> Result<Workspaces, PassError> {
         let mut workspaces = Workspaces::default();
         for (position, &id) in order.iter().enumerate() {
-            let size = align(graph.workspace_bytes(id, batch_bound))?;
+            let size = align(options.target.workspace_bytes(graph, id, options.batch_bound))?;
             if size == 0 {
                 continue;
             }

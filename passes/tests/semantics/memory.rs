@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 
 use syncbn_ir::ops::StepInfo;
+use syncbn_ir::schedule::Products;
 use syncbn_ir::{Arena, Array, DType, Graph, Location, Named, Op, OutputKind, State, Value, initial_state};
-use syncbn_passes::{BatchNormMode, Mode, Options, Plan, Report, inference_graph, training_graph};
+use syncbn_passes::{
+    BatchNormMode, Gpu, Mode, Options, Order, PassContext, Plan, Report, Selection, Target, inference_graph,
+    run_passes, training_graph,
+};
 
 use crate::networks::NETWORKS;
 use crate::support::{assert_close, inputs, options, run, split};
@@ -68,7 +72,13 @@ fn place(graph: &Graph, v: Value) -> Location {
 }
 
 /// Runs a planned graph on one rank and returns its memory.
-fn execute(graph: &Graph, plan: &Plan, data: &Named, state: &State, n: usize) -> Memory {
+fn execute(
+    graph: &Graph,
+    plan: &Plan,
+    (data, state): (&Named, &State),
+    n: usize,
+    options: &Options,
+) -> Memory {
     let mut memory = Memory::default();
     for id in graph.nodes() {
         let array = match graph.op(id) {
@@ -82,7 +92,7 @@ fn execute(graph: &Graph, plan: &Plan, data: &Named, state: &State, n: usize) ->
     }
     for &id in plan.prepare.iter().chain(&plan.step) {
         let workspace = graph.node(id).workspace;
-        let bytes = graph.workspace_bytes(id, options().batch_bound);
+        let bytes = options.target.workspace_bytes(graph, id, options.batch_bound);
         assert_eq!(workspace.is_some(), bytes > 0, "{graph}");
         // What lies in the workspace is gone before operands are read, and after results are written.
         let clear = |memory: &mut Memory| workspace.iter().for_each(|&place| memory.clear(place, bytes));
@@ -108,12 +118,12 @@ fn execute(graph: &Graph, plan: &Plan, data: &Named, state: &State, n: usize) ->
 }
 
 /// Fails unless the planned graph computes in flat memory what the reference evaluation computes.
-pub fn check_memory(name: &str, graph: &Graph, report: &Report, state: &State) {
+pub fn check_memory(name: &str, (graph, report): (&Graph, &Report), state: &State, options: &Options) {
     let plan = report.plan.as_ref().unwrap();
     let n = 5;
     let data = inputs(graph, n, 17);
     let expected = run(graph, &split(&data, &[n]), state);
-    let memory = execute(graph, plan, &data, state, n);
+    let memory = execute(graph, plan, (&data, state), n, options);
     let mut index = 0;
     for output in &graph.outputs {
         let ty = graph.ty(output.value);
@@ -149,6 +159,50 @@ pub fn check_memory(name: &str, graph: &Graph, report: &Report, state: &State) {
     }
 }
 
+/// What needs no workspaces, and a GPU, where sums leave parts in theirs.
+fn targets() -> [Target; 2] {
+    let gpu = Target {
+        order: Order::ChannelsLast,
+        channel_multiple: 4,
+        gpu: Some(Gpu::a100(Products::Tf32)),
+        ..Target::default()
+    };
+    [Target::default(), gpu]
+}
+
+/// The arena of a GPU is at most as large as one without workspaces and the largest of these.
+#[test]
+fn a_workspace_is_added_at_most_once() {
+    let mut hidden = 0;
+    for (name, build) in NETWORKS {
+        let network = build().unwrap();
+        let [_, target] = targets();
+        let options = Options { target, ..options() };
+        let (graph, report) = training_graph(&network, &options).unwrap();
+        let bytes = |id| graph.gpu_workspace_bytes(id, options.batch_bound);
+        let largest = graph.nodes().map(bytes).max().unwrap().next_multiple_of(64);
+        let mut without = graph.clone();
+        for id in graph.nodes() {
+            without.set_schedule(id, None);
+        }
+        let mut cx = PassContext::new(Options {
+            target: Target::default(),
+            ..options.clone()
+        });
+        run_passes(
+            &mut without,
+            &Selection::of(&["plan-memory"]),
+            &mut cx,
+            &mut |_, _| {},
+        )
+        .unwrap();
+        let (now, values) = (report.plan.unwrap().step_bytes, cx.plan.unwrap().step_bytes);
+        assert!(now <= values + largest, "{name}: {now}, {values} and {largest}");
+        hidden += usize::from(now < values + largest);
+    }
+    assert!(hidden > 3, "{hidden}");
+}
+
 #[test]
 fn training_in_flat_memory() {
     for (name, build) in NETWORKS {
@@ -160,15 +214,20 @@ fn training_in_flat_memory() {
             BatchNormMode::Group(1),
             BatchNormMode::Frozen,
         ] {
-            let (graph, report) = training_graph(
-                &network,
-                &Options {
+            for target in targets() {
+                let options = Options {
                     batch_norm,
+                    target,
                     ..options()
-                },
-            )
-            .unwrap();
-            check_memory(&format!("{name} {batch_norm:?}"), &graph, &report, &state);
+                };
+                let (graph, report) = training_graph(&network, &options).unwrap();
+                check_memory(
+                    &format!("{name} {batch_norm:?}"),
+                    (&graph, &report),
+                    &state,
+                    &options,
+                );
+            }
         }
     }
 }
@@ -180,9 +239,10 @@ fn inference_in_flat_memory() {
         let state = initial_state(&network, 3).unwrap();
         let (_, training) = training_graph(&network, &options()).unwrap();
         let layout = training.plan.unwrap().layout;
-        let (graph, report) = inference_graph(&network, &options(), Some(&layout)).unwrap();
+        let options = options();
+        let (graph, report) = inference_graph(&network, &options, Some(&layout)).unwrap();
         assert_eq!(report.plan.as_ref().unwrap().layout, layout, "{name}");
-        check_memory(name, &graph, &report, &state);
+        check_memory(name, (&graph, &report), &state, &options);
         // What is prepared is not touched by the step, and the step reads no constants of its own making.
         for &id in &report.plan.as_ref().unwrap().step {
             for output in &graph.node(id).outputs {

@@ -11,7 +11,7 @@ use crate::support::net::Net;
 const FLAGS: &str = "--init --batch 128 --precision bf16 --mode train";
 
 /// A layer of the network: the names of its convolution and of its BatchNorm.
-struct Layer {
+pub struct Layer {
     conv: String,
     bn: String,
 }
@@ -64,7 +64,7 @@ fn resnet50() -> (Vec<u8>, Vec<Layer>) {
     (net.finish(&[&y]), layers)
 }
 
-fn write(folder: &Path) -> (std::path::PathBuf, Vec<Layer>) {
+pub fn write(folder: &Path) -> (std::path::PathBuf, Vec<Layer>) {
     let (bytes, layers) = resnet50();
     let model = folder.join("resnet50.onnx");
     std::fs::write(&model, bytes).unwrap();

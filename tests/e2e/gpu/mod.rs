@@ -24,6 +24,7 @@ mod steps;
 mod strict;
 mod survey;
 mod targets;
+mod workspaces;
 
 /// All of `tests/fixtures/dev`.
 const NETWORKS: [&str; 8] = [

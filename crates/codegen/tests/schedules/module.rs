@@ -228,7 +228,6 @@ pub fn compile(b: &Build, vector_bytes: usize, dtype: DType) -> Library {
             graph: &b.graph,
             prepare: &[],
             step: &nodes,
-            step_bytes: b.step_bytes,
         }),
         dtype,
         vector_bytes,

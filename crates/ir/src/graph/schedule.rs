@@ -1,7 +1,7 @@
 //! How nodes are computed.
 
 use super::{Graph, NodeId};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, gpu_workspace};
 use crate::types::TensorType;
 
 impl Graph {
@@ -15,13 +15,20 @@ impl Graph {
         self.node_mut(id).schedule = schedule;
     }
 
-    /// Bytes of memory that a node needs while it is computed, for batches up to `batch_bound`.
+    /// Bytes of memory that a node needs on a processor while it is computed, for batches up to `batch_bound`.
     pub fn workspace_bytes(&self, id: NodeId, batch_bound: usize) -> u64 {
         let Some(schedule) = self.schedule(id) else {
             return 0;
         };
         let (operands, results) = self.types(id);
         schedule.workspace(self.op(id), &operands, &results, batch_bound)
+    }
+
+    /// Bytes of memory that a node needs on a GPU while it is computed, for batches up to `batch_bound`: its general form
+    /// may need some too.
+    pub fn gpu_workspace_bytes(&self, id: NodeId, batch_bound: usize) -> u64 {
+        let (operands, results) = self.types(id);
+        gpu_workspace(self.op(id), self.schedule(id), &operands, &results, batch_bound)
     }
 
     /// Types of a node's operands and results.

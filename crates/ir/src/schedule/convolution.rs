@@ -1,5 +1,6 @@
 //! What a convolution computes in any of its three directions, and the sizes of a matrix product.
 
+use super::sums::has_channels_innermost;
 use crate::ops::{MatMul, Op, Window};
 use crate::types::{DType, Dim, TensorType};
 
@@ -109,6 +110,23 @@ impl Convolution {
     /// Whether there is any padding.
     pub fn is_padded(&self) -> bool {
         self.window.pads.iter().any(|&pad| pad > 0)
+    }
+
+    /// Whether its general form on a GPU reads a copy of the weights with output channels innermost: where a thread takes
+    /// several of these, which are neighbours in the result. Otherwise it reads one of each weight, or neighbours in the
+    /// weight as it is.
+    pub fn copies_weights_on_gpu(&self, results: &[&TensorType]) -> bool {
+        let groups = self.groups.max(1);
+        let (c, k) = (self.c / groups, self.k / groups);
+        let has_neighbours = match self.direction {
+            Direction::Forward => k.is_multiple_of(2) || (c, k) == (1, 1),
+            Direction::BackwardData => (c, k) == (1, 1),
+            Direction::BackwardWeight => false,
+        };
+        has_neighbours
+            && results
+                .first()
+                .is_some_and(|result| has_channels_innermost(result))
     }
 
     /// Positions of `y`.

@@ -11,6 +11,8 @@ pub const MOST_PARTIAL_BYTES: i64 = 64 << 20;
 const MOST_SPLITS: usize = 0xffff;
 /// Bytes of a sum.
 const SUM_BYTES: i64 = 4;
+/// Numbers that a tile leaves of a channel's moments: the value in its first row, and the sum and `M2` about that.
+pub const MOMENTS_OF_TILE: i64 = 3;
 /// What coordinates and products of them stay below, so that kernels can compute in i32.
 const MOST: u64 = 1 << 28;
 
@@ -58,6 +60,31 @@ impl ImplicitGemm {
         tile([64, 32, 32], [32, 16], 3, 3),
         tile([32, 64, 32], [16, 32], 3, 3),
     ];
+
+    /// Elements of f32 that all tiles of a result of so many rows and columns leave of its moments.
+    pub fn moments(&self, rows: i64, columns: i64) -> i64 {
+        let tiles = (rows as u64).div_ceil(self.rows.max(1) as u64) as i64;
+        tiles.saturating_mul(MOMENTS_OF_TILE).saturating_mul(columns)
+    }
+
+    /// Bytes of memory that a second kernel reads what the first one left from, for batches up to `batch_bound`.
+    pub(super) fn workspace(
+        &self,
+        op: &Op,
+        operands: &[&TensorType],
+        results: &[&TensorType],
+        batch_bound: usize,
+    ) -> u64 {
+        let Ok(gemm) = Gemm::of(op, operands, results, batch_bound) else {
+            return 0;
+        };
+        let bytes = match op {
+            Op::Conv(conv) if conv.moments => self.moments(gemm.rows, gemm.columns).saturating_mul(SUM_BYTES),
+            _ if self.splits > 1 => gemm.partial_bytes(self.splits as i64),
+            _ => 0,
+        };
+        bytes as u64
+    }
 
     /// Whether kernels are written for its tile, with operands of this type.
     fn is_known(&self, dtype: DType) -> bool {

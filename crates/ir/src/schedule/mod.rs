@@ -12,13 +12,15 @@ mod copies;
 mod fits;
 mod implicit_gemm;
 mod products;
+mod sums;
 mod workspace;
 
 pub use convolution::{Convolution, Direction, product_sizes};
 pub use copies::{BETWEEN_STRIPES, Copies, FEW_CHANNELS, MOST_COPIED, MOST_PHASES, stripe};
-pub use implicit_gemm::{Gemm, MOST_PARTIAL_BYTES};
+pub use implicit_gemm::{Gemm, MOMENTS_OF_TILE, MOST_PARTIAL_BYTES};
 pub use products::{COPY_BYTES, Products};
-pub use workspace::{gap, packed_channels};
+pub use sums::{ThreadSums, partials_begin};
+pub use workspace::{gap, gpu_workspace, packed_channels};
 
 use crate::attributes::{Attribute, AttributeValue};
 use crate::ops::take_attribute;

@@ -2,7 +2,8 @@
 
 use super::copies::FEW_CHANNELS;
 use super::{
-    Convolution, Copies, Depthwise, Direct, Direction, Pointwise, Product, Schedule, Winograd, product_sizes,
+    Convolution, Copies, Depthwise, Direct, Direction, Pointwise, Product, Schedule, ThreadSums, Winograd,
+    product_sizes,
 };
 use super::{axis, borders};
 use crate::ops::Op;
@@ -31,6 +32,9 @@ impl Schedule {
             let sizes = product_sizes(op, operands, batch_bound);
             return sizes.map_or(0, |[_, _, terms]| product(s, terms).saturating_mul(bytes));
         }
+        if let Schedule::ImplicitGemm(s) = self {
+            return s.workspace(op, operands, results, batch_bound);
+        }
         let Some(conv) = Convolution::of(op, operands, results) else {
             return 0;
         };
@@ -43,6 +47,30 @@ impl Schedule {
             }
             Schedule::Winograd(s) | Schedule::Polyphase(s) => winograd(s, &conv, bytes),
         }
+    }
+}
+
+/// Bytes of memory that a node with this operator, schedule and types needs on a GPU while it is computed, for batches up
+/// to `batch_bound`. In the general form that is for partial sums, and for a copy of a convolution's weights.
+pub fn gpu_workspace(
+    op: &Op,
+    schedule: Option<Schedule>,
+    operands: &[&TensorType],
+    results: &[&TensorType],
+    batch_bound: usize,
+) -> u64 {
+    if let Some(schedule) = schedule.filter(|s| *s != Schedule::General) {
+        return schedule.workspace(op, operands, results, batch_bound);
+    }
+    let sums = ThreadSums::of(op, operands, results, batch_bound);
+    let sums = sums.map_or(0, |sums| sums.bytes());
+    let conv = Convolution::of(op, operands, results);
+    match (conv, operands.get(1)) {
+        (Some(conv), Some(w)) if conv.copies_weights_on_gpu(results) => {
+            let elements = product_of([conv.k, conv.c / conv.groups.max(1), conv.window.volume()]);
+            sums.max(elements.saturating_mul(w.dtype.bytes()))
+        }
+        _ => sums,
     }
 }
 

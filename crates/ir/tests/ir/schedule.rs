@@ -383,6 +383,54 @@ fn workspaces_follow_from_schedule_and_types() {
 }
 
 #[test]
+fn on_a_gpu_the_general_form_has_a_workspace_too() {
+    let window = "strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1]";
+    let graph = parse(&format!(
+        "graph \"g\" {{
+  %x = input \"x\" data : f32[batch, 64, 16, 16]:nhwc
+  %t = input \"t\" target : i64[batch]
+  %w = parameter \"w\" trained fill(1) : f32[64, 64, 3, 3]:nhwc
+  %v = parameter \"v\" trained fill(1) : f32[64, 16, 3, 3]
+  %y:2 = conv(%x, %w) {{{window}, groups = 1, moments = true, schedule = implicit_gemm({TILE}, splits = 1)}} : f32[batch, 64, 16, 16]:nhwc, f64[129] \"tiles\"
+  %dw = conv_backward_weight(%x, %y) {{{window}, groups = 1, kernel = [3, 3], schedule = implicit_gemm({TILE}, splits = 8)}} : f32[64, 64, 3, 3]:nhwc \"parts\"
+  %d = conv_backward_weight(%x, %y) {{{window}, groups = 1, kernel = [3, 3], schedule = implicit_gemm({TILE}, splits = 1)}} : f32[64, 64, 3, 3]:nhwc \"whole\"
+  %g = conv(%y, %v) {{{window}, groups = 4}} : f32[batch, 64, 16, 16]:nhwc \"copy\"
+  %p = conv(%y, %v) {{{window}, groups = 4}} : f32[batch, 64, 16, 16] \"no copy\"
+  %m = moments(%g) : f64[129] \"moments\"
+  %s = reduce(%p) {{function = sum, axes = [2, 3]}} : f32[batch, 64] \"short\"
+  %c = reduce(%p) {{function = sum, axes = [0, 2, 3]}} : f32[64] \"long\"
+  %r = reduce(%p) {{function = sum, axes = [3]}} : f32[batch, 64, 16] \"rows\"
+  %l = softmax_cross_entropy(%s, %t) : f64[1] \"loss\"
+  return output \"m\" %m, output \"c\" %c, gradient \"w\" %dw, loss %l, output \"d\" %d, output \"r\" %r
+}}"
+    ))
+    .unwrap();
+    let bytes = |name: &str| {
+        let id = graph.nodes().find(|&id| graph.node(id).name == name).unwrap();
+        graph.gpu_workspace_bytes(id, 32)
+    };
+    // Three numbers for every tile of 64 of 8192 rows and every channel.
+    assert_eq!(bytes("tiles"), 128 * 3 * 64 * 4);
+    assert_eq!(bytes("parts"), 8 * 64 * 64 * 9 * 4);
+    assert_eq!(bytes("whole"), 0);
+    // The weights with output channels innermost, where these are neighbours in the result.
+    assert_eq!(bytes("copy"), 64 * 16 * 9 * 4);
+    assert_eq!(bytes("no copy"), 0);
+    // 16 terms a thread: 512 parts of two sums, and of one.
+    assert_eq!(bytes("moments"), 2 * 64 * 512 * 8);
+    assert_eq!(bytes("long"), 64 * 512 * 8);
+    assert_eq!(bytes("short"), 32 * 64 * 16 * 8);
+    // There are results for half of the threads.
+    assert_eq!(bytes("rows"), 0);
+    // A part for every sample.
+    assert_eq!(bytes("loss"), 32 * 8);
+}
+
+/// A tile of tensor cores but for its parts.
+const TILE: &str =
+    "rows = 64, columns = 64, depth = 32, warp_rows = 32, warp_columns = 32, stages = 3, resident = 4";
+
+#[test]
 fn filters_are_padded_to_whole_blocks() {
     let filter = |sizes: &[usize], block| TensorType {
         layout: Layout::Filter(block),

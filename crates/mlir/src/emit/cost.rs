@@ -1,5 +1,5 @@
 //! What the kernel of a stage costs, as far as its lowering alone knows: which share of its operator it is, what it
-//! leaves in scratch memory, and how it divides a matrix product.
+//! leaves in its workspace, and how it divides a matrix product.
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ pub enum Share {
     /// All of it.
     #[default]
     Whole,
-    /// A copy of a weight in another order, to scratch memory.
+    /// A copy of a weight in another order, to the workspace.
     Weights,
-    /// From the operands to partial results in scratch memory.
+    /// From the operands to partial results in the workspace.
     Partial,
     /// From partial results to results.
     Merge,
@@ -76,14 +76,14 @@ pub struct Cost {
     pub share: Share,
     /// Whether it works on the operator's first result, which another stage made, instead of on operands.
     pub of_result: bool,
-    /// Bytes that it reads of scratch memory.
-    pub scratch_read: i64,
+    /// Bytes that it reads of the workspace.
+    pub workspace_read: i64,
     /// Bytes that it writes there.
-    pub scratch_written: i64,
+    pub workspace_written: i64,
     /// Neighbouring elements of a thread: its loads of an operand.
     pub lanes: i64,
-    /// Bytes of scratch memory that a thread asks for at once.
-    pub scratch_at_once: i64,
+    /// Bytes of the workspace that a thread asks for at once.
+    pub workspace_at_once: i64,
     /// How it multiplies, on tensor cores.
     pub tiles: Option<Tiles>,
 }

@@ -14,8 +14,8 @@ pub struct Footprint {
     pub blocks: Blocks,
     /// What it costs.
     pub cost: Cost,
-    /// Bytes of scratch memory that are used.
-    pub scratch_bytes: i64,
+    /// Bytes of its node's workspace that are used.
+    pub workspace_bytes: i64,
 }
 
 /// What is found out about a body with lanes.
@@ -34,8 +34,10 @@ pub struct Device<'c> {
     pub batch_bound: i64,
     /// Samples of this rank.
     n: Val<'c>,
-    /// Memory for partial sums.
-    pub scratch: Val<'c>,
+    /// The node's workspace.
+    pub workspace: Val<'c>,
+    /// Parts that a sum is taken in.
+    pub(super) parts: i64,
     /// Whether it adds what another kernel of its stage left of a sum, and does nothing else.
     pub(super) merges: bool,
     /// Whether another kernel must add what it leaves of a sum.
@@ -49,19 +51,21 @@ pub struct Device<'c> {
 }
 
 impl<'c> Device<'c> {
-    /// For a kernel with these arguments, which adds what another one left of a sum if it `merges`.
-    pub fn new(batch_bound: i64, n: Val<'c>, scratch: Val<'c>, merges: bool) -> Device<'c> {
+    /// For a kernel with these arguments that takes a sum in so many parts, or adds what another one left of it if it
+    /// `merges`.
+    pub fn new(batch_bound: i64, [n, workspace]: [Val<'c>; 2], (parts, merges): (i64, bool)) -> Device<'c> {
         Device {
             batch_bound,
             n,
-            scratch,
+            workspace,
+            parts,
             merges,
             leaves_parts: false,
             footprint: Footprint {
                 work: Work::default(),
                 blocks: Blocks::of_threads(THREADS),
                 cost: Cost::default(),
-                scratch_bytes: 0,
+                workspace_bytes: 0,
             },
             numbers: Vec::new(),
             trial: None,
@@ -77,9 +81,9 @@ impl<'c> Device<'c> {
         }
     }
 
-    /// Takes account of scratch memory.
-    pub(super) fn uses_scratch(&mut self, bytes: i64) {
-        self.footprint.scratch_bytes = self.footprint.scratch_bytes.max(bytes);
+    /// Takes account of memory in the workspace.
+    pub(super) fn uses_workspace(&mut self, bytes: i64) {
+        self.footprint.workspace_bytes = self.footprint.workspace_bytes.max(bytes);
     }
 }
 
@@ -104,13 +108,13 @@ impl<'c> Emitter<'c> {
         }
     }
 
-    /// A buffer in a GPU's scratch memory, from its beginning. Sums use it too.
-    pub fn scratch(&self, elem: Elem, strides: &[i64], elements: i64) -> Buffer<'c> {
+    /// A buffer in a node's workspace on a GPU, from its beginning. Sums use it too.
+    pub fn workspace(&self, elem: Elem, strides: &[i64], elements: i64) -> Buffer<'c> {
         let Some(mut device) = self.device_mut() else {
-            unreachable!("only kernels of a GPU have scratch memory");
+            unreachable!("only kernels of a GPU have a workspace here");
         };
-        device.uses_scratch(elements * elem.bytes());
-        Buffer::new(device.scratch, elem, strides)
+        device.uses_workspace(elements * elem.bytes());
+        Buffer::new(device.workspace, elem, strides)
     }
 
     /// Runs `body` once: on a GPU in one thread, and before the parts of a sum are added.

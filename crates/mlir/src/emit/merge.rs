@@ -19,7 +19,7 @@ impl<'c> Emitter<'c> {
     pub(super) fn merge(&self, sum: &Sum<'c, '_>, parts: i64, buffers: &[Buffer<'c>]) {
         self.note_cost(|cost| {
             cost.share = Share::Merge;
-            cost.scratch_read = sum.partial_bytes(parts);
+            cost.workspace_read = sum.partial_bytes(parts);
         });
         match parts <= FEW_PARTS {
             true => self.merge_in_threads(sum, parts, buffers),
@@ -57,7 +57,7 @@ impl<'c> Emitter<'c> {
             });
             (sum.store)(e, at, &sums);
         });
-        self.note_cost(|cost| cost.scratch_at_once = cost.lanes * parts * sum.result_bytes());
+        self.note_cost(|cost| cost.workspace_at_once = cost.lanes * parts * sum.result_bytes());
     }
 
     /// The second kernel where there are many parts: the threads of a block share them, and add what they have in a
@@ -80,7 +80,7 @@ impl<'c> Emitter<'c> {
             };
         }
         self.note_cost(|cost| {
-            cost.scratch_at_once = (parts / shares).clamp(1, UNROLLED) * sum.result_bytes();
+            cost.workspace_at_once = (parts / shares).clamp(1, UNROLLED) * sum.result_bytes();
         });
         let thread = self.special_register("tid.x");
         let block = self.special_register("ctaid.x");

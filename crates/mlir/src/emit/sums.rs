@@ -1,20 +1,14 @@
 //! Sums on a GPU, in two kernels: partial sums of many threads, and their sum in a fixed order.
 
+use std::cell::Ref;
+
+use syncbn_ir::schedule::partials_begin;
+
 use super::control::{Accumulate, Extent};
 use super::cost::Share;
 use super::device::elements;
-use super::{Buffer, Elem, Emitter, Index, Val};
+use super::{Buffer, Device, Elem, Emitter, Index, Val};
 
-/// Threads that a sum is split over, in all. Fixed, so that the order of additions depends on shapes
-/// and the largest batch alone.
-const SUM_THREADS: i64 = 1 << 16;
-/// Terms that a thread adds at least, if so many threads have work then.
-const LEAST_TERMS: i64 = 16;
-const LEAST_THREADS: i64 = 1 << 10;
-/// Fewer parts are not worth a second kernel.
-const LEAST_PARTS: i64 = 4;
-/// Partial sums of one result.
-const MOST_PARTS: i64 = 1 << 14;
 /// Lanes of a sum at most: it has several f64 values for each.
 pub(super) const LANES: usize = 4;
 
@@ -41,9 +35,8 @@ pub(super) struct Sum<'c, 'b> {
     pub(super) elems: &'b [Elem],
     pub(super) body: Add<'c, 'b>,
     pub(super) store: Finish<'c, 'b>,
-    /// Results and terms of each, at the largest batch.
+    /// Results at the largest batch.
     pub(super) results: i64,
-    pub(super) terms: i64,
 }
 
 impl Sum<'_, '_> {
@@ -56,22 +49,13 @@ impl Sum<'_, '_> {
     pub(super) fn result_bytes(&self) -> i64 {
         self.elems.iter().map(|elem| elem.bytes()).sum()
     }
-
-    /// Threads that share a result, where each adds up `lanes` results.
-    fn parts(&self, lanes: usize) -> i64 {
-        let share = |threads: i64| threads * lanes as i64 / self.results.max(1);
-        let least = share(LEAST_THREADS).min(self.terms);
-        match share(SUM_THREADS).min(least.max(self.terms / LEAST_TERMS)) {
-            ..LEAST_PARTS => 1,
-            parts => parts.min(MOST_PARTS),
-        }
-    }
 }
 
 impl<'c> Emitter<'c> {
-    /// Sums over `summed` for every index of `kept`: partial sums of many threads, and in a second kernel of the stage
-    /// their sum in f64, in a fixed order. The stage has no other loops, but for [`Emitter::once`]. `body` gets the indices of `kept` and then those of `summed`; `store` gets an index of
-    /// `kept` and its sums. Where one thread is enough for a result there is one kernel.
+    /// Sums over `summed` for every index of `kept`: partial sums of as many threads as the device is told, and in a second
+    /// kernel of the stage their sum in f64, in a fixed order. The stage has no other loops, but for [`Emitter::once`].
+    /// `body` gets the indices of `kept` and then those of `summed`; `store` gets an index of `kept` and its sums. Where one
+    /// thread is enough for a result there is one kernel.
     pub fn sum_in_threads(
         &self,
         kept: &[Extent<'c>],
@@ -81,15 +65,14 @@ impl<'c> Emitter<'c> {
         body: Accumulate<'c, '_>,
         store: Finish<'c, '_>,
     ) {
-        let Some((batch_bound, merges)) = self.device().map(|device| (device.batch_bound, device.merges))
-        else {
+        let of_device = |device: Ref<'_, Device<'c>>| (device.batch_bound, device.merges, device.parts);
+        let Some((batch_bound, merges, parts)) = self.device().map(of_device) else {
             return;
         };
         let bound = |extents: &[Extent<'c>]| match elements(extents) {
             (true, per) => per * batch_bound,
             (false, all) => all,
         };
-        let (results, terms) = (bound(kept), bound(summed));
         let body = std::cell::RefCell::new(body);
         let sum = Sum {
             kept,
@@ -98,20 +81,16 @@ impl<'c> Emitter<'c> {
             elems,
             body: &|e, at, sums| (body.borrow_mut())(e, at, sums),
             store,
-            results,
-            terms,
+            results: bound(kept),
         };
-        let lanes = self.lanes_of_sum(&sum, MOST_PARTS);
-        let parts = sum.parts(lanes);
-        match (parts, merges) {
-            (1, _) => {
-                let lanes = self.lanes_of_sum(&sum, 1);
-                self.add_in_threads(&sum, lanes, 1);
-            }
-            (_, false) => self.add_in_threads(&sum, lanes, parts),
-            (_, true) => {
+        match merges {
+            true => {
                 let buffers = self.partial_sums(&sum, parts);
                 self.merge(&sum, parts, &buffers);
+            }
+            false => {
+                let lanes = self.lanes_of_sum(&sum, parts);
+                self.add_in_threads(&sum, lanes, parts);
             }
         }
     }
@@ -137,7 +116,7 @@ impl<'c> Emitter<'c> {
             cost.lanes = lanes as i64;
             if parts > 1 {
                 cost.share = Share::Partial;
-                cost.scratch_written = sum.partial_bytes(parts);
+                cost.workspace_written = sum.partial_bytes(parts);
             }
         });
         self.with_lanes(lanes, |e| e.add_parts(sum, parts));
@@ -200,7 +179,7 @@ impl<'c> Emitter<'c> {
         flat
     }
 
-    /// Buffers `[part, result]` in scratch memory, one for each sum.
+    /// Buffers `[part, result]` in the workspace, one for each sum.
     fn partial_sums(&self, sum: &Sum<'c, '_>, parts: i64) -> Vec<Buffer<'c>> {
         let strides = match sum.inner {
             Inner::Kept => [sum.results, 1],
@@ -209,19 +188,19 @@ impl<'c> Emitter<'c> {
         let Some(mut device) = self.device_mut() else {
             return Vec::new();
         };
-        let scratch = device.scratch;
+        let workspace = device.workspace;
         let mut used: i64 = 0;
         let mut offsets = Vec::new();
         for elem in sum.elems {
-            let offset = (used + 255) / 256 * 256;
+            let offset = partials_begin(used as u64) as i64;
             offsets.push(offset);
             used = offset + sum.results * parts * elem.bytes();
         }
         if parts > 1 && device.trial.is_none() {
-            device.uses_scratch(used);
+            device.uses_workspace(used);
         }
         let buffer = |(offset, &elem): (i64, &Elem)| {
-            let mut buffer = Buffer::new(scratch, elem, &strides);
+            let mut buffer = Buffer::new(workspace, elem, &strides);
             buffer.offset = offset / elem.bytes();
             buffer
         };

@@ -39,7 +39,7 @@ fn channels_are_innermost(image: &TensorType) -> bool {
     strides(image)[1] == 1
 }
 
-/// A copy of a weight in scratch memory with its output channels innermost, so that a thread reads those of several
+/// A copy of a weight in the workspace with its output channels innermost, so that a thread reads those of several
 /// channels at once.
 fn with_channels_innermost<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>) -> Buffer<'c> {
     let mut strides = vec![1];
@@ -48,7 +48,7 @@ fn with_channels_innermost<'c>(e: &Emitter<'c>, g: &Geometry, w: &Tensor<'c>) ->
         strides.insert(1, elements);
         elements *= size;
     }
-    e.scratch(w.memory_elem(), &strides, elements)
+    e.workspace(w.memory_elem(), &strides, elements)
 }
 
 /// Sizes of a weight after its output channels.
@@ -71,7 +71,7 @@ fn copy_weight<'a>(g: &Rc<Geometry>) -> Stage<'a> {
         let elements = channels * inner.iter().product::<i64>();
         e.note_cost(|cost| {
             cost.share = Share::Weights;
-            cost.scratch_written = elements * w.memory_elem().bytes();
+            cost.workspace_written = elements * w.memory_elem().bytes();
         });
     })
 }

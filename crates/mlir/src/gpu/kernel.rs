@@ -2,6 +2,7 @@
 
 use syncbn_abi::{GpuKernel, GpuParameter};
 use syncbn_ir::TensorType;
+use syncbn_ir::schedule::{ThreadSums, gpu_workspace};
 
 use super::Lowering;
 use super::join_kernels::{Definition, join};
@@ -103,10 +104,12 @@ impl<'c> Lowering<'c> {
         let mut launches = Vec::new();
         for stage in ops::stages(call.op, &target, &(operands, results, call.schedule).into())? {
             let first = self.build(names.by_ref(), &stage, false, call)?;
+            self.check_workspace(call, &first.footprint)?;
             let leaves_parts = first.leaves_parts;
             launches.extend(self.launch_of(first, call));
             if leaves_parts {
                 let second = self.build(names.by_ref(), &stage, true, call)?;
+                self.check_workspace(call, &second.footprint)?;
                 launches.extend(self.launch_of(second, call));
             }
         }
@@ -135,13 +138,11 @@ impl<'c> Lowering<'c> {
 
     /// Describes a kernel of this symbol: the index of the description.
     fn describe(&mut self, name: String, footprint: &Footprint, call: &Call) -> usize {
-        let scratch = footprint.scratch_bytes as u64;
-        self.lowered.scratch = self.lowered.scratch.max(scratch);
         let tensors = call.types.iter().enumerate();
         let mut parameters: Vec<GpuParameter> =
             tensors.map(|(i, ty)| touched(ty, i >= call.operands)).collect();
         parameters.push(GpuParameter {
-            bytes: scratch,
+            bytes: footprint.workspace_bytes as u64,
             bytes_per_sample: 0,
             written: true,
         });
@@ -177,6 +178,26 @@ impl<'c> Lowering<'c> {
                 self.give_numbers(*index, numbers);
             }
             kernel.definition.define(&self.device);
+        }
+    }
+
+    /// A kernel has no more memory than `plan-memory` gave its node.
+    fn check_workspace(&self, call: &Call, footprint: &Footprint) -> Result<(), LowerError> {
+        let (operands, results) = call.split();
+        let bound = self.batch_bound as usize;
+        let planned = match call.has_workspace {
+            true => gpu_workspace(call.op, call.schedule, operands, results, bound),
+            false => 0,
+        };
+        match footprint.workspace_bytes as u64 {
+            needed if needed > planned => Err(LowerError::Internal {
+                message: format!(
+                    "{} \"{}\" needs {needed} bytes besides its tensors, and its plan has {planned}",
+                    call.op.name(),
+                    call.label
+                ),
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -223,7 +244,7 @@ impl<'c> Lowering<'c> {
         let location = self.functions.location(call.label);
         let (region, block, arguments) = self.device.body(&parameters, location);
         let (tensors, rest) = arguments.split_at(call.types.len());
-        let (scratch, n, total) = (rest[0], rest[1], rest[2]);
+        let (workspace, n, total) = (rest[0], rest[1], rest[2]);
         let kernel = Kernel::new(
             call.types,
             call.operands,
@@ -231,7 +252,10 @@ impl<'c> Lowering<'c> {
             [n, total],
             (COPY_BYTES as usize, self.target().manner()),
         );
-        let device = Device::new(self.batch_bound, n, scratch, merges);
+        let (operands, results) = call.split();
+        let sums = ThreadSums::of(call.op, operands, results, self.batch_bound as usize);
+        let parts = sums.map_or(1, |sums| sums.parts());
+        let device = Device::new(self.batch_bound, [n, workspace], (parts, merges));
         let e = Emitter::of_device(self.functions.context, location, block, device);
         if let Some(plan) = &stage.plan {
             let count = plan.numbers.values().len();

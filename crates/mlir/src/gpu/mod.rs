@@ -45,8 +45,6 @@ pub struct Kernels {
     pub kernels: Vec<GpuKernel>,
     /// The nodes behind them, for messages.
     pub sources: Vec<KernelSource>,
-    /// Bytes of scratch memory that follow the step arena.
-    pub scratch: u64,
     /// What each entry point enqueues.
     pub entry_points: Vec<EntryPoint>,
 }

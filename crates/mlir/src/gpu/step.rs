@@ -22,7 +22,8 @@ struct Queue<'c> {
     stream: Val<'c>,
     gradient_stream: Val<'c>,
     communicators: Val<'c>,
-    scratch: Val<'c>,
+    /// An address for kernels of nodes without a workspace, which touch nothing there.
+    nowhere: Val<'c>,
     n: Val<'c>,
 }
 
@@ -82,9 +83,9 @@ impl<'c> Lowering<'c> {
             stream,
             gradient_stream,
             communicators,
-            scratch: step.pointer(Location {
+            nowhere: step.pointer(Location {
                 arena: Arena::Step,
-                offset: part.step_bytes,
+                offset: 0,
             }),
             n: step.e.convert(step.frame.n, Elem::I32),
         };
@@ -154,18 +155,25 @@ impl<'c> Lowering<'c> {
         }
         let locations = places.locations.iter();
         let tensors: Vec<Val<'c>> = locations.map(|&location| step.pointer(location)).collect();
-        self.launch(step, queue, &Call::new(step.graph, id, &places), &tensors)
+        let workspace = step.graph.node(id).workspace;
+        let workspace = workspace.map_or(queue.nowhere, |location| step.pointer(location));
+        self.launch(
+            step,
+            queue,
+            &Call::new(step.graph, id, &places),
+            (&tensors, workspace),
+        )
     }
 
-    /// Launches the kernels of an operator on tensors.
+    /// Launches the kernels of an operator on tensors, with a workspace.
     fn launch(
         &mut self,
         step: &mut Step<'c, '_>,
         queue: &Queue<'c>,
         call: &Call,
-        tensors: &[Val<'c>],
+        (tensors, workspace): (&[Val<'c>], Val<'c>),
     ) -> Result<(), LowerError> {
-        let arguments = [tensors, &[queue.scratch, queue.n, step.frame.total]].concat();
+        let arguments = [tensors, &[workspace, queue.n, step.frame.total]].concat();
         for launch in self.launches(call)? {
             let kernel = &self.lowered.kernels[launch.index as usize];
             let n = step.frame.n;
@@ -180,7 +188,7 @@ impl<'c> Lowering<'c> {
         let from = step.loss()?;
         let ty = loss_type();
         let tensors = [from, step.frame.loss];
-        self.launch(step, queue, &copy_of_loss(&[&ty, &ty]), &tensors)
+        self.launch(step, queue, &copy_of_loss(&[&ty, &ty]), (&tensors, queue.nowhere))
     }
 }
 

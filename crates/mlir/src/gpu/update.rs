@@ -49,7 +49,7 @@ impl<'c> Lowering<'c> {
             let parameters = [Parameter::Shared];
             let location = self.functions.unknown();
             let (region, block, arguments) = self.device.body(&parameters, location);
-            let device = Device::new(1, arguments[0], arguments[0], false);
+            let device = Device::new(1, [arguments[0]; 2], (1, false));
             let e = Emitter::of_device(self.functions.context, location, block, device);
             let elem = ops::kernel::elem(self.dtype);
             build(&e, arguments[0], elem, (COPY_BYTES / elem.bytes()) as usize);

@@ -42,7 +42,12 @@ fn every_pass_keeps_the_inference() {
         let (whole, report) = inference_graph(&network, &options, None).unwrap();
         let found = run(&whole, &ranks, &state);
         worst = worse(worst, expected.check(&format!("seed {seed}"), &whole, &found));
-        check_memory(&format!("seed {seed}, inference"), &whole, &report, &state);
+        check_memory(
+            &format!("seed {seed}, inference"),
+            (&whole, &report),
+            &state,
+            &options,
+        );
         worst
     });
     // A network without weight standardisation has nothing for the first two; `precision.rs` has f32 networks for the

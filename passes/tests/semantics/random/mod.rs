@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use exceptions::{EXCEPTIONS, LISTED};
 use expected::{BOUND, Excess};
+use syncbn_ir::schedule::Products;
 use syncbn_ir::training::Generator;
 use syncbn_ir::{Graph, State, initial_state};
 use syncbn_passes::pipelines::expand;
-use syncbn_passes::{Machine, Options, Order, Target};
+use syncbn_passes::{Gpu, Machine, Options, Order, Target};
 
 use crate::support::after;
 
@@ -52,6 +53,11 @@ fn target(seed: u64) -> Target {
             _ => 1,
         },
         machine,
+        gpu: match seed % 8 {
+            2 => Some(Gpu::a100(Products::Tf32)),
+            4 => Some(Gpu::a100(Products::Bf16)),
+            _ => None,
+        },
         ..Target::default()
     }
 }

@@ -94,7 +94,7 @@ fn precision_changes_no_value() {
                 };
                 assert_eq!(bits(&expected), bits(&found), "{what}, {kind:?}");
             }
-            check_memory(&what, &narrow, &report, &state);
+            check_memory(&what, (&narrow, &report), &state, &options);
         }
         None
     });

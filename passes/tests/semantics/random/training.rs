@@ -125,7 +125,7 @@ fn every_pass_keeps_the_training_step() {
         worst = worse(worst, compare(&whole, &step.what("whole")));
         let options = one_rank(&step.options);
         let (whole, report) = training_graph(&step.network, &options).unwrap();
-        check_memory(&step.what("memory"), &whole, &report, &step.state);
+        check_memory(&step.what("memory"), (&whole, &report), &step.state, &options);
         worst
     });
     // `precision.rs` has f32 networks for this one.

@@ -2,7 +2,6 @@
 
 use super::Problem;
 use super::axis::Axis;
-use super::statistics::workspace_elements;
 use super::tile::Tile;
 use crate::emit::{Cost, Direction, Elem, Emitter, Share, Tiles, ceil};
 use crate::program::Products;
@@ -42,7 +41,7 @@ impl Problem {
         }
         Cost {
             share: Share::Partial,
-            scratch_written: workspace_elements(tile, rows, self.shape.k) * Elem::F32.bytes(),
+            workspace_written: self.schedule.moments(rows, self.shape.k) * Elem::F32.bytes(),
             ..cost
         }
     }
@@ -51,8 +50,8 @@ impl Problem {
     pub(super) fn cost_of_merge(&self, elements: i64) -> Cost {
         Cost {
             share: Share::Merge,
-            scratch_read: elements * Elem::F32.bytes(),
-            scratch_at_once: MOMENTS_AT_ONCE * Elem::F32.bytes(),
+            workspace_read: elements * Elem::F32.bytes(),
+            workspace_at_once: MOMENTS_AT_ONCE * Elem::F32.bytes(),
             ..Cost::default()
         }
     }
@@ -86,7 +85,7 @@ impl Problem {
             1 => cost,
             _ => Cost {
                 share: Share::Partial,
-                scratch_written: splits * elements * Elem::F32.bytes(),
+                workspace_written: splits * elements * Elem::F32.bytes(),
                 ..cost
             },
         }
@@ -97,7 +96,7 @@ impl Problem {
 pub(super) fn note_merge_of_parts(e: &Emitter, [splits, elements]: [i64; 2]) {
     e.note_cost(|cost| {
         cost.share = Share::Merge;
-        cost.scratch_read = splits * elements * Elem::F32.bytes();
-        cost.scratch_at_once = splits.min(UNROLLED) * Elem::F32.bytes();
+        cost.workspace_read = splits * elements * Elem::F32.bytes();
+        cost.workspace_at_once = splits.min(UNROLLED) * Elem::F32.bytes();
     });
 }

@@ -17,7 +17,7 @@ const MOST_PARTS: i64 = 64;
 
 impl Problem {
     /// The stage that makes packed moments `[m, m*mean, M2 + m*mean^2]` of those of all tiles, which are so many elements
-    /// of scratch memory. A rank without samples contributes zeros, whatever lies there.
+    /// of the workspace. A rank without samples contributes zeros, whatever lies there.
     pub(super) fn merge_tiles<'a>(&self, tile: &Tile, elements: i64) -> Stage<'a> {
         let positions = self.shape.positions();
         let most = ceil(self.gpu.batch_bound * positions, tile.rows);
@@ -35,12 +35,12 @@ impl Problem {
             numbers,
             footprint: Footprint {
                 cost: self.cost_of_merge(elements),
-                scratch_bytes: elements * Elem::F32.bytes(),
+                workspace_bytes: elements * Elem::F32.bytes(),
                 ..merge_footprint(self.shape.k, parts)
             },
         };
         Stage::planned(planned, move |k, e| {
-            let workspace = e.scratch(Elem::F32, &[1], elements).pointer;
+            let workspace = e.workspace(Elem::F32, &[1], elements).pointer;
             plan.emit(e, k.n, workspace, k.results[1].pointer);
         })
     }
@@ -154,6 +154,6 @@ fn merge_footprint(channels: i64, parts: i64) -> Footprint {
             resident: Some(2),
         },
         cost: Cost::default(),
-        scratch_bytes: 0,
+        workspace_bytes: 0,
     }
 }

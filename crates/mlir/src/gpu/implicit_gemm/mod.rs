@@ -77,7 +77,7 @@ impl Problem {
         let (k, epilogue) = (self.shape.k, *epilogue);
         let (tile, rows) = (self.tile(), self.gpu.batch_bound * self.shape.positions());
         let workspace = match epilogue.moments {
-            true => statistics::workspace_elements(&tile, rows, k),
+            true => self.schedule.moments(rows, k),
             false => 0,
         };
         let mut numbers = Numbers::default();
@@ -87,14 +87,14 @@ impl Problem {
             numbers,
             footprint: Footprint {
                 cost: self.cost_of_forward(&tile, rows, epilogue.moments),
-                scratch_bytes: workspace * Elem::F32.bytes(),
+                workspace_bytes: workspace * Elem::F32.bytes(),
                 ..gather_footprint(&tile, self.shape.positions(), k, 1)
             },
         };
         let mut stages = vec![Stage::planned(planned, move |k, e| {
             let workspace = epilogue
                 .moments
-                .then(|| e.scratch(Elem::F32, &[1], workspace).pointer);
+                .then(|| e.workspace(Elem::F32, &[1], workspace).pointer);
             plan.emit(e, &Arguments::new(k, epilogue.finish(k), workspace));
         })];
         if epilogue.moments {
@@ -152,6 +152,6 @@ fn footprint(tile: &Tile, work: Work, columns: i64, planes: i64) -> Footprint {
             resident: Some(tile.resident),
         },
         cost: Cost::default(),
-        scratch_bytes: 0,
+        workspace_bytes: 0,
     }
 }

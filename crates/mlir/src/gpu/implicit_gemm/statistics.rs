@@ -7,18 +7,17 @@
 //! of f32 by less than twice the rows of a thread, which are 16 at most. Every order is fixed by the shape and the
 //! largest batch.
 
+use syncbn_ir::schedule::MOMENTS_OF_TILE as KEPT;
+
 use super::main_loop::Lane;
 use super::staging::{accesses, column_byte};
 use super::tile::{BYTES, Tile};
-use crate::emit::{Compare, Elem, Emitter, Index, Val, ceil};
-
-/// What each tile leaves for each channel: the value in its first row, and the sum and `M2` about that.
-const KEPT: i64 = 3;
+use crate::emit::{Compare, Elem, Emitter, Index, Val};
 
 /// Where tiles leave their moments.
 #[derive(Clone, Copy)]
 pub struct Statistics<'c> {
-    /// Address of `[tile][KEPT][channel]`.
+    /// Address of `[tile][MOMENTS_OF_TILE][channel]`.
     pub workspace: Val<'c>,
     /// Number of the tile among those of a channel.
     pub tile: Index<'c>,
@@ -144,9 +143,4 @@ pub fn kept<'c>(e: &Emitter<'c>, [tile, channel]: [Index<'c>; 2], i: i64, channe
     let row = e.index_offset(row, i);
     let begin = e.index_product(row, channels);
     e.index_add(begin, channel)
-}
-
-/// Elements of the workspace.
-pub fn workspace_elements(tile: &Tile, rows: i64, channels: i64) -> i64 {
-    ceil(rows, tile.rows) * KEPT * channels
 }

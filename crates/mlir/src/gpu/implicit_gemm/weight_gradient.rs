@@ -66,7 +66,7 @@ impl Problem {
             numbers,
             footprint: Footprint {
                 cost: self.cost_of_backward_weight(&tile, steps, [splits, elements]),
-                scratch_bytes: match splits {
+                workspace_bytes: match splits {
                     1 => 0,
                     _ => splits * elements * Elem::F32.bytes(),
                 },
@@ -81,7 +81,7 @@ impl Problem {
 fn partial<'c>(k: &Kernel<'c>, e: &Emitter<'c>, [splits, elements]: [i64; 2]) -> Val<'c> {
     match splits {
         1 => k.results[0].pointer,
-        _ => e.scratch(Elem::F32, &[1], splits * elements).pointer,
+        _ => e.workspace(Elem::F32, &[1], splits * elements).pointer,
     }
 }
 

@@ -222,11 +222,11 @@ impl Sizes<'_> {
 /// What the stage of an operator moves and computes of which `cost` is said.
 pub fn traffic(call: &Call, cost: &Cost, batch: usize) -> Traffic {
     let sizes = Sizes { call, batch };
-    let (read, written) = (cost.scratch_read as u64, cost.scratch_written as u64);
+    let (read, written) = (cost.workspace_read as u64, cost.workspace_written as u64);
     let whole = sizes.whole(call.op, cost);
     let at_once = match (cost.tiles, cost.share) {
         (Some(_), _) => 0,
-        (None, Share::Merge) => cost.scratch_at_once as u64,
+        (None, Share::Merge) => cost.workspace_at_once as u64,
         (None, _) => sizes.at_once(cost, whole.loads),
     };
     let (operands, results, flop) = match cost.share {
