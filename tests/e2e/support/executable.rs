@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -23,14 +24,16 @@ static CACHE: Cache = Cache::new(BTreeMap::new());
 
 /// The executable of a network under the given flags. `name` names the network among all tests.
 pub fn compiled(name: &str, onnx: &Path, flags: &[&str]) -> Executable {
-    let key = format!("{name} {}", flags.join(" "))
-        .trim()
-        .replace([' ', '/', ','], "_");
+    // What is compiled where no target is named.
+    let key = format!("{name} {} ", flags.join(" ")).replace(" --target cpu ", " ");
     let cell = Arc::clone(CACHE.lock().unwrap().entry(key.clone()).or_default());
     let executable = cell.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
         fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{key}.bin"));
+        // All flags would be too long for a file name.
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let path = folder.join(format!("{name}-{:016x}.bin", hasher.finish()));
         let mut arguments = vec![onnx.to_str().unwrap(), "-o", path.to_str().unwrap()];
         arguments.extend(flags);
         compile(&folder, &arguments).ok();

@@ -1,6 +1,9 @@
 //! Random convolutions in all three directions, under whichever schedules fit them. `SYNCBN_RANDOM_CONVOLUTIONS` says how
 //! many; the default is few, since each is compiled.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use syncbn_ir::schedule::{Depthwise, Direct, Pointwise, Winograd};
 use syncbn_ir::{DType, Schedule};
 
@@ -135,11 +138,29 @@ fn random_convolutions_agree_in_all_directions() {
     let count = given.and_then(|text| text.parse().ok()).unwrap_or(USUAL);
     let seeds: Vec<u64> = (0..count).collect();
     println!("convolutions of seeds 0 to {}", count.saturating_sub(1));
-    for (i, seeds) in seeds.chunks(AT_A_TIME).enumerate() {
+    let chunks: Vec<&[u64]> = seeds.chunks(AT_A_TIME).collect();
+    on_all_processors(chunks.len(), |i| {
         let vector_bytes = widths()[i % widths().len()];
         let dtype = if i % 5 == 4 { DType::F64 } else { DType::F32 };
         let lanes = vector_bytes / dtype.bytes() as usize;
-        let all: Vec<Case> = seeds.iter().flat_map(|&seed| cases(seed, dtype, lanes)).collect();
+        let of = |&seed: &u64| cases(seed, dtype, lanes);
+        let all: Vec<Case> = chunks[i].iter().flat_map(of).collect();
         run(&all, vector_bytes, &[BOUND - 1]);
-    }
+    });
+}
+
+/// Does each of so many things, several at the same time.
+fn on_all_processors(count: usize, work: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < count) {
+            work(i);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(take);
+        }
+    });
 }

@@ -41,12 +41,43 @@ impl Kernel<'_> {
 }
 
 impl Mutant {
-    /// The module with this fault.
+    /// The functions with this fault, as a module that takes all others from elsewhere.
     pub fn of(&self, text: &str) -> String {
         let mut lines: Vec<&str> = text.lines().collect();
         for (i, line) in &self.changes {
             lines[*i] = line;
         }
-        lines.join("\n") + "\n"
+        let mut changed = String::new();
+        let mut at = 0;
+        while at < lines.len() {
+            let length = length(&lines[at..]);
+            let whole = at..at + length;
+            let line = lines[at];
+            let is_changed = self.changes.iter().any(|(i, _)| whole.contains(i));
+            match line.strip_prefix("define internal ") {
+                Some(head) if is_changed => {
+                    changed += &format!("define hidden {head}\n{}\n", lines[whole][1..].join("\n"));
+                }
+                Some(head) => changed += &format!("declare {}\n", head.trim_end_matches(" {")),
+                // What tables hold is defined once.
+                None if line.starts_with('@') && !line.contains(" external ") => {}
+                None => changed += &format!("{}\n", lines[whole].join("\n")),
+            }
+            at += length;
+        }
+        changed
     }
+}
+
+/// Lines of the function that begins here, or one.
+fn length(lines: &[&str]) -> usize {
+    match lines[0].starts_with("define ") {
+        true => 1 + lines.iter().position(|line| *line == "}").unwrap(),
+        false => 1,
+    }
+}
+
+/// The module with functions that those of the same names in another one take the place of.
+pub fn replaceable(text: &str) -> String {
+    text.replace("define internal ", "define weak hidden ")
 }

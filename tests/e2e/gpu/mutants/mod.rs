@@ -1,7 +1,7 @@
 //! Faults planted into kernels: the emulator, or the comparison of what a training step leaves, must notice each.
 //!
-//! The LLVM IR of the emulated kernels is taken as text, changed, assembled by clang and linked in place of the
-//! compiler's own.
+//! The LLVM IR of the emulated kernels is taken as text. What a fault changes is assembled by clang and linked in place of
+//! the compiler's own.
 
 mod cooperative;
 mod kernel;
@@ -12,7 +12,7 @@ mod plain;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kernel::{Kernel, Mutant, kernels};
+use kernel::{Kernel, Mutant, kernels, replaceable};
 use late::late;
 use link::Link;
 use syncbn_ir::Array;
@@ -67,8 +67,8 @@ impl Subject {
         let x = random.array(&sizes);
         let target = Array::new(&[8], vec![0.0, 1.0, 3.0, 2.0, 1.0, 1.0, 0.0, 2.0]);
         write_npz(&data, &[("x", Column::F32(&x)), ("target", Column::I64(&target))]);
-        let link = Link::new(model, &FLAGS);
-        let reference = Executable::at(link.with(&text)).train(&data, &TRAIN);
+        let link = Link::new(model, &FLAGS, &replaceable(&text));
+        let reference = Executable::at(link.unchanged()).train(&data, &TRAIN);
         Subject {
             link,
             text,

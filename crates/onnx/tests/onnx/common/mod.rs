@@ -1,5 +1,4 @@
 //! What the import tests share.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 pub mod model;
 
@@ -11,7 +10,7 @@ use syncbn_ir::{Array, OutputKind, RankInputs, TensorType, evaluate, initial_sta
 use syncbn_onnx::proto::{ModelProto, NodeProto};
 use syncbn_onnx::{ImportErrors, ImportOptions, Imported, TensorClass, import, import_bytes};
 
-use model::{floats, node, ramp};
+use self::model::{floats, node, ramp};
 
 /// A folder of the repository's fixtures.
 pub fn fixtures(folder: &str) -> PathBuf {

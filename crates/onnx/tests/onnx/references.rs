@@ -1,13 +1,9 @@
 //! Imported networks compute what PyTorch computed in float64, with the running statistics of the file.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{fixtures, import_fixture, index};
+use crate::common::{fixtures, import_fixture, index};
 use npyz::npz::NpzArchive;
 use syncbn_ir::{Array, OutputKind, RankInputs, evaluate, initial_state};
 use syncbn_onnx::{ImportOptions, TensorClass, import};

@@ -1,11 +1,7 @@
 //! Forms of supported operators that are refused, by name and attribute.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::import_model;
-use common::model::{With, floats, longs, model, node};
+use crate::common::import_model;
+use crate::common::model::{With, floats, longs, model, node};
 use syncbn_onnx::ErrorKind;
 use syncbn_onnx::proto::{NodeProto, TensorProto};
 

@@ -1,11 +1,7 @@
 //! No bytes make the importer panic or allocate without bounds: fixtures with random changes, and random bytes.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
-use common::model::{With, longs, model, node, ramp};
-use common::{fixtures, index};
+use crate::common::model::{With, longs, model, node, ramp};
+use crate::common::{fixtures, index};
 use proptest::prelude::*;
 use prost::Message;
 use syncbn_ir::verify;

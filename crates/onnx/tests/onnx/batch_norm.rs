@@ -1,11 +1,7 @@
 //! BatchNormalization: forms of every opset, ties, and warnings.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::model::{With, floats, longs, model, node, ramp};
-use common::{conv_bn, import_model, names, run};
+use crate::common::model::{With, floats, longs, model, node, ramp};
+use crate::common::{conv_bn, import_model, names, run};
 use syncbn_ir::Op;
 use syncbn_onnx::{ErrorKind, TensorClass};
 

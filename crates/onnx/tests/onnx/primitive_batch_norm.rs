@@ -1,11 +1,7 @@
 //! BatchNorm in primitive operators: recognised forms, values, classification, and what is left alone.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::model::{floats, model, node, ramp};
-use common::{import_model, names, run};
+use crate::common::model::{floats, model, node, ramp};
+use crate::common::{import_model, names, run};
 use syncbn_ir::Op;
 use syncbn_onnx::proto::{ModelProto, NodeProto};
 use syncbn_onnx::{Imported, TensorClass};

@@ -1,9 +1,5 @@
 //! Exports of known networks without their large weights import under `--init`.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::PathBuf;
 
 use syncbn_ir::ops::ParameterData;

@@ -1,11 +1,7 @@
 //! The batch as a symbol: fixed batches, shape arithmetic, declared shapes.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::model::{With, floats, info, longs, model, node, ramp};
-use common::{conv_bn, import_model, import_with, output_type, run};
+use crate::common::model::{With, floats, info, longs, model, node, ramp};
+use crate::common::{conv_bn, import_model, import_with, output_type, run};
 use syncbn_ir::{DType, Op, TensorType};
 use syncbn_onnx::{ErrorKind, ImportOptions};
 

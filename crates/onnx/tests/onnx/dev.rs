@@ -1,10 +1,8 @@
 //! The reference networks import with the parameters and operators that their index lists.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{import_fixture, index};
+use crate::common::{import_fixture, index};
 use syncbn_ir::Op;
 use syncbn_onnx::TensorClass;
 

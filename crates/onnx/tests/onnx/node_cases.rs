@@ -1,13 +1,9 @@
 //! Single-operator cases of the ONNX backend tests, through the importer and the reference evaluation.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use common::model::{info, node};
+use crate::common::model::{info, node};
 use prost::Message;
 use syncbn_ir::{Array, OutputKind, RankInputs, evaluate, initial_state, verify};
 use syncbn_onnx::proto::type_proto::Value;

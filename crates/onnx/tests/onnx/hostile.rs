@@ -1,9 +1,7 @@
 //! Every malformed or borderline file gets what its index says: an error or a warning with one of the
 //! keywords, or acceptance.
 
-mod common;
-
-use common::{import_fixture, index};
+use crate::common::{import_fixture, index};
 
 #[test]
 fn malformed_files_get_what_the_index_says() {

@@ -1,11 +1,7 @@
 //! Functions, external data, final softmax, and errors of a whole file.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::model::{With, floats, model, node, ramp};
-use common::{import_model, run};
+use crate::common::model::{With, floats, model, node, ramp};
+use crate::common::{import_model, run};
 use prost::Message;
 use syncbn_onnx::proto::tensor_proto::DataLocation;
 use syncbn_onnx::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};

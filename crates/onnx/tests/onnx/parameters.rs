@@ -1,11 +1,7 @@
 //! What becomes of initializers and of inputs that stand for weights.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::model::{With, floats, info, model, node, ramp};
-use common::{conv_bn, import_model, import_with, names};
+use crate::common::model::{With, floats, info, model, node, ramp};
+use crate::common::{conv_bn, import_model, import_with, names};
 use syncbn_ir::Op;
 use syncbn_ir::ops::ParameterData;
 use syncbn_onnx::{ImportOptions, TensorClass};
