@@ -256,12 +256,12 @@ fn in_registers(dtype: DType) -> DType {
 fn innermost_kept(op: &Reduce, [x, y]: [&TensorType; 2]) -> i64 {
     let (own, of_result) = (strides(x), strides(y));
     let (mut kept, mut axes) = (0, Vec::new());
-    for axis in 0..x.shape.rank() {
+    for (axis, &stride) in own.iter().enumerate() {
         let is_reduced = op.axes.contains(&axis);
         let slot = if op.keep_dims { axis } else { kept };
         let result = of_result.get(slot).filter(|_| !is_reduced).copied();
         kept += usize::from(!is_reduced);
-        axes.push((fixed(x, axis), own[axis], result));
+        axes.push((fixed(x, axis), stride, result));
     }
     axes.sort_by_key(|&(size, stride, _)| (size.is_some(), std::cmp::Reverse(stride)));
     let mut inner = 1;
