@@ -105,9 +105,10 @@ impl Tile {
         best.unwrap_or(Tile::new(1, vectors))
     }
 
-    /// The tile of backward weights: half of the registers, for what input channels there are.
+    /// The tile of backward weights: half of the registers, of three vectors three quarters, for what input channels there are.
     pub fn for_channels(machine: &Machine, channels: usize, vectors: usize) -> Tile {
-        let most = if machine.registers >= 32 { 16 } else { 8 };
+        let quarter = if machine.registers >= 32 { 8 } else { 4 };
+        let most = if vectors == 3 { 3 * quarter } else { 2 * quarter };
         Tile {
             pixels: (most / vectors).min(channels).max(1),
             vectors,

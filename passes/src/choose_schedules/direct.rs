@@ -113,7 +113,9 @@ pub fn rows(problem: &Problem, conv: &Convolution, copies: &Copies) -> usize {
             let terms = LEAST_TERMS.div_ceil(width.max(1));
             let bytes = conv.dtype.bytes() as usize;
             let gradient_bytes = conv.k.saturating_mul(width).saturating_mul(bytes);
-            let rows = (l2 / 4 / row_bytes.saturating_add(gradient_bytes).max(1)).max(terms);
+            // Without a window no row is copied twice, so that small blocks cost nothing, and what they leave in the caches helps.
+            let share = if conv.window.volume() == 1 { 16 } else { 4 };
+            let rows = (l2 / share / row_bytes.saturating_add(gradient_bytes).max(1)).max(terms);
             // Blocks of volumes are of one slice.
             let most = if conv.output.len() > 2 {
                 1

@@ -63,7 +63,11 @@ fn tile(problem: &Problem, conv: &Convolution) -> Tile {
     let columns = lane_channels(conv).div_ceil(problem.lanes());
     let terms = match conv.direction {
         Direction::BackwardWeight => {
-            let vectors = vectors(lane_channels(conv), problem.lanes());
+            // Three vectors load less for a product than two, where none is left over.
+            let vectors = match columns % 3 {
+                0 => 3,
+                _ => vectors(lane_channels(conv), problem.lanes()),
+            };
             return Tile::for_channels(&problem.machine, conv.c, vectors);
         }
         Direction::Forward => conv.c,

@@ -4,7 +4,7 @@ use melior::ir::Attribute;
 use melior::ir::attribute::{FlatSymbolRefAttribute, TypeAttribute};
 use melior::ir::block::BlockLike;
 
-use super::pointer::Pointer;
+use super::pointer::{AHEAD, Pointer};
 use super::{Elem, Emitter, Index, Val};
 use crate::handle;
 
@@ -138,17 +138,38 @@ impl<'c> Emitter<'c> {
     /// [`Emitter::load`] of what is read in order and once. On the CPU the lines that follow at some distance are asked for:
     /// the processor foresees too few of several streams to keep memory busy.
     pub fn load_stream(&self, buffer: &Buffer<'c>, at: &[Index<'c>]) -> Val<'c> {
-        let lanes = self.lanes() as i64;
-        let flat = self.flat(buffer, at);
-        let neighbours = matches!(
-            flat,
-            Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. }
-        );
-        if !self.is_device() && lanes > 1 && neighbours {
-            let first = self.address(buffer.pointer, buffer.elem, self.index_base(flat));
-            self.fetch_stream(Pointer::new(first, buffer.elem), lanes);
-        }
+        self.load_ahead(buffer, at, AHEAD / buffer.elem.bytes())
+    }
+
+    /// [`Emitter::load`] of what is read once; on the CPU the lines so many elements further are asked for.
+    pub fn load_ahead(&self, buffer: &Buffer<'c>, at: &[Index<'c>], elements: i64) -> Val<'c> {
+        self.ask_for(buffer, at, (elements, false));
         self.load(buffer, at, None)
+    }
+
+    /// [`Emitter::store`] of what is written in order. On the CPU the lines that follow at some distance are asked for, since
+    /// a line that is written to is read first.
+    pub fn store_stream(&self, buffer: &Buffer<'c>, at: &[Index<'c>], value: Val<'c>) {
+        self.store_ahead(buffer, at, AHEAD / buffer.elem.bytes(), value);
+    }
+
+    /// [`Emitter::store`]; on the CPU the lines so many elements further are asked for.
+    pub fn store_ahead(&self, buffer: &Buffer<'c>, at: &[Index<'c>], elements: i64, value: Val<'c>) {
+        self.ask_for(buffer, at, (elements, true));
+        self.store(buffer, at, value);
+    }
+
+    /// Fetches the lines so many elements behind neighbours in lanes, to read or to write; nothing on a GPU.
+    fn ask_for(&self, buffer: &Buffer<'c>, at: &[Index<'c>], (elements, write): (i64, bool)) {
+        let lanes = self.lanes() as i64;
+        if self.is_device() || lanes == 1 {
+            return;
+        }
+        let flat = self.flat(buffer, at);
+        if let Index::Const { stride: 1, .. } | Index::Scalar { stride: 1, .. } = flat {
+            let first = self.address(buffer.pointer, buffer.elem, self.index_base(flat));
+            self.fetch_behind(Pointer::new(first, buffer.elem), lanes, (elements, write));
+        }
     }
 
     /// Loads one element or a whole vector; zeros where `guard`, a scalar, is false.

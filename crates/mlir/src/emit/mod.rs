@@ -38,7 +38,7 @@ pub use key::Key;
 pub use lanes::{Each, in_place};
 pub use memory::Buffer;
 pub use numbers::{Divisor, Number, Numbers};
-pub use pointer::{LINE, Pointer};
+pub use pointer::{AHEAD, LINE, Pointer};
 pub use sums::{Finish, Inner};
 pub use team::Team;
 pub use warp::{COPY_BYTES, SHARED_MEMORY};

@@ -11,7 +11,7 @@ use super::{Elem, Emitter, Val};
 /// Bytes of a line of the cache.
 pub const LINE: i64 = 64;
 /// Bytes ahead of what is read that lines of a stream are asked for.
-const AHEAD: i64 = 2048;
+pub const AHEAD: i64 = 2048;
 
 /// An address of elements.
 #[derive(Debug, Clone, Copy)]
@@ -167,9 +167,13 @@ impl<'c> Emitter<'c> {
 
     /// Fetches the lines that come some distance behind `count` elements of `p`, which are read in order and once.
     pub fn fetch_stream(&self, p: Pointer<'c>, count: i64) {
-        let bytes = p.elem.bytes();
-        let lines = (0..count).step_by((LINE / bytes) as usize);
-        lines.for_each(|line| self.prefetch(p, AHEAD / bytes + line, false));
+        self.fetch_behind(p, count, (AHEAD / p.elem.bytes(), false));
+    }
+
+    /// Fetches the lines that come so many elements behind `count` elements of `p`, to read or to write.
+    pub(super) fn fetch_behind(&self, p: Pointer<'c>, count: i64, (elements, write): (i64, bool)) {
+        let lines = (0..count).step_by((LINE / p.elem.bytes()) as usize);
+        lines.for_each(|line| self.prefetch(p, elements + line, write));
     }
 
     /// Copies `count` neighbours, in vectors of `lanes`.

@@ -114,7 +114,7 @@ pub fn normalize<'c>(op: &Normalize, k: &Kernel<'c>, e: &Emitter<'c>) {
             if let Some(f) = op.activation {
                 z = e.unary(f, z);
             }
-            e.store(&yb, at, z);
+            e.store_stream(&yb, at, z);
         },
     );
 }
@@ -144,6 +144,6 @@ pub fn inference<'c>(op: &BatchNorm, k: &Kernel<'c>, e: &Emitter<'c>) {
     per_channel(k, e, image, k.width(elem), &prepare, &|e, channel, at| {
         let v = e.load_stream(&xb, at);
         let z = channel.affine(e, channel.deviation(e, v), None);
-        e.store(&yb, at, z);
+        e.store_stream(&yb, at, z);
     });
 }

@@ -90,7 +90,7 @@ pub fn reduce<'c>(op: &BatchNormBackwardReduce, k: &Kernel<'c>, e: &Emitter<'c>)
         &|e, channel, at, sums| {
             let (d, dz) = backward.at(e, channel, at);
             if let Some(stored) = &stored {
-                e.store(stored, at, dz);
+                e.store_stream(stored, at, dz);
             }
             let d = e.convert(d, sums[1].elem);
             let (term, dz) = (e.convert(dz, sums[0].elem), e.convert(dz, sums[1].elem));
@@ -147,6 +147,6 @@ pub fn data<'c>(op: &BatchNormBackwardData, k: &Kernel<'c>, e: &Emitter<'c>) {
             Some(rest) => e.fma(factor, steep, rest),
             None => e.mul(factor, steep),
         };
-        e.store(&result, at, e.convert(dx, elem));
+        e.store_stream(&result, at, e.convert(dx, elem));
     });
 }

@@ -1,12 +1,12 @@
 //! Operators whose result element depends on single elements of the operands: elementwise functions and
 //! moves. One strided form serves all: the result's axes, and a stride for each operand.
 
-use syncbn_ir::ops::{Binary, Concat, Pad, Slice, Transpose, Unary, UnaryBackward};
+use syncbn_ir::ops::{Binary, Pad, Slice, Transpose, Unary, UnaryBackward};
 use syncbn_ir::{Dim, Layout, Shape, TensorType};
 
 use super::kernel::{Kernel, Tensor, fixed, strides};
 use super::tiles::Tiles;
-use crate::emit::{Buffer, Elem, Emitter, Extent, Index, Val};
+use crate::emit::{AHEAD, Buffer, Elem, Emitter, Extent, Index, Val};
 
 /// Strides with which a tensor is read along the axes of `shape`, to which it broadcasts.
 fn broadcast_strides(ty: &TensorType, shape: &Shape) -> Vec<i64> {
@@ -71,7 +71,7 @@ fn merge<'c>(
 }
 
 /// `result[i] = f(operands[i])` over the axes of `shape`; the last tensor is the result.
-fn strided<'c>(
+pub(super) fn strided<'c>(
     k: &Kernel<'c>,
     e: &Emitter<'c>,
     shape: &Shape,
@@ -99,14 +99,32 @@ fn strided<'c>(
         return tiles.copy(e, &extents, [x, result], width, &copied);
     }
     e.map(&extents, width, &|e, at| {
-        let values: Vec<Val<'c>> = operands.iter().map(|b| e.load(b, at, None)).collect();
+        let load = |b: &Buffer<'c>| match ahead(&extents, b) {
+            Some(elements) => e.load_ahead(b, at, elements),
+            None => e.load(b, at, None),
+        };
+        let values: Vec<Val<'c>> = operands.iter().map(load).collect();
         let v = f(e, &values);
         let v = e.convert(v, result.elem);
-        e.store(result, at, v);
+        match ahead(&extents, result) {
+            Some(elements) => e.store_ahead(result, at, elements, v),
+            None => e.store(result, at, v),
+        }
     });
 }
 
-fn whole<'c, 't>(tensor: &'t Tensor<'c>, shape: &Shape) -> (&'t Tensor<'c>, Vec<i64>, i64) {
+/// Elements from what is read or written to what should be asked for: some lines further, which are those of a later row where
+/// rows are apart. What is broadcast stays in the cache.
+fn ahead<'c>(extents: &[Extent<'c>], buffer: &Buffer<'c>) -> Option<i64> {
+    let near = AHEAD / buffer.elem.bytes();
+    match (extents, &buffer.strides[..]) {
+        (_, strides) if strides.contains(&0) => None,
+        ([.., Extent::Fixed(size)], [.., row, 1]) if row != size => Some((near + size - 1) / size * row),
+        _ => Some(near),
+    }
+}
+
+pub(super) fn whole<'c, 't>(tensor: &'t Tensor<'c>, shape: &Shape) -> (&'t Tensor<'c>, Vec<i64>, i64) {
     (tensor, broadcast_strides(&tensor.ty, shape), 0)
 }
 
@@ -197,18 +215,6 @@ pub fn transpose<'c>(op: &Transpose, k: &Kernel<'c>, e: &Emitter<'c>) {
         &[(x, strides, 0), whole(y, &y.ty.shape)],
         &|_, v| v[0],
     );
-}
-
-/// Every operand is copied to its place along the axis.
-pub fn concat<'c>(op: &Concat, k: &Kernel<'c>, e: &Emitter<'c>) {
-    let y = &k.results[0];
-    let strides = strides(&y.ty);
-    let mut first = 0;
-    for x in &k.operands {
-        let place = (y, strides.clone(), first * strides[op.axis]);
-        strided(k, e, &x.ty.shape, &[whole(x, &x.ty.shape), place], &|_, v| v[0]);
-        first += fixed(x.ty.shape.0[op.axis]);
-    }
 }
 
 /// Every `step`-th of `begin..end` of one axis.

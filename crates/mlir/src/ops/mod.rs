@@ -4,6 +4,7 @@
 pub mod batch_norm;
 pub mod batch_norm_backward;
 mod channels;
+mod concat;
 pub mod convolution;
 pub mod elementwise;
 pub mod kernel;
@@ -58,7 +59,7 @@ pub fn stages<'a>(op: &'a Op, target: &dyn Target, types: &Types) -> Result<Vec<
         Op::Identity(_) => target.identity(types).map_err(bug)?,
         Op::Reshape(_) | Op::Dropout(_) => one(elementwise::reshape),
         Op::Transpose(t) => one(move |k, e| elementwise::transpose(t, k, e)),
-        Op::Concat(c) => one(move |k, e| elementwise::concat(c, k, e)),
+        Op::Concat(c) => one(move |k, e| concat::concat(c, k, e)),
         Op::Slice(s) => one(move |k, e| elementwise::slice(s, k, e)),
         Op::Pad(p) => one(move |k, e| elementwise::pad(p, k, e)),
         Op::MaxPool(p) => one(move |k, e| pool::max_forward(p, k, e)),

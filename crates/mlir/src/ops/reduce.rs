@@ -3,9 +3,14 @@
 use syncbn_ir::Dim;
 use syncbn_ir::ops::{Reduce, ReduceFunction};
 
-use super::kernel::{Kernel, VECTORS, fixed, strides};
+use super::kernel::{Kernel, fixed, strides};
 use super::parts::{LEAST_ROWS, Partials, Parts};
 use crate::emit::{Elem, Emitter, Extent, Finish, Index, Inner, Val};
+
+/// Vectors of sums that are taken at once.
+const SUMS: usize = 8;
+/// Rows ahead of the one that is added whose lines are asked for.
+const ROWS_AHEAD: i64 = 8;
 
 /// An axis, or several neighbours in memory that are all reduced or all kept.
 struct Axis<'c> {
@@ -79,16 +84,21 @@ pub fn lower<'c>(op: &Reduce, k: &Kernel<'c>, e: &Emitter<'c>) {
         let value = e.convert(value, y.elem());
         e.store(&yb, at, value);
     };
-    let add = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
-        let v = e.load(&xb, at, None);
-        let v = e.convert(v, Elem::F64);
-        vec![e.add(sums[0], v)]
-    };
     let inner = match axes.last() {
         Some(innermost) if innermost.reduced => Inner::Summed,
         _ => Inner::Kept,
     };
-    let width = VECTORS * k.width(Elem::F64);
+    let row = own.last().copied().unwrap_or(0);
+    let add = |e: &Emitter<'c>, at: &[Index<'c>], sums: &[Val<'c>]| {
+        let v = match inner {
+            Inner::Kept => e.load_ahead(&xb, at, ROWS_AHEAD * row),
+            Inner::Summed => e.load_stream(&xb, at),
+        };
+        let v = e.convert(v, Elem::F64);
+        vec![e.add(sums[0], v)]
+    };
+    // As many lines of a row at a time as there are sums in registers.
+    let width = SUMS * k.width(Elem::F64);
     if let (Some(memory), Inner::Kept, &[Extent::Fixed(channels)]) = (k.partials, inner, &kept[..]) {
         let partials = Partials::new(memory, 1, channels);
         return in_parts(e, (&partials, channels), &summed, width, &add, &finish);
@@ -129,7 +139,7 @@ fn in_parts<'c>(
         });
     });
     e.meet();
-    partials.merge(e, &parts, (first, channels), width / VECTORS, &|e, at, sums| {
+    partials.merge(e, &parts, (first, channels), width / SUMS, &|e, at, sums| {
         finish(e, &[at], sums);
     });
 }
