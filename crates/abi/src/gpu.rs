@@ -146,7 +146,7 @@ pub struct GpuKernel {
     /// Whether its threads meet (barriers, shuffles, matrix instructions); if not, the emulator runs them one
     /// after the other.
     pub cooperative: bool,
-    /// What each pointer parameter may touch, in order: tensors, then scratch. After them come `n` (i32, samples
+    /// What each pointer parameter may touch, in order: tensors, then the node's workspace. After them come `n` (i32, samples
     /// of this rank) and `total` (i64, samples of all ranks). None for the updates, which have one parameter, the
     /// pointer to their arguments, and may touch every allocation.
     pub parameters: Option<Vec<GpuParameter>>,

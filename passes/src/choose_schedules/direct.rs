@@ -132,7 +132,7 @@ pub fn rows(problem: &Problem, conv: &Convolution, copies: &Copies) -> usize {
     }
 }
 
-/// Images that weights are read for where they are twice as large as the second cache, although those leave it for each other.
+/// Images that share one reading of weights at least twice as large as the second cache, even where the images do not fit there.
 const LEAST_IMAGES: usize = 4;
 
 /// Positions that a block of backward weights should have.

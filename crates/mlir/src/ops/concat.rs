@@ -31,7 +31,7 @@ fn has_rows<'c>(op: &Concat, k: &Kernel<'c>) -> bool {
     let y = &k.results[0].ty;
     let mut tensors = k.operands.iter().chain(&k.results).map(|t| &t.ty);
     let alike = tensors.all(|ty| ty.layout == y.layout && ty.layout.block().is_none());
-    alike && op.axis > 0 && k.manner.lanes == Lanes::OfRegisters && row(y, op.axis) <= LONG
+    alike && op.axis > 0 && k.manner.lanes == Lanes::OfRegisters && (1..=LONG).contains(&row(y, op.axis))
 }
 
 /// Neighbours in memory that have one index along all axes before `axis`.
