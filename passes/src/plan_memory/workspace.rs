@@ -1,4 +1,4 @@
-//! What schedules need while a node is computed: a buffer that lives for one node.
+//! Memory that nodes need while they are computed: buffers that live for one node.
 
 use std::collections::BTreeMap;
 

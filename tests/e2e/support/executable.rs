@@ -24,7 +24,7 @@ static CACHE: Cache = Cache::new(BTreeMap::new());
 
 /// The executable of a network under the given flags. `name` names the network among all tests.
 pub fn compiled(name: &str, onnx: &Path, flags: &[&str]) -> Executable {
-    // What is compiled where no target is named.
+    // `compile` adds `--target cpu` where no target is named, so that both spellings are one executable.
     let key = format!("{name} {} ", flags.join(" ")).replace(" --target cpu ", " ");
     let cell = Arc::clone(CACHE.lock().unwrap().entry(key.clone()).or_default());
     let executable = cell.get_or_init(|| {
